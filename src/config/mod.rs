@@ -1,0 +1,299 @@
+//! The configuration, valid by construction: a [`Config`] that exists can be run.
+//!
+//! The TOML as written is read in `file.rs`; the words are checked one by one and every error of a
+//! file is reported at once, each with its place (`link[1].port: 74523 is not a port (1-65535)`).
+
+pub mod units;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use crate::proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
+use units::{Bitrate, IfName, Mtu, RulePref, TableId};
+
+/// The port of the flows (dissertation 3.3.1).
+pub const DEFAULT_PORT: u16 = 4725;
+/// The remote portal's address inside the tunnel (dissertation 3.3.2).
+pub const DEFAULT_TUNNEL_REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);
+/// The local portal's address inside the tunnel (dissertation 3.3.1).
+pub const DEFAULT_TUNNEL_LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
+/// The same two for IPv6: unique local addresses (RFC 4193) whose digits spell the IPv4 ones.
+pub const DEFAULT_TUNNEL_REMOTE_V6: Ipv6Addr =
+    Ipv6Addr::new(0xfd6e, 0x6362, 0x172, 0x19, 0x152, 0, 0, 2);
+/// See [`DEFAULT_TUNNEL_REMOTE_V6`].
+pub const DEFAULT_TUNNEL_LOCAL_V6: Ipv6Addr =
+    Ipv6Addr::new(0xfd6e, 0x6362, 0x172, 0x19, 0x152, 0, 0, 3);
+
+/// Everything the daemon needs to know. Made only by parsing, so it is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The tunnel's device, and the name of the config file: `nc0`.
+    pub name: IfName,
+    /// What differs between the two portals.
+    pub role: Role,
+    /// The keys of this portal and of its peer.
+    pub keys: Keys,
+    /// How the data is protected.
+    pub security: Security,
+    /// The addresses that are handed to the client: at least one, at most one of a family.
+    pub public: PublicAddresses,
+    /// The addresses inside the tunnel.
+    pub tunnel: TunnelAddresses,
+    /// The TUN's MTU; nothing: chosen from the links.
+    pub mtu: Option<Mtu>,
+    /// Where flows are waited for. May be empty when `remote` is given.
+    pub listen: Vec<Listen>,
+    /// Where flows are opened to. Either portal may have it.
+    pub remote: Option<Endpoint>,
+    /// The links that flows leave by; empty: every interface with a default route is one.
+    pub links: Vec<Link>,
+    /// The numbers of tables, rules and marks.
+    pub numbers: Numbers,
+    /// What the host's routing is left alone with.
+    pub manage_routing: bool,
+}
+
+/// The two portals.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Role {
+    /// At home, on the router.
+    Local(Local),
+    /// On the VPS that has the public address.
+    Remote(Remote),
+}
+
+/// What only the local portal has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Local {
+    /// To whom the public address is handed.
+    pub deliver: Deliver,
+}
+
+/// What only the remote portal has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remote {
+    /// Ports that stay on this host; those of `listen` always do, and are not repeated here.
+    pub keep: Vec<Keep>,
+}
+
+/// To whom the local portal hands the public address.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Deliver {
+    /// A machine behind `device` owns the address and has `gateway` as its gateway.
+    Client {
+        /// The device towards the client.
+        device: IfName,
+        /// The address of this router on that device (IPv4), and by which the client leaves.
+        gateway: Ipv4Addr,
+    },
+    /// This router holds the address; who is behind `device` shares it.
+    Nat {
+        /// The device towards the LAN.
+        device: IfName,
+        /// Ports handed to machines of the LAN.
+        forwards: Vec<Forward>,
+    },
+    /// The administrator routes.
+    Nothing,
+}
+
+/// One handed-on port: `tcp:443 -> 192.168.1.20:443`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub protocol: PortProtocol,
+    /// The port at the public address.
+    pub port: u16,
+    /// The machine of the LAN.
+    pub to: IpAddr,
+    /// Its port.
+    pub to_port: u16,
+}
+
+/// A port that stays on the remote portal's host: `tcp:22`, `udp:60000-61000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Keep {
+    /// TCP or UDP.
+    pub protocol: PortProtocol,
+    /// The first port.
+    pub first: u16,
+    /// The last port, not below the first.
+    pub last: u16,
+}
+
+/// A protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What carries a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// Our own datagrams in UDP.
+    Udp,
+    /// The same datagrams as records in a TCP connection.
+    Tcp,
+}
+
+/// Where flows are waited for: `udp:4725`, `tcp:[2001:db8::1]:443`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listen {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// One address, or all.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+/// The other portal: a name or an address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A host name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// One Internet link.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// What the user calls it; the device's name by default. Unique.
+    pub name: String,
+    /// The device it leaves by. Unique with its transport and port.
+    pub device: IfName,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The local port to leave from; nothing: the kernel chooses.
+    pub port: Option<u16>,
+    /// Another place of the remote portal for this link alone; nothing: `remote`.
+    pub remote: Option<Endpoint>,
+    /// The next hop; nothing: read from the kernel's routes.
+    pub gateway: Option<IpAddr>,
+    /// The tier: a higher one is used only when no lower one is usable.
+    pub metric: u8,
+    /// A cap on what is sent, never needed.
+    pub rate_up: Option<Bitrate>,
+    /// A cap on what is received, never needed (the peer is told).
+    pub rate_down: Option<Bitrate>,
+    /// The congestion controller.
+    pub congestion: Congestion,
+}
+
+/// The congestion controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Congestion {
+    /// New Reno (RFC 6582, RFC 9002 section 7), the dissertation's.
+    NewReno,
+    /// No control: send at `rate_up`.
+    Fixed,
+}
+
+/// How data is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Security {
+    /// Sealed by an AEAD.
+    Encrypt,
+    /// In clear, with a keyed BLAKE2s tag (dissertation 3.1.5).
+    Authenticate,
+    /// In clear, no tag: only inside another VPN. Control stays sealed.
+    None,
+}
+
+/// The keys of a tunnel. Their `Debug` never shows a secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Keys {
+    /// This portal's.
+    pub private: PrivateKey,
+    /// The peer's.
+    pub peer: PublicKey,
+    /// One more secret shared by both, against a future break of the curve.
+    pub preshared: Option<PresharedKey>,
+}
+
+/// The addresses that are handed to the client; at least one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicAddresses {
+    /// The IPv4 one.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 one.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl PublicAddresses {
+    /// All of them, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.v4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+/// The addresses inside the tunnel. IPv6 ones are used only when a public IPv6 address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelAddresses {
+    /// The local portal's.
+    pub local: Ipv4Addr,
+    /// The remote portal's.
+    pub remote: Ipv4Addr,
+    /// The local portal's for IPv6.
+    pub local_v6: Ipv6Addr,
+    /// The remote portal's for IPv6.
+    pub remote_v6: Ipv6Addr,
+}
+
+/// The numbers of everything of ours in the kernel's policy routing (PLATFORMS.md 1.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// The first of the three tables and preferences 19, 20, 21 (dissertation 3.3).
+    pub table_base: TableId,
+    /// The preference of what stays on the remote portal's host: 1 (dissertation 3.3.1).
+    pub keep_pref: RulePref,
+    /// The preference of the links' own rules: 10, above 19-21.
+    pub link_pref: RulePref,
+    /// The first of the links' own tables: 28260, which nobody else takes.
+    pub link_table_base: TableId,
+    /// The mark of connections born on the remote portal's host, and its mask: in the top byte,
+    /// which mwan3, pbr and tailscale leave alone.
+    pub mark: u32,
+    /// The mask of `mark`.
+    pub mark_mask: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            table_base: TableId(19),
+            keep_pref: RulePref(1),
+            link_pref: RulePref(10),
+            link_table_base: TableId(28260),
+            mark: 0x0100_0000,
+            mark_mask: 0x0f00_0000,
+        }
+    }
+}
+
+/// A file of the configuration that holds a secret and that others may read, or another thing worth
+/// a word but no refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The file, or the key of the configuration.
+    pub place: String,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+/// The default place of a tunnel's configuration.
+pub fn default_path(name: &IfName) -> PathBuf {
+    let folder = if cfg!(target_os = "freebsd") {
+        "/usr/local/etc/netcombiner"
+    } else {
+        "/etc/netcombiner"
+    };
+    PathBuf::from(folder).join(format!("{name}.toml"))
+}

@@ -1,0 +1,10 @@
+//! netcombiner makes several Internet links one.
+//!
+//! Two portals carry every IP packet over several congestion-controlled flows, one or more per
+//! link, and program their hosts so that a client behind the local portal owns the public address
+//! of the remote portal. See ARCHITECTURE.md for the map of the house.
+
+pub mod config;
+pub mod packet;
+pub mod proto;
+pub mod route;

@@ -1,0 +1,8 @@
+//! IP packets in memory: pooled buffers, header views, the flow's hash.
+#![forbid(unsafe_code)]
+
+pub mod flow;
+pub mod pool;
+
+pub use flow::FlowHash;
+pub use pool::{Packet, Pool};

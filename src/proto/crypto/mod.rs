@@ -1,0 +1,3 @@
+//! Keys, the handshake, the sealing of datagrams, the replay window.
+
+pub mod keys;

@@ -1,0 +1,135 @@
+//! What the tunnel tells its owner, and what it takes from it besides bytes.
+
+use std::net::SocketAddr;
+
+use super::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
+use super::wire::PathId;
+use crate::config::units::{Bitrate, Mtu};
+use crate::config::{Congestion, Security, Transport};
+
+/// A socket of the owner: a UDP socket or one TCP connection. Never reused while the tunnel lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u32);
+
+/// Which of the configuration's links, by its place in the owner's list. Its path's id follows from
+/// it, so a link that goes and comes back is the same path. Never reused for another link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u8);
+
+/// Which portal this is. It decides only who numbers paths from below and who from above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The local portal.
+    Local,
+    /// The remote portal.
+    Remote,
+}
+
+/// What a tunnel needs to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct TunnelConfig {
+    /// Which portal this is.
+    pub side: Side,
+    /// This portal's private key.
+    pub private: PrivateKey,
+    /// The peer's public key.
+    pub peer: PublicKey,
+    /// The pre-shared key, if any.
+    pub preshared: Option<PresharedKey>,
+    /// How data is protected; both portals must say the same.
+    pub security: Security,
+    /// True when the processor has instructions for AES: then AES-256-GCM is offered.
+    pub aes: bool,
+    /// The TUN's MTU: no inner packet is longer.
+    pub mtu: Mtu,
+}
+
+/// What a new socket is for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attachment {
+    /// Peers are waited for on it: a bound UDP socket, or a TCP connection that was accepted.
+    Listen {
+        /// UDP or TCP.
+        transport: Transport,
+    },
+    /// A link's own socket: flows are opened by it.
+    Link {
+        /// Which link.
+        link: LinkId,
+        /// UDP or TCP.
+        transport: Transport,
+        /// The peer's address.
+        remote: SocketAddr,
+        /// The link's tier.
+        metric: u8,
+        /// A cap on what is sent.
+        rate_up: Option<Bitrate>,
+        /// A cap on what is received; the peer is told.
+        rate_down: Option<Bitrate>,
+        /// The congestion controller of the sending direction.
+        congestion: Congestion,
+    },
+}
+
+/// One batch of datagrams for one socket; its bytes are in the caller's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// By which socket.
+    pub socket: SocketId,
+    /// To whom (a TCP connection ignores it).
+    pub destination: SocketAddr,
+    /// The length of every datagram but the last, which may be shorter; bytes.
+    pub segment_size: usize,
+}
+
+/// News for the owner: changes of state only, never one a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The first session with this peer, or one after a restart of it.
+    Connected,
+    /// New keys are in use.
+    Rekeyed,
+    /// No path is usable any more.
+    Disconnected,
+    /// A path changed its state.
+    Path {
+        /// Which.
+        path: PathId,
+        /// Its link, on the portal that opened it.
+        link: Option<LinkId>,
+        /// Its new state.
+        state: PathState,
+        /// The peer's address.
+        remote: Option<SocketAddr>,
+    },
+    /// The peer's address on a path changed: NAT rebinding or roaming.
+    Roamed {
+        /// Which path.
+        path: PathId,
+        /// The address now.
+        to: SocketAddr,
+    },
+    /// The peer is set to another security mode; the tunnel stays down until both agree.
+    SecurityMismatch {
+        /// What the peer is set to.
+        peer: Security,
+    },
+}
+
+/// What a path is good for. The order is best first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PathState {
+    /// It carries data.
+    Up,
+    /// Acknowledgements stay out: no new data, probes go on.
+    Suspect,
+    /// Its address is being proven.
+    Validating,
+    /// Nothing comes back; probed slowly.
+    Dead,
+    /// No socket.
+    Down,
+}

@@ -1,0 +1,107 @@
+//! Counters and estimates, for `show`. Plain integers: one thread writes them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{LinkId, PathState};
+use super::wire::PathId;
+
+/// A tunnel at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TunnelStats {
+    /// Time since the newest handshake was done; nothing: no session.
+    pub session_age: Option<Duration>,
+    /// The AEAD or MAC in use, as text.
+    pub cipher: &'static str,
+    /// The paths that were ever used.
+    pub paths: Vec<PathStats>,
+    /// Packets that came from the TUN.
+    pub packets_in: u64,
+    /// Bytes that came from the TUN.
+    pub bytes_in: u64,
+    /// Packets given to the TUN.
+    pub packets_out: u64,
+    /// Bytes given to the TUN.
+    pub bytes_out: u64,
+    /// Packets waiting to be sent.
+    pub queue_packets: usize,
+    /// Bytes waiting to be sent.
+    pub queue_bytes: usize,
+    /// Packets waiting for an earlier one.
+    pub reorder_packets: usize,
+    /// Why packets and datagrams died, and how many; only causes that occurred.
+    pub discards: Vec<(Discard, u64)>,
+}
+
+/// A path at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathStats {
+    /// Which.
+    pub path: PathId,
+    /// Its link, on the portal that opened it.
+    pub link: Option<LinkId>,
+    /// Its state.
+    pub state: PathState,
+    /// The peer's address.
+    pub remote: Option<SocketAddr>,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Least round trip.
+    pub min_rtt: Option<Duration>,
+    /// The round trip's variation.
+    pub rtt_var: Duration,
+    /// The controller's window, bytes.
+    pub window: u64,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Datagrams received and authentic.
+    pub datagrams_received: u64,
+    /// Bytes received and authentic.
+    pub bytes_received: u64,
+    /// Datagrams sent and held for lost.
+    pub lost: u64,
+    /// Rate sent over the last second, bits per second.
+    pub rate_sent: u64,
+    /// Rate received over the last second, bits per second.
+    pub rate_received: u64,
+}
+
+/// Why a packet or a datagram died. Each is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Discard {
+    /// Too short, an unknown type, or frames that do not parse.
+    Malformed,
+    /// The receiver index is nobody's.
+    UnknownIndex,
+    /// The tag is wrong.
+    Forged,
+    /// The packet number was seen, or is older than the window.
+    Replayed,
+    /// A handshake message that does not fit: wrong key, stale, out of turn.
+    BadHandshake,
+    /// An initiation over the rate limit; a cookie was asked for or nothing said.
+    HandshakeFlood,
+    /// From the TUN: not an IP packet.
+    NotIp,
+    /// From the TUN: longer than the tunnel's MTU.
+    TooBig,
+    /// The queue was full.
+    QueueFull,
+    /// The queue was slow (CoDel, RFC 8289).
+    QueueDelay,
+    /// No session and no path.
+    NoPath,
+    /// A copy of a packet that was delivered.
+    Duplicate,
+    /// The reorder buffer was full.
+    ReorderFull,
+    /// The socket refused it.
+    SendFailed,
+}

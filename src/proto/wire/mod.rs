@@ -1,0 +1,30 @@
+//! Every constant and every structure of the protocol (PROTOCOL.md section 2.1).
+
+pub mod number;
+
+pub use number::{PacketNumber, PathId, ReceiverIndex};
+
+/// The paths of one tunnel at most: the mask of a DATA frame is one byte.
+pub const MAX_PATHS: usize = 8;
+/// The clear header of a datagram, bytes: type, receiver index (3), packet number (4).
+pub const HEADER_LEN: usize = 8;
+/// The tag of an AEAD or of the keyed BLAKE2s, bytes.
+pub const TAG_LEN: usize = 16;
+
+/// The first byte of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The first message of a handshake.
+    Initiation = 0x10,
+    /// Its answer.
+    Response = 0x20,
+    /// "Prove your address": the answer to an initiation under load.
+    Cookie = 0x30,
+    /// Sealed frames, with a tag.
+    Sealed = 0x40,
+    /// "I do not know this receiver index"; not authenticated, never larger than its cause.
+    UnknownIndex = 0x50,
+    /// DATA frames without a tag, in the security mode `none` only.
+    Bare = 0x60,
+}

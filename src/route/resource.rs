@@ -1,0 +1,186 @@
+//! The words of routing as state: everything of a host that this program ever sets.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
+use crate::config::{Forward, PortProtocol};
+
+/// Marks what is ours in the kernel: rtm_protocol of routes and FRA_PROTOCOL of rules. Nobody in
+/// iproute2's rt_protos uses 98 (PLATFORMS.md 1.8).
+pub const OUR_PROTOCOL: u8 = 98;
+
+/// One thing of the host's state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// A kernel setting (sysctl); borrowed: its value before goes to the baseline.
+    Setting(Setting),
+    /// An address of a device.
+    Address(Address),
+    /// A route.
+    Route(Route),
+    /// One table of the packet filter, whole: marks and NAT.
+    Filter(Filter),
+    /// A policy rule.
+    Rule(Rule),
+    /// Where the rule `from all lookup local` of a family stands; borrowed: the kernel's is 0.
+    LocalTable(LocalTable),
+}
+
+/// A kernel setting: `net.ipv4.ip_forward` = `1`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    /// Its name, with dots; a `.` inside a device's name is written `/`, as sysctl(8) does.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// An address of a device.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The device.
+    pub device: IfName,
+    /// The address and its prefix length.
+    pub prefix: Prefix,
+    /// The other end, on a point-to-point device.
+    pub peer: Option<IpAddr>,
+}
+
+/// A route; ours are marked with [`OUR_PROTOCOL`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The table it stands in.
+    pub table: TableId,
+    /// Where it leads; its host bits are zero.
+    pub destination: Prefix,
+    /// The next hop; nothing: the destination is on the device's link.
+    pub via: Option<IpAddr>,
+    /// The device.
+    pub device: IfName,
+    /// The source address that the host's own packets get.
+    pub source: Option<IpAddr>,
+    /// The next hop is reachable although no prefix of the device holds it (`onlink`).
+    pub onlink: bool,
+}
+
+/// A policy rule that ends in a look-up; ours are marked with [`OUR_PROTOCOL`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its preference.
+    pub pref: RulePref,
+    /// Packets from here; nothing: from all.
+    pub from: Option<Prefix>,
+    /// Packets to there.
+    pub to: Option<Prefix>,
+    /// Packets that came in by this device.
+    pub iif: Option<IfName>,
+    /// Packets of sockets bound to this device.
+    pub oif: Option<IfName>,
+    /// Packets with this mark (value, mask).
+    pub mark: Option<(u32, u32)>,
+    /// Packets of this protocol.
+    pub protocol: Option<PortProtocol>,
+    /// Packets to these ports (first, last).
+    pub ports: Option<(u16, u16)>,
+    /// The table that is asked.
+    pub table: TableId,
+}
+
+/// Where the rule `from all lookup local` stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalTable {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its preference.
+    pub pref: RulePref,
+}
+
+/// One table of the packet filter, replaced whole and at once: nftables' `inet netcombiner-nc0`
+/// (one a tunnel), pf's anchor `netcombiner/nc0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filter {
+    /// The tunnel's device, which names the table.
+    pub tunnel: IfName,
+    /// What it does.
+    pub clauses: BTreeSet<FilterClause>,
+}
+
+/// One thing the packet filter does for us.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilterClause {
+    /// Connections born on this host from `address` get `mark` on the connection, and packets of
+    /// the answer get it back before they are routed.
+    MarkOwn {
+        /// The public address.
+        address: IpAddr,
+        /// The mark.
+        mark: u32,
+        /// Its mask.
+        mask: u32,
+    },
+    /// What leaves by the tunnel from another address than `address` gets that source.
+    SourceNat {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+    },
+    /// A port of the public address is handed on to a machine of the LAN.
+    Forward {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// The port and its target.
+        forward: Forward,
+    },
+}
+
+/// All that this program wants of a host, or found of its own on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostState {
+    resources: BTreeSet<Resource>,
+}
+
+impl HostState {
+    /// A host on which nothing is ours.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one resource.
+    pub fn insert(&mut self, resource: Resource) {
+        self.resources.insert(resource);
+    }
+
+    /// True when this very resource is part of it.
+    pub fn contains(&self, resource: &Resource) -> bool {
+        self.resources.contains(resource)
+    }
+
+    /// The resources, in order of kind.
+    pub fn iter(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.iter()
+    }
+
+    /// How many resources.
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// True when nothing is ours.
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+}
+
+impl FromIterator<Resource> for HostState {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        Self {
+            resources: resources.into_iter().collect(),
+        }
+    }
+}
