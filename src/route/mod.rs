@@ -3,6 +3,8 @@
 //! the other. Compiles and is tested on every system; `host` executes.
 #![forbid(unsafe_code)]
 
+pub mod operation;
 pub mod resource;
 
+pub use operation::{Lookup, Operation};
 pub use resource::{HostState, Resource};
