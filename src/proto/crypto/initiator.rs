@@ -78,7 +78,8 @@ impl Initiator {
         message
     }
 
-    /// Reads a response. After a success the handshake is over; an error changes nothing.
+    /// Reads a response. A success, or [`HandshakeError::SecurityMismatch`] (which only the peer can
+    /// cause), ends the handshake; any other error changes nothing.
     pub fn finish(&mut self, message: &[u8]) -> Result<Established, HandshakeError> {
         let parts = response(message).ok_or(HandshakeError::Malformed)?;
         if parts.index != self.index {
