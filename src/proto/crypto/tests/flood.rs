@@ -115,6 +115,20 @@ fn under_load_a_cookie_lets_the_peer_through() {
 }
 
 #[test]
+fn a_cookie_outlives_the_change_of_the_secret() {
+    let (mut local, mut remote) = pair(PLAIN);
+    let before = T0 + COOKIE_LIFETIME - Duration::from_secs(1);
+    flood(&mut remote, before);
+    let initiator = local.start();
+    let reply = cookie_reply(remote.receive(&initiator.message(None, before), HOME, before));
+    let cookie = initiator.cookie(&reply, before).unwrap();
+    let after = before + Duration::from_secs(100);
+    flood(&mut remote, after);
+    let initiation = local.start().message(Some(&cookie), after);
+    accepted(remote.receive(&initiation, HOME, after));
+}
+
+#[test]
 fn a_cookie_that_is_damaged_or_old_lets_nobody_through() {
     let (mut local, mut remote) = pair(PLAIN);
     flood(&mut remote, T0);
