@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use super::pair::{LISTEN, Link, MS, Pair, Seeded, To, numbers};
+use super::pair::{Link, MS, Pair, To, numbers};
 use crate::proto::stats::Discard;
 
 fn stranger() -> SocketAddr {
@@ -18,6 +18,7 @@ fn running() -> Pair {
         pair.send_up(5, n, 200);
         pair.run(5 * MS);
     }
+    pair.run(50 * MS);
     pair
 }
 
@@ -36,7 +37,7 @@ fn every_datagram_replayed_delivers_nothing() {
     }
     pair.run(300 * MS);
     assert_eq!(pair.at_remote.len(), delivered);
-    assert!(discards(&mut pair, Discard::Replayed) >= 20);
+    assert!(discards(&mut pair, Discard::Replayed) >= 20, "{:?}", pair.remote.stats(pair.now));
     pair.send_up(5, 99, 100);
     pair.run(50 * MS);
     assert_eq!(numbers(&pair.at_remote, 5).last(), Some(&99));
@@ -147,10 +148,4 @@ proptest! {
         once.dedup();
         prop_assert_eq!(once.len(), got.len());
     }
-}
-
-#[test]
-fn a_seed_gives_other_bytes() {
-    assert_ne!(Seeded(1).next(), Seeded(2).next());
-    assert_eq!(LISTEN.0, 1000);
 }

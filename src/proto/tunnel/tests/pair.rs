@@ -213,8 +213,9 @@ impl Pair {
         {
             match to {
                 To::Local if self.links[id].up => {
-                    let socket = self.socket_of(id);
-                    self.local.handle_datagram(self.now, socket, REMOTE.into(), &mut datagram);
+                    if let Some(socket) = self.socket_of(id) {
+                        self.local.handle_datagram(self.now, socket, REMOTE.into(), &mut datagram);
+                    }
                 }
                 To::Remote if self.links[id].up => {
                     let from = self.links[id].address;
@@ -231,9 +232,9 @@ impl Pair {
         self.drain();
     }
 
-    fn socket_of(&self, id: usize) -> SocketId {
+    fn socket_of(&self, id: usize) -> Option<SocketId> {
         // A reopened link's socket counts in tens: 0, 10, 20 are link 0's.
-        (0..10).rev().map(|n| SocketId(n * 10 + id as u32)).find(|s| self.local.knows(*s)).unwrap()
+        (0..10).rev().map(|n| SocketId(n * 10 + id as u32)).find(|s| self.local.knows(*s))
     }
 
     pub(super) fn run(&mut self, time: Duration) {

@@ -65,7 +65,7 @@ fn a_run_repeats_to_the_byte() {
 
 #[test]
 fn small_packets_share_datagrams() {
-    let mut pair = Pair::new(vec![Link::new(0, 1, 7)]);
+    let mut pair = Pair::new(vec![Link::new(0, 10, 7)]);
     pair.run(200 * MS);
     let before = pair.tap.len();
     for n in 0..300 {
@@ -73,5 +73,5 @@ fn small_packets_share_datagrams() {
     }
     pair.run(500 * MS);
     assert_eq!(numbers(&pair.at_local, 3), (0..300).collect::<Vec<_>>());
-    assert!(pair.tap.len() - before < 60, "{}", pair.tap.len() - before);
+    assert!(pair.tap.len() - before < 80, "{}", pair.tap.len() - before);
 }
