@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::args::{CliError, no_more};
 use super::{help, key_output};
 use crate::io::entropy::SystemEntropy;
+use crate::proto::crypto::keys::PrivateKey;
 
 pub(super) const HELP: &str = "\
 usage: netcombiner genkey
@@ -18,6 +19,6 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     if no_more(&mut parser, "genkey")? {
         return help::print(HELP);
     }
-    key_output::print(&key_output::draw(&mut SystemEntropy::new()?))?;
+    key_output::print(PrivateKey::generate(&mut SystemEntropy::new()?).reveal())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
+use super::VERBS;
 use super::args::{CliError, unexpected};
-use super::{VERBS, check, genkey, genpsk, init, pubkey, version};
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 usage: netcombiner help [VERB]
 
 Prints what there is, or how a verb is used.
@@ -26,27 +26,13 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     }
     match verb.as_deref() {
         None => print(&overview()),
-        Some(name) => match of_verb(name) {
-            Some(text) => print(text),
+        Some(name) => match VERBS.iter().find(|verb| verb.name == name) {
+            Some(verb) => print(verb.help),
             None => Err(CliError::usage(format!(
                 "there is no verb {name:?} (see `netcombiner help`)"
             ))),
         },
     }
-}
-
-/// How a verb is used.
-fn of_verb(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "init" => init::HELP,
-        "check" => check::HELP,
-        "genkey" => genkey::HELP,
-        "pubkey" => pubkey::HELP,
-        "genpsk" => genpsk::HELP,
-        "help" => HELP,
-        "version" => version::HELP,
-        _ => return None,
-    })
 }
 
 /// Prints a text, and that was all.

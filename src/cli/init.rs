@@ -16,7 +16,7 @@ use super::{help, key_output};
 use crate::config::units::IfName;
 use crate::config::{Config, DEFAULT_PORT, Endpoint, default_path};
 use crate::io::entropy::SystemEntropy;
-use crate::proto::crypto::keys::PrivateKey;
+use crate::proto::crypto::keys::{PresharedKey, PrivateKey};
 
 pub(super) const HELP: &str = "\
 usage: netcombiner init --public-address ADDRESS [OPTION ...]
@@ -50,9 +50,9 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         return help::print(HELP);
     };
     let mut entropy = SystemEntropy::new()?;
-    let remote_key = PrivateKey::from_bytes(*key_output::draw(&mut entropy));
-    let local_key = PrivateKey::from_bytes(*key_output::draw(&mut entropy));
-    let preshared = key_output::draw(&mut entropy);
+    let remote_key = PrivateKey::generate(&mut entropy);
+    let local_key = PrivateKey::generate(&mut entropy);
+    let preshared = PresharedKey::generate(&mut entropy);
 
     let mut files = Vec::new();
     for (side, text, own, peer) in [
@@ -63,8 +63,8 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         let named = |ending: &str| folder.join(format!("{}.{ending}", wish.name));
         let config = Zeroizing::new(configuration(&wish, text, peer)?);
         files.push((named("toml"), config));
-        files.push((named("key"), key_output::line_of(own.bytes())));
-        files.push((named("psk"), key_output::line_of(&preshared)));
+        files.push((named("key"), key_output::line_of(own.reveal())));
+        files.push((named("psk"), key_output::line_of(preshared.reveal())));
     }
     write(&wish, &files)?;
 
@@ -72,9 +72,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     for side in ["remote", "local"] {
         let path = wish.folder.join(side).join(format!("{}.toml", wish.name));
         if let Err(errors) = Config::read(&path) {
-            for (path, _) in &files {
-                let _ = fs::remove_file(path);
-            }
+            remove(&files);
             return Err(CliError::failed(format!(
                 "these wishes make no valid configuration, nothing was written:\n{errors}"
             )));
@@ -208,24 +206,31 @@ fn write(wish: &Wish, files: &[(PathBuf, Zeroizing<String>)]) -> Result<(), CliE
                 .and_then(|()| file.sync_all())
         });
         if let Err(error) = written {
-            let mut ours = &files[..index];
-            if error.kind() != io::ErrorKind::AlreadyExists {
-                ours = &files[..=index];
-            }
-            for (path, _) in ours {
-                let _ = fs::remove_file(path);
-            }
-            return Err(CliError::failed(match error.kind() {
-                io::ErrorKind::AlreadyExists => format!(
-                    "{} is there already, nothing was written (move it away, or write elsewhere \
-                     with --dir)",
-                    path.display()
-                ),
-                _ => format!("{}: {error}", path.display()),
+            let foreign = error.kind() == io::ErrorKind::AlreadyExists;
+            remove(if foreign {
+                &files[..index]
+            } else {
+                &files[..=index]
+            });
+            let path = path.display();
+            return Err(CliError::failed(if foreign {
+                format!(
+                    "{path} is there already, nothing was written (move it away, or write \
+                     elsewhere with --dir)"
+                )
+            } else {
+                format!("{path}: {error}")
             }));
         }
     }
     Ok(())
+}
+
+/// Takes back what was written; what stays is told by the next try.
+fn remove(files: &[(PathBuf, Zeroizing<String>)]) {
+    for (path, _) in files {
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn tell(wish: &Wish) -> io::Result<()> {

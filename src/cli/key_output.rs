@@ -4,29 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::io::entropy::SystemEntropy;
-use crate::proto::Entropy as _;
-
-/// 32 random bytes.
-pub(super) fn draw(entropy: &mut SystemEntropy) -> Zeroizing<[u8; 32]> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    entropy.fill(bytes.as_mut_slice());
-    bytes
-}
-
 /// A secret as it is written: base64 and a newline.
-pub(super) fn line_of(bytes: &[u8; 32]) -> Zeroizing<String> {
-    let mut line = Zeroizing::new(STANDARD.encode(bytes));
-    line.push('\n');
-    line
+pub(super) fn line_of(mut secret: Zeroizing<String>) -> Zeroizing<String> {
+    secret.push('\n');
+    secret
 }
 
 /// Prints a secret, and warns when it goes into a file that others can read.
-pub(super) fn print(bytes: &[u8; 32]) -> io::Result<()> {
+pub(super) fn print(secret: Zeroizing<String>) -> io::Result<()> {
     if stdout_is_open_to_others()? {
         writeln!(
             io::stderr().lock(),
@@ -35,7 +22,7 @@ pub(super) fn print(bytes: &[u8; 32]) -> io::Result<()> {
         )?;
     }
     let mut out = io::stdout().lock();
-    out.write_all(line_of(bytes).as_bytes())?;
+    out.write_all(line_of(secret).as_bytes())?;
     out.flush()
 }
 

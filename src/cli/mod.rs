@@ -28,6 +28,8 @@ struct Verb {
     arguments: &'static str,
     /// What it does, for `help`.
     about: &'static str,
+    /// How it is used, for `help VERB`.
+    help: &'static str,
     run: fn(lexopt::Parser) -> Result<ExitCode, CliError>,
 }
 
@@ -37,42 +39,49 @@ static VERBS: &[Verb] = &[
         name: "init",
         arguments: "--public-address ADDRESS ...",
         about: "write a matching pair of configurations, keys included",
+        help: init::HELP,
         run: init::run,
     },
     Verb {
         name: "check",
         arguments: "NAME|FILE",
         about: "say everything that is wrong in a configuration",
+        help: check::HELP,
         run: check::run,
     },
     Verb {
         name: "genkey",
         arguments: "",
         about: "print a new private key",
+        help: genkey::HELP,
         run: genkey::run,
     },
     Verb {
         name: "pubkey",
         arguments: "",
         about: "read a private key and print its public key",
+        help: pubkey::HELP,
         run: pubkey::run,
     },
     Verb {
         name: "genpsk",
         arguments: "",
         about: "print a new preshared key",
+        help: genpsk::HELP,
         run: genpsk::run,
     },
     Verb {
         name: "help",
         arguments: "[VERB]",
         about: "print this help, or that of a verb",
+        help: help::HELP,
         run: help::run,
     },
     Verb {
         name: "version",
         arguments: "",
         about: "print the version",
+        help: version::HELP,
         run: version::run,
     },
 ];

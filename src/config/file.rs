@@ -164,17 +164,20 @@ struct ReadFile {
     warning: Option<Warning>,
 }
 
+/// Why a file was not read, and what to do.
+fn tell(error: io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
+        "there is no such file (`netcombiner init` writes a pair of configurations)".to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "this user may not read it (try as root, or with sudo)".to_owned()
+    } else {
+        format!("cannot be read: {error}")
+    }
+}
+
 /// Reads a file that may hold a secret, or says why not.
 fn read_text(path: &Path) -> Result<ReadFile, String> {
-    let tell = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "there is no such file (`netcombiner init` writes a pair of configurations)".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "this user may not read it (try as root, or with sudo)".to_owned()
-        }
-        _ => format!("cannot be read: {error}"),
-    };
     let file = File::open(path).map_err(tell)?;
     let about = file.metadata().map_err(tell)?;
     if about.is_dir() {

@@ -357,12 +357,12 @@ impl<'d> Field<'d> {
     }
 
     /// A text, or a list of texts: each with its place.
-    pub(super) fn each(&self, report: &mut Report<'_>) -> Vec<Field<'d>> {
+    pub(super) fn each(&self, report: &mut Report<'_>) -> Vec<Self> {
         if let DeValue::Array(array) = self.value {
             return self.elements(array).collect();
         }
         if let DeValue::String(_) = self.value {
-            return vec![Field {
+            return vec![Self {
                 at: self.at.clone(),
                 value: self.value,
             }];
@@ -387,9 +387,9 @@ impl<'d> Field<'d> {
         matches!(self.value, DeValue::Array(array) if array.is_empty())
     }
 
-    fn elements(&self, array: &'d [Spanned<DeValue<'d>>]) -> impl Iterator<Item = Field<'d>> {
+    fn elements(&self, array: &'d [Spanned<DeValue<'d>>]) -> impl Iterator<Item = Self> {
         let place = self.at.place.clone();
-        (1..).zip(array).map(move |(count, value)| Field {
+        (1..).zip(array).map(move |(count, value)| Self {
             at: At {
                 place: format!("{place}[{count}]"),
                 offset: Some(value.span().start),

@@ -16,7 +16,7 @@ impl SystemEntropy {
     /// When the system has no generator, as in a chroot without `/dev/urandom` on an old kernel.
     pub fn new() -> io::Result<Self> {
         let mut first = [0];
-        getrandom::fill(&mut first).map_err(io::Error::other)?;
+        getrandom::fill(&mut first).map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self(()))
     }
 }
