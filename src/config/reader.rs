@@ -25,7 +25,8 @@ pub(super) struct At {
 /// What was found wrong so far.
 pub(super) struct Report<'t> {
     text: &'t str,
-    errors: Vec<ConfigError>,
+    /// The errors, each with the byte of the file it stands at.
+    errors: Vec<(usize, ConfigError)>,
     pub(super) warnings: Vec<Warning>,
     /// Lines that are no TOML: what was recovered from them is not judged, and what is missing may
     /// have stood there.
@@ -46,14 +47,21 @@ impl<'t> Report<'t> {
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         let offset = error.span().map_or(self.text.len(), |span| span.start);
         let (line, column) = position(self.text.as_bytes(), offset);
-        // The parser stumbles on after a mistake; its first word on a line is the one that helps.
-        if self.broken.insert(line) {
-            self.errors.push(ConfigError {
+        let text = format!("this is not TOML: {}", error.message().replace('\n', " "));
+        // The parser stumbles on after a mistake: its first word on a line is the one that helps,
+        // and an open bracket makes it repeat itself on every line that follows.
+        let again = self
+            .errors
+            .last()
+            .is_some_and(|(_, last)| last.text == text && self.broken.contains(&(line - 1)));
+        if self.broken.insert(line) && !again {
+            let error = ConfigError {
                 line: Some(line),
                 column: Some(column),
                 place: String::new(),
-                text: format!("this is not TOML: {}", error.message().replace('\n', " ")),
-            });
+                text,
+            };
+            self.errors.push((offset, error));
         }
     }
 
@@ -64,12 +72,14 @@ impl<'t> Report<'t> {
         if line.is_some_and(|line| self.broken.contains(&line)) {
             return;
         }
-        self.errors.push(ConfigError {
+        let error = ConfigError {
             line,
             column: None,
             place: at.place.clone(),
             text: text.into(),
-        });
+        };
+        // Errors of the whole file come last: what is missing is often a mistyped key above.
+        self.errors.push((at.offset.unwrap_or(usize::MAX), error));
     }
 
     /// A key that must be there and is not.
@@ -88,12 +98,10 @@ impl<'t> Report<'t> {
         match value {
             Some(value) if self.errors.is_empty() => Ok((value, self.warnings)),
             Some(_) | None => {
-                // Whole-file errors last: what is missing is often a mistyped key above.
-                self.errors
-                    .sort_by_key(|error| (error.line.unwrap_or(usize::MAX), error.column));
+                self.errors.sort_by_key(|&(offset, _)| offset);
                 Err(ConfigErrors {
                     file,
-                    errors: self.errors,
+                    errors: self.errors.into_iter().map(|(_, error)| error).collect(),
                     warnings: self.warnings,
                 })
             }
