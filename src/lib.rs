@@ -4,8 +4,10 @@
 //! link, and program their hosts so that a client behind the local portal owns the public address
 //! of the remote portal. See ARCHITECTURE.md for the map of the house.
 
+pub mod cli;
 pub mod config;
 pub mod host;
+pub mod io;
 pub mod packet;
 pub mod proto;
 pub mod route;

@@ -1,0 +1,3 @@
+//! Moves bytes between the kernel and the core; decides nothing.
+
+pub mod entropy;
