@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod host;
 pub mod io;
 pub mod packet;
 pub mod proto;
