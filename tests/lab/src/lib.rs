@@ -44,6 +44,7 @@
 //!   [`traffic::UdpEcho`].
 
 pub mod clock;
+pub mod demo;
 pub mod emulator;
 pub mod error;
 pub mod net;

@@ -327,13 +327,19 @@ impl Portal {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn failed(&self, why: &str) -> Error {
+    /// The end of its log.
+    pub fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+        format!("the log of the {} portal ends:\n  {last}", self.side.name())
+    }
+
+    fn failed(&self, why: &str) -> Error {
         Error::failed(format!(
-            "the {} portal {why}; its log ends:\n  {last}",
-            self.side.name()
+            "the {} portal {why}; {}",
+            self.side.name(),
+            self.last_words()
         ))
     }
 }

@@ -11,11 +11,12 @@
 //! The local portal's `lan` has no address: netcombiner gives it one.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::emulator::{Cable, Emulator, Shape};
 use crate::error::Error;
-use crate::net::{Leftovers, Namespace, Netlink, VethEnd, Watch, open_tap};
+use crate::net::{Leftovers, MAKING, Namespace, Netlink, VethEnd, Watch, open_tap};
 
 /// B: what the remote portal and the client both own.
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
@@ -129,6 +130,9 @@ impl Lab {
             furnish_link(i, &local, &internet)?;
         }
         furnish_edges(&client, &local, &internet, &remote, &server)?;
+        for namespace in [&client, &local, &internet, &remote, &server] {
+            namespace.netlink()?.settle()?;
+        }
         let links = spec.links.len();
         Ok(Self {
             emulator,
@@ -208,6 +212,7 @@ impl Lab {
             links: _,
             watch,
         } = self;
+        let _no_new_ones = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         drop((emulator, client, local, internet, remote, server));
         watch.leftovers()
     }
@@ -242,6 +247,8 @@ fn settings(namespace: &Namespace, spec: &LabSpec) -> Result<(), Error> {
         // A flow starts without what another learnt.
         ("ipv4/tcp_no_metrics_save", "1"),
         ("ipv6/conf/default/accept_ra", "0"),
+        // No link-local addresses, which would come whenever the kernel gets round to it.
+        ("ipv6/conf/default/addr_gen_mode", "1"),
     ];
     for (key, value) in wished {
         namespace.try_set_sysctl(key, value)?;

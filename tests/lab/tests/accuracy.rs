@@ -1,6 +1,12 @@
 //! The emulator's accuracy in namespaces, with the kernel's real UDP and TCP: rate within 1 %,
 //! delay within 1 ms, at least 500 Mbit/s in all.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "the figures of a measurement, shown by --nocapture"
+)]
+
+use std::error::Error as StdError;
 use std::net::UdpSocket;
 
 use netcombiner_lab::clock::Clock;
@@ -8,11 +14,11 @@ use netcombiner_lab::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn lab(links: Vec<LinkSpec>) -> Lab {
-    if let Err(error) = net::enter() {
-        panic!("{error}");
-    }
-    Lab::start(&LabSpec::new(links)).unwrap()
+type Outcome = Result<(), Box<dyn StdError>>;
+
+fn raise(links: Vec<LinkSpec>) -> Result<Lab, Error> {
+    net::enter()?;
+    Lab::start(&LabSpec::new(links))
 }
 
 fn raw(lab: &Lab, link: usize, sender: Sender) -> Connection<'_> {
@@ -21,22 +27,23 @@ fn raw(lab: &Lab, link: usize, sender: Sender) -> Connection<'_> {
 
 /// One test: the two cores cannot measure two things at once.
 #[test]
-fn the_emulator_is_exact() {
-    delay();
-    rate_by_udp();
-    goodput_by_tcp();
-    changes_while_running();
-    speed();
+fn the_emulator_is_exact() -> Outcome {
+    delay()?;
+    rate_by_udp()?;
+    goodput_by_tcp()?;
+    changes_while_running()?;
+    speed()?;
+    Ok(())
 }
 
-fn delay() {
-    let lab = lab(vec![
+fn delay() -> Outcome {
+    let lab = raise(vec![
         LinkSpec::symmetric(100.0, 20),
         LinkSpec::symmetric(100.0, 80),
-    ]);
+    ])?;
     for (link, rtt) in [(0, 20 * MS), (1, 80 * MS)] {
         let device = Lab::wan(link);
-        let ping = Probe::ping_by(&lab.local, SERVER, Some(&device), 10 * MS, 100).unwrap();
+        let ping = Probe::ping_by(&lab.local, SERVER, Some(&device), 10 * MS, 100)?;
         let probes = ping.finish();
         assert_eq!(probes.answered, 100);
         println!(
@@ -52,23 +59,18 @@ fn delay() {
             lab.emulator.realtime()
         );
     }
-    assert_eq!(lab.stop().unwrap().count(), 0);
+    assert_eq!(lab.stop()?.count(), 0);
+    Ok(())
 }
 
 /// Offers 1.5 times the rate in UDP and counts what comes in the middle second and a half.
-fn rate_by_udp() {
-    let lab = lab(vec![LinkSpec::symmetric(20.0, 15)]);
+fn rate_by_udp() -> Outcome {
+    let lab = raise(vec![LinkSpec::symmetric(20.0, 15)])?;
     let sender = lab
         .local
-        .run(|| UdpSocket::bind((Lab::wan_address(0), 0)))
-        .unwrap()
-        .unwrap();
-    let receiver = lab
-        .server
-        .run(|| UdpSocket::bind((SERVER, 5000)))
-        .unwrap()
-        .unwrap();
-    receiver.set_read_timeout(Some(200 * MS)).unwrap();
+        .run(|| UdpSocket::bind((Lab::wan_address(0), 0)))??;
+    let receiver = lab.server.run(|| UdpSocket::bind((SERVER, 5000)))??;
+    receiver.set_read_timeout(Some(200 * MS))?;
     let clock = Clock::start();
     let offered = std::thread::spawn(move || {
         let datagram = [0; 1472];
@@ -76,8 +78,9 @@ fn rate_by_udp() {
         while clock.read() < 3000 * MS {
             // 1514 bytes at 30 Mbit/s: one each 404 us, in bursts of whatever is due.
             while Duration::from_micros(404) * sent < clock.read() {
-                sender.send_to(&datagram, (SERVER, 5000)).unwrap();
+                // The kernel's own queue may be full: a datagram not sent is one not offered.
                 sent += 1;
+                let _ = sender.send_to(&datagram, (SERVER, 5000));
             }
             std::thread::sleep(MS);
         }
@@ -91,8 +94,8 @@ fn rate_by_udp() {
             arrivals.push(now);
         }
     }
-    let offered = offered.join().unwrap();
-    let time = *arrivals.last().unwrap() - arrivals[0];
+    let offered = offered.join().unwrap_or_default();
+    let time = arrivals[arrivals.len() - 1] - arrivals[0];
     let mbps = (arrivals.len() - 1) as f64 * 1514.0 * 8.0 / 1e6 / time.as_secs_f64();
     let counters = lab.emulator.counters(0, Direction::Up);
     println!("20 Mbit/s: {mbps:.3} Mbit/s of {offered} datagrams, {counters:?}");
@@ -101,13 +104,14 @@ fn rate_by_udp() {
     // A full queue of 250 kB at 20 Mbit/s is 100 ms.
     let full = counters.queue_time_max;
     assert!((99 * MS..=102 * MS).contains(&full), "{full:?}");
+    Ok(())
 }
 
-fn goodput_by_tcp() {
-    let lab = lab(vec![LinkSpec::symmetric(50.0, 10)]);
+fn goodput_by_tcp() -> Outcome {
+    let lab = raise(vec![LinkSpec::symmetric(50.0, 10)])?;
     for sender in [Sender::Connector, Sender::Listener] {
-        let flow = Flow::start(&raw(&lab, 0, sender), 3000 * MS).unwrap();
-        let report = flow.finish().unwrap();
+        let flow = Flow::start(&raw(&lab, 0, sender), 3000 * MS)?;
+        let report = flow.finish()?;
         // 1448 of 1514 bytes are payload: 47.8 Mbit/s is all that fits.
         let mbps = report.mbps_after(1000 * MS);
         println!(
@@ -116,12 +120,13 @@ fn goodput_by_tcp() {
         );
         assert!((46.0..48.2).contains(&mbps), "{mbps}");
     }
-    transfer(&raw(&lab, 0, Sender::Connector), 3_000_000, 5000 * MS).unwrap();
+    transfer(&raw(&lab, 0, Sender::Connector), 3_000_000, 5000 * MS)?;
+    Ok(())
 }
 
-fn changes_while_running() {
-    let lab = lab(vec![LinkSpec::symmetric(40.0, 10)]);
-    let flow = Flow::start(&raw(&lab, 0, Sender::Listener), 6000 * MS).unwrap();
+fn changes_while_running() -> Outcome {
+    let lab = raise(vec![LinkSpec::symmetric(40.0, 10)])?;
+    let flow = Flow::start(&raw(&lab, 0, Sender::Listener), 6000 * MS)?;
     std::thread::sleep(2000 * MS);
     lab.emulator
         .reshape(0, Direction::Down, |shape| shape.rate = Some(10_000_000));
@@ -129,7 +134,7 @@ fn changes_while_running() {
     lab.emulator.set_outage(0, Outage::Drop);
     std::thread::sleep(500 * MS);
     lab.emulator.set_outage(0, Outage::None);
-    let report = flow.finish().unwrap();
+    let report = flow.finish()?;
     let (fast, slow) = (
         report.mbps_between(1000 * MS, 2000 * MS),
         report.mbps_between(2500 * MS, 4000 * MS),
@@ -146,28 +151,20 @@ fn changes_while_running() {
         report.longest_gap
     );
     assert!(lab.emulator.counters(0, Direction::Down).dropped_outage > 0);
-    assert_eq!(lab.stop().unwrap().count(), 0);
+    assert_eq!(lab.stop()?.count(), 0);
+    Ok(())
 }
 
 /// Two unshaped links, each with a flow.
-fn speed() {
-    let wide = LinkSpec {
-        up: Shape {
-            queue: 4_000_000,
-            ..Shape::default()
-        },
-        down: Shape {
-            queue: 4_000_000,
-            ..Shape::default()
-        },
-    };
-    let lab = lab(vec![wide.clone(), wide]);
-    let flows =
-        [0, 1].map(|link| Flow::start(&raw(&lab, link, Sender::Listener), 2000 * MS).unwrap());
-    let mbps: f64 = flows
-        .into_iter()
-        .map(|flow| flow.finish().unwrap().mbps())
-        .sum();
+fn speed() -> Outcome {
+    let lab = raise(vec![LinkSpec::unshaped(), LinkSpec::unshaped()])?;
+    let flow = |link| Flow::start(&raw(&lab, link, Sender::Listener), 2000 * MS);
+    let flows = [flow(0)?, flow(1)?];
+    let mut mbps = 0.0;
+    for flow in flows {
+        mbps += flow.finish()?.mbps();
+    }
     println!("two unshaped links: {mbps:.0} Mbit/s");
     assert!(mbps > 500.0, "{mbps}");
+    Ok(())
 }

@@ -147,10 +147,8 @@ fn a_black_hole_swallows_what_waits_and_flies() {
     for _ in 0..5 {
         assert!(link.offer(Duration::ZERO, vec![0; PACKET]).is_ok());
     }
-    let cut = Shape {
-        outage: Outage::Drop,
-        ..shape.clone()
-    };
+    let mut cut = shape.clone();
+    cut.outage = Outage::Drop;
     assert_eq!(link.reshape(5 * MS / 2, cut).len(), 5);
     assert!(matches!(
         link.offer(3 * MS, vec![0]),
@@ -173,14 +171,10 @@ fn a_stall_keeps_and_goes_on() {
     for _ in 0..2 {
         assert!(link.offer(Duration::ZERO, vec![0; PACKET]).is_ok());
     }
+    let mut held = shape.clone();
+    held.outage = Outage::Hold;
     // Half a packet is sent, then 100 ms of nothing.
-    link.reshape(
-        MS / 2,
-        Shape {
-            outage: Outage::Hold,
-            ..shape.clone()
-        },
-    );
+    link.reshape(MS / 2, held);
     assert_eq!((link.next(), link.poll(90 * MS)), (None, None));
     link.reshape(100 * MS + MS / 2, shape);
     let mut out = Vec::new();

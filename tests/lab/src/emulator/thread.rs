@@ -98,10 +98,10 @@ impl Loop {
         let mut readable = vec![false; self.lanes.len()];
         let mut changed = false;
         loop {
-            for n in 0..self.lanes.len() {
-                changed |= readable[n];
+            for (n, readable) in readable.iter_mut().enumerate() {
+                changed |= *readable;
                 // A device that filled the whole batch has perhaps more.
-                readable[n] = readable[n] && self.read(n);
+                *readable = *readable && self.read(n);
                 changed |= self.deliver(n);
             }
             let now = self.clock.read();

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::spawn::MARK;
+use super::spawn::{MARK, mark};
 use super::{HostState, Namespace, host_state};
 use crate::error::Error;
 
@@ -78,15 +78,17 @@ impl Watch {
             ..Leftovers::default()
         };
         let own = std::process::id();
-        let mark = format!("{MARK}={own}");
+        let marks: Vec<String> = self
+            .namespaces
+            .iter()
+            .map(|inode| format!("{MARK}={}", mark(*inode)))
+            .collect();
         for pid in processes() {
             let dir = format!("/proc/{pid}");
             if pid != own {
                 let environment = fs::read(format!("{dir}/environ")).unwrap_or_default();
-                if !environment
-                    .split(|byte| *byte == 0)
-                    .any(|entry| entry == mark.as_bytes())
-                {
+                let mut entries = environment.split(|byte| *byte == 0);
+                if !entries.any(|entry| marks.iter().any(|mark| entry == mark.as_bytes())) {
                     continue;
                 }
                 let name = fs::read_to_string(format!("{dir}/comm")).unwrap_or_default();

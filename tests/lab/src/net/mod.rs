@@ -11,9 +11,10 @@ mod spawn;
 mod tap;
 
 pub use leftovers::{Leftovers, Watch};
+pub(crate) use namespace::MAKING;
 pub use namespace::Namespace;
 pub use netlink::{Netlink, VethEnd};
-pub use privilege::{enter, enter_or_reexec};
+pub use privilege::{Way, enter, reexec, way};
 pub use snapshot::{HostState, host_state};
 pub use spawn::Process;
 pub use tap::open_tap;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -20,14 +20,20 @@ pub struct Namespace {
 /// Of the calling thread, whatever its process' other threads are in.
 const OWN: &str = "/proc/thread-self/ns/net";
 
+/// Held while a namespace is made, and while somebody looks whether one is gone: the kernel uses
+/// their numbers again.
+pub(crate) static MAKING: Mutex<()> = Mutex::new(());
+
 impl Namespace {
     /// A new, empty namespace with its loopback up. The name is only for messages.
     pub fn new(name: &str) -> Result<Self, Error> {
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let file = in_thread(|| -> Result<File, Error> {
             unshare(CloneFlags::CLONE_NEWNET)
                 .context("cannot make a network namespace (it takes root or a user namespace)")?;
             File::open(OWN).context(format!("cannot open {OWN}"))
         })?;
+        drop(making);
         let namespace = Self {
             name: name.into(),
             file: Arc::new(file),

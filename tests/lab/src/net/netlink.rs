@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -9,7 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -21,7 +22,11 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::Namespace;
+use crate::clock::now;
 use crate::error::{Context, Error};
+
+/// Devices that have no carrier by then never will.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// One end of a veth pair.
 #[derive(Debug, Clone, Copy)]
@@ -289,6 +294,23 @@ impl Netlink {
             .collect())
     }
 
+    /// Waits until the kernel has noticed the carrier of every device that is up, and has done all
+    /// that follows (IPv6 routes for instance): from then on nothing changes by itself.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        let start = now();
+        // Devices without a notion of a carrier say "unknown".
+        let ready = [State::Up, State::Unknown].map(LinkAttribute::OperState);
+        let waits = |link: &LinkMessage| {
+            link.header.flags.contains(LinkFlags::Up)
+                && !ready.iter().any(|state| link.attributes.contains(state))
+        };
+        while self.links()?.iter().any(waits) && start.elapsed() < SETTLE_LIMIT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // The kernel notices a carrier under the same lock under which it takes a request.
+        self.set_up("lo")
+    }
+
     /// Asks for all of a kind.
     pub(super) fn dump(
         &mut self,
@@ -334,7 +356,10 @@ impl Netlink {
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    _ => {}
+                    NetlinkPayload::Overrun(_) => {
+                        return Err(io::Error::other("the kernel's answer was cut short"));
+                    }
+                    NetlinkPayload::Noop | _ => {}
                 }
             }
         }

@@ -4,6 +4,7 @@
     reason = "pre_exec is unsafe: its closures run between fork and exec"
 )]
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -50,22 +51,43 @@ pub fn enter() -> Result<(), Error> {
     })
 }
 
-/// The same, but where root is lacking, this very program is run again with the same arguments in
-/// a new user namespace: then its exit status is given, and the caller has nothing more to do.
-pub fn enter_or_reexec() -> Result<Option<ExitStatus>, Error> {
-    match enter() {
-        Ok(()) => Ok(None),
-        Err(error) if geteuid().is_root() || std::env::var_os(INSIDE).is_some() => Err(error),
-        Err(error) => match reexec() {
-            Ok(status) => Ok(Some(status)),
-            Err(reason) => Err(Error::Lacking(format!(
-                "{error}; a user namespace: {reason}"
-            ))),
-        },
+/// How this program can raise a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As it is.
+    Here,
+    /// In a user namespace: [`reexec`] runs it there.
+    UserNamespace,
+}
+
+/// Finds the way, without raising anything. `probe` are arguments with which this very program
+/// calls [`enter`], says on its standard error what is lacking, and ends with 0 or not.
+pub fn way(probe: &[&OsStr]) -> Result<Way, Error> {
+    let here = match enter() {
+        Ok(()) => return Ok(Way::Here),
+        Err(error) if geteuid().is_root() || std::env::var_os(INSIDE).is_some() => {
+            return Err(error);
+        }
+        Err(error) => error,
+    };
+    let lacking = |why: String| Error::Lacking(format!("{here}\n(in a user namespace: {why})"));
+    match user_namespace(probe).and_then(|mut command| command.output().context("no start")) {
+        Ok(output) if output.status.success() => Ok(Way::UserNamespace),
+        Ok(output) => Err(lacking(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
+        Err(error) => Err(lacking(error.to_string())),
     }
 }
 
-fn reexec() -> Result<ExitStatus, Error> {
+/// Runs this very program with these arguments in a new user namespace, to its end.
+pub fn reexec(arguments: &[&OsStr]) -> Result<ExitStatus, Error> {
+    user_namespace(arguments)?
+        .status()
+        .context("cannot run ourselves again in a user namespace")
+}
+
+fn user_namespace(arguments: &[&OsStr]) -> Result<Command, Error> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let (user, group) = (geteuid(), getegid());
     let maps = [
@@ -74,7 +96,7 @@ fn reexec() -> Result<ExitStatus, Error> {
         ("/proc/self/gid_map", format!("0 {group} 1")),
     ];
     let mut command = Command::new(program);
-    command.args(std::env::args_os().skip(1)).env(INSIDE, "1");
+    command.args(arguments).env(INSIDE, "1");
     let prepare = move || {
         set_pdeathsig(Signal::SIGTERM)?;
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
@@ -86,7 +108,5 @@ fn reexec() -> Result<ExitStatus, Error> {
     // SAFETY: between fork and exec the closure makes system calls; opening a file allocates a
     // short path at most on the stack (under 384 bytes), and nothing locks.
     unsafe { command.pre_exec(prepare) };
-    command
-        .status()
-        .context("cannot run ourselves again in a user namespace")
+    Ok(command)
 }

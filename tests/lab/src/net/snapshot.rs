@@ -139,12 +139,13 @@ fn routes(
             header.protocol
         );
         for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => {
-                    text += &format!(" dev {}", names.get(index).map_or("?", String::as_str));
-                }
-                RouteAttribute::CacheInfo(_) | RouteAttribute::Preference(_) => {}
-                other => text += &format!(" {other:?}"),
+            if let RouteAttribute::Oif(index) = attribute {
+                text += &format!(" dev {}", names.get(index).map_or("?", String::as_str));
+            } else if !matches!(
+                attribute,
+                RouteAttribute::CacheInfo(_) | RouteAttribute::Preference(_)
+            ) {
+                text += &format!(" {attribute:?}");
             }
         }
         lines.insert(text);

@@ -21,8 +21,13 @@ use crate::clock::now;
 use crate::error::{Context, Error};
 
 /// The environment variable that marks every process of the lab, so that a grandchild is found
-/// even when its parent is gone. Its value is the lab's process id.
+/// even when its parent is gone. Its value: [`mark`].
 pub(super) const MARK: &str = "NETCOMBINER_LAB_PROCESS";
+
+/// What marks a process that this process started in the namespace with this inode.
+pub(super) fn mark(inode: u64) -> String {
+    format!("{}:{inode}", std::process::id())
+}
 
 /// A running process of the lab; killed when dropped, and by the kernel when we die.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl Process {
         let name = command.get_program().to_string_lossy().into_owned();
         let parent = std::process::id();
         let namespace = namespace.clone();
-        command.env(MARK, parent.to_string()).process_group(0);
+        command.env(MARK, mark(namespace.inode()?)).process_group(0);
         let prepare = move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
             // Signals that we wait for in a thread are blocked here; the child takes them as usual.
