@@ -5,6 +5,7 @@
 //! of the remote portal. See ARCHITECTURE.md for the map of the house.
 
 pub mod config;
+pub mod control;
 pub mod io;
 pub mod packet;
 pub mod proto;
