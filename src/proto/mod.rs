@@ -13,8 +13,14 @@
 //! re-decided*: a lost packet is never resent "on its path".
 #![forbid(unsafe_code)]
 
+pub mod congestion;
 pub mod crypto;
 pub mod event;
+pub mod path;
+pub mod queue;
+pub mod recovery;
+pub mod reorder;
+pub mod scheduler;
 pub mod stats;
 pub mod time;
 pub mod wire;
