@@ -4,6 +4,7 @@
 //! link, and program their hosts so that a client behind the local portal owns the public address
 //! of the remote portal. See ARCHITECTURE.md for the map of the house.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod io;

@@ -3,7 +3,22 @@
 //! The TOML as written is read in `file.rs`; the words are checked one by one and every error of a
 //! file is reported at once, each with its place (`link[1].port: 74523 is not a port (1-65535)`).
 
+mod address;
+mod error;
+mod file;
+mod keys;
+mod link;
+mod numbers;
+mod reader;
+mod role;
+mod schema;
+pub(crate) mod suggest;
 pub mod units;
+mod words;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use keys::{KeyFile, Loader};
+pub use schema::known_keys;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
