@@ -57,6 +57,16 @@ impl ConfigErrors {
             warnings: Vec::new(),
         }
     }
+
+    /// One error at a line and column, beyond which nothing can be read.
+    pub(super) fn of_place(file: String, at: (usize, usize), text: impl Into<String>) -> Self {
+        let mut errors = Self::of_file(file, text);
+        for error in &mut errors.errors {
+            error.line = Some(at.0);
+            error.column = Some(at.1);
+        }
+        errors
+    }
 }
 
 impl fmt::Display for ConfigErrors {

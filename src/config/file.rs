@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::error::ConfigErrors;
 use super::keys::{self, KeyFile, Loader};
-use super::reader::{Fields, Report, position};
+use super::reader::{Fields, Lines, Report};
 use super::role::{self, Around};
 use super::units::{IfName, Mtu};
 use super::{Config, Security, Warning, address, link, numbers, schema};
@@ -28,13 +28,8 @@ impl Config {
         let text = match std::str::from_utf8(&read.bytes) {
             Ok(text) => text,
             Err(error) => {
-                let (line, column) = position(&read.bytes, error.valid_up_to());
-                let mut errors = ConfigErrors::of_file(file, "this is not UTF-8 text");
-                for error in &mut errors.errors {
-                    error.line = Some(line);
-                    error.column = Some(column);
-                }
-                return Err(errors);
+                let at = Lines::new(&read.bytes).position(error.valid_up_to());
+                return Err(ConfigErrors::of_place(file, at, "this is not UTF-8 text"));
             }
         };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -72,6 +67,12 @@ fn build(
             ),
         )
     })?;
+    // The parser would call it a word without quotes.
+    if let Some(offset) = text.find('\0') {
+        let at = Lines::new(text.as_bytes()).position(offset);
+        let why = "this is not text: it holds a NUL byte";
+        return Err(ConfigErrors::of_place(file.to_owned(), at, why));
+    }
     let mut report = Report::new(text);
     let (root, broken) = DeTable::parse_recoverable(text);
     for error in &broken {

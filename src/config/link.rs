@@ -132,8 +132,7 @@ fn links(
                      a device its own port)"
                 ),
             );
-        }
-        if let Some(other) = names.insert(link.name.clone(), place) {
+        } else if let Some(other) = names.insert(link.name.clone(), place) {
             report.error(
                 &own.at("name"),
                 format!("{:?} is the name of {other} already", link.name),
@@ -146,19 +145,7 @@ fn links(
 
 fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Option<Link> {
     let device = device(fields, "the device the link leaves by", around, report);
-    let name = fields.get("name").and_then(|field| {
-        let name = field.text(report)?;
-        // Printed in tables and in JSON, and typed at a shell.
-        let good = (1..=32).contains(&name.chars().count())
-            && !name.chars().any(|c| c.is_control() || c.is_whitespace());
-        if !good {
-            report.error(
-                &field.at,
-                "is not a name (1-32 characters, no spaces or control characters)",
-            );
-        }
-        good.then(|| name.to_owned())
-    });
+    let name = fields.get("name").map(|field| name(&field, report));
     let transport = fields.word("transport", report).unwrap_or(Transport::Udp);
     let port = fields.number("port", 1..=65535, "a port", report);
     let remote = fields
@@ -183,7 +170,7 @@ fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Op
     }
     let device = device?;
     Some(Link {
-        name: name.unwrap_or_else(|| device.to_string()),
+        name: name.unwrap_or_else(|| Some(device.to_string()))?,
         device,
         transport,
         port,
@@ -194,4 +181,18 @@ fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Op
         rate_down,
         congestion,
     })
+}
+
+fn name(field: &Field<'_>, report: &mut Report<'_>) -> Option<String> {
+    let name = field.text(report)?;
+    // Printed in tables and in JSON, and typed at a shell.
+    let good = (1..=32).contains(&name.chars().count())
+        && !name.chars().any(|c| c.is_control() || c.is_whitespace());
+    if !good {
+        report.error(
+            &field.at,
+            "is not a name (1-32 characters, no spaces or control characters)",
+        );
+    }
+    good.then(|| name.to_owned())
 }

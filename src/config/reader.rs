@@ -24,8 +24,9 @@ pub(super) struct At {
 
 /// What was found wrong so far.
 pub(super) struct Report<'t> {
-    text: &'t str,
-    errors: Vec<ConfigError>,
+    lines: Lines<'t>,
+    /// The errors, each with the byte of the file it stands at.
+    errors: Vec<(usize, ConfigError)>,
     pub(super) warnings: Vec<Warning>,
     /// Lines that are no TOML: what was recovered from them is not judged, and what is missing may
     /// have stood there.
@@ -35,7 +36,7 @@ pub(super) struct Report<'t> {
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         Self {
-            text,
+            lines: Lines::new(text.as_bytes()),
             errors: Vec::new(),
             warnings: Vec::new(),
             broken: BTreeSet::new(),
@@ -44,32 +45,41 @@ impl<'t> Report<'t> {
 
     /// The file is no TOML at this place.
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
-        let offset = error.span().map_or(self.text.len(), |span| span.start);
-        let (line, column) = position(self.text.as_bytes(), offset);
-        // The parser stumbles on after a mistake; its first word on a line is the one that helps.
-        if self.broken.insert(line) {
-            self.errors.push(ConfigError {
+        let offset = error
+            .span()
+            .map_or(self.lines.text.len(), |span| span.start);
+        let (line, column) = self.lines.position(offset);
+        let text = format!("this is not TOML: {}", error.message().replace('\n', " "));
+        // The parser stumbles on after a mistake: its first word on a line is the one that helps,
+        // and an open bracket makes it repeat itself on every line that follows.
+        let again = self
+            .errors
+            .last()
+            .is_some_and(|(_, last)| last.text == text && self.broken.contains(&(line - 1)));
+        if self.broken.insert(line) && !again {
+            let error = ConfigError {
                 line: Some(line),
                 column: Some(column),
                 place: String::new(),
-                text: format!("this is not TOML: {}", error.message().replace('\n', " ")),
-            });
+                text,
+            };
+            self.errors.push((offset, error));
         }
     }
 
     pub(super) fn error(&mut self, at: &At, text: impl Into<String>) {
-        let line = at
-            .offset
-            .map(|offset| position(self.text.as_bytes(), offset).0);
+        let line = at.offset.map(|offset| self.lines.position(offset).0);
         if line.is_some_and(|line| self.broken.contains(&line)) {
             return;
         }
-        self.errors.push(ConfigError {
+        let error = ConfigError {
             line,
             column: None,
             place: at.place.clone(),
             text: text.into(),
-        });
+        };
+        // Errors of the whole file come last: what is missing is often a mistyped key above.
+        self.errors.push((at.offset.unwrap_or(usize::MAX), error));
     }
 
     /// A key that must be there and is not.
@@ -88,12 +98,10 @@ impl<'t> Report<'t> {
         match value {
             Some(value) if self.errors.is_empty() => Ok((value, self.warnings)),
             Some(_) | None => {
-                // Whole-file errors last: what is missing is often a mistyped key above.
-                self.errors
-                    .sort_by_key(|error| (error.line.unwrap_or(usize::MAX), error.column));
+                self.errors.sort_by_key(|&(offset, _)| offset);
                 Err(ConfigErrors {
                     file,
-                    errors: self.errors,
+                    errors: self.errors.into_iter().map(|(_, error)| error).collect(),
                     warnings: self.warnings,
                 })
             }
@@ -101,16 +109,32 @@ impl<'t> Report<'t> {
     }
 }
 
-/// Line and column, both from 1, of a byte.
-pub(super) fn position(text: &[u8], offset: usize) -> (usize, usize) {
-    let before = &text[..offset.min(text.len())];
-    let start = before
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |newline| newline + 1);
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-    (line, column)
+/// Where the lines of a text begin.
+pub(super) struct Lines<'t> {
+    text: &'t [u8],
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn new(text: &'t [u8]) -> Self {
+        let after_newlines = text
+            .iter()
+            .zip(1..)
+            .filter_map(|(&byte, next)| (byte == b'\n').then_some(next));
+        Self {
+            text,
+            starts: std::iter::once(0).chain(after_newlines).collect(),
+        }
+    }
+
+    /// Line and column of a byte, both from 1.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let offset = offset.min(self.text.len());
+        let line = self.starts.partition_point(|&start| start <= offset);
+        let start = self.starts[line - 1];
+        let before = String::from_utf8_lossy(&self.text[start..offset]);
+        (line, before.chars().count() + 1)
+    }
 }
 
 /// One table and the keys it may have.
@@ -414,4 +438,27 @@ impl<'d> Field<'d> {
 
 fn integer(written: &DeInteger<'_>) -> Option<i128> {
     i128::from_str_radix(written.as_str(), written.radix()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions() {
+        let lines = Lines::new("a\nüb\n\nc".as_bytes());
+        for (offset, position) in [
+            (0, (1, 1)),
+            (1, (1, 2)),
+            (2, (2, 1)),
+            (4, (2, 2)),
+            (6, (3, 1)),
+            (7, (4, 1)),
+            (8, (4, 2)),
+            (99, (4, 2)),
+        ] {
+            assert_eq!(lines.position(offset), position, "{offset}");
+        }
+        assert_eq!(Lines::new(b"").position(0), (1, 1));
+    }
 }

@@ -139,6 +139,9 @@ impl Schema {
         }
         match ALL.iter().find(|table| table.find(name).is_some()) {
             Some(table) => format!("unknown key here (it belongs to \"{}\")", table.name),
+            None if self.name.is_empty() => {
+                "unknown key (the comments of the default configurations name all)".to_owned()
+            }
             None => format!(
                 "unknown key (known here: {})",
                 self.keys
