@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use super::reader::{Fields, Report};
+use super::reader::Fields;
+use super::report::Report;
 use super::units::UnitError;
 use super::words::quoted;
 use super::{

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::error::ConfigErrors;
 use super::keys::{self, KeyFile, Loader};
-use super::reader::{Fields, Lines, Report};
+use super::reader::Fields;
+use super::report::{Lines, Report};
 use super::role::{self, Around};
 use super::units::{IfName, Mtu};
 use super::{Config, Security, Warning, address, link, numbers, schema};
@@ -24,7 +25,8 @@ impl Config {
     /// Every error of the file at once.
     pub fn read(path: &Path) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let file = path.display().to_string();
-        let read = read_text(path).map_err(|why| ConfigErrors::of_file(file.clone(), why))?;
+        let read = read_text(path, "`netcombiner init` writes a pair of them")
+            .map_err(|why| ConfigErrors::of_file(file.clone(), why))?;
         let text = match std::str::from_utf8(&read.bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -151,7 +153,8 @@ struct Folder(PathBuf);
 impl Loader for Folder {
     fn load(&self, path: &Path) -> Result<KeyFile, String> {
         let path = self.0.join(path);
-        let read = read_text(&path).map_err(|why| format!("{}: {why}", path.display()))?;
+        let read = read_text(&path, "`netcombiner genkey` and `genpsk` make one")
+            .map_err(|why| format!("{}: {why}", path.display()))?;
         let text = std::str::from_utf8(&read.bytes).unwrap_or_default();
         Ok(KeyFile {
             text: Zeroizing::new(text.to_owned()),
@@ -166,10 +169,10 @@ struct ReadFile {
 }
 
 /// Why a file was not read, and what to do.
-fn tell(error: io::Error) -> String {
+fn tell(error: io::Error, hint: &str) -> String {
     let kind = error.kind();
     if kind == io::ErrorKind::NotFound {
-        "there is no such file (`netcombiner init` writes a pair of configurations)".to_owned()
+        format!("there is no such file ({hint})")
     } else if kind == io::ErrorKind::PermissionDenied {
         "this user may not read it (try as root, or with sudo)".to_owned()
     } else {
@@ -177,8 +180,9 @@ fn tell(error: io::Error) -> String {
     }
 }
 
-/// Reads a file that may hold a secret, or says why not.
-fn read_text(path: &Path) -> Result<ReadFile, String> {
+/// Reads a file that may hold a secret, or says why not; `hint` is for one that is not there.
+fn read_text(path: &Path, hint: &str) -> Result<ReadFile, String> {
+    let tell = |error| tell(error, hint);
     let file = File::open(path).map_err(tell)?;
     let about = file.metadata().map_err(tell)?;
     if about.is_dir() {

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::reader::{Fields, Report};
+use super::reader::Fields;
+use super::report::Report;
 use super::{Keys, Warning};
 use crate::proto::crypto::keys::KeyError;
 

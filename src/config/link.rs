@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::address::{HostAddress, is_inside};
-use super::reader::{At, Field, Fields, Report};
+use super::reader::{Field, Fields};
+use super::report::{At, Report};
 use super::role::{Around, device};
 use super::{Congestion, Endpoint, Link, Listen, Transport, Warning, schema};
 use crate::proto::wire::MAX_PATHS;

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::Numbers;
-use super::reader::{Fields, Report};
+use super::reader::Fields;
+use super::report::Report;
 use super::units::{RulePref, TableId};
 use crate::proto::wire::MAX_PATHS;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::address::{HostAddress, is_inside};
-use super::reader::{Fields, Report};
+use super::reader::Fields;
+use super::report::Report;
 use super::schema::{self, Portal};
 use super::units::IfName;
 use super::words::quoted;

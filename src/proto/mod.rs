@@ -23,9 +23,11 @@ pub mod reorder;
 pub mod scheduler;
 pub mod stats;
 pub mod time;
+pub mod tunnel;
 pub mod wire;
 
 pub use time::Instant;
+pub use tunnel::Tunnel;
 
 /// Randomness, injected so that a simulated run repeats.
 pub trait Entropy: Send {

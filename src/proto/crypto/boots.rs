@@ -61,10 +61,11 @@ impl Boots {
         {
             return;
         }
+        // A response names the peer's newest initiation, which may still be on its way.
         let counter = self
             .tentative
             .take(|run| run.boot == hello.boot)
-            .map_or(hello.counter, |run| run.counter.max(hello.counter));
+            .map_or(hello.counter.saturating_sub(1), |run| run.counter);
         let run = Run {
             boot: hello.boot,
             counter,
@@ -182,6 +183,9 @@ mod tests {
     fn a_peer_that_answered_is_alive_without_an_initiation() {
         let mut boots = Boots::default();
         boots.confirm(&hello(1, 3));
+        assert!(!boots.accept(&hello(1, 2)));
+        assert!(boots.accept(&hello(1, 3)), "it was under way");
+        assert!(!boots.accept(&hello(1, 3)));
         boots.confirm(&hello(2, 0));
         assert!(!boots.accept(&hello(1, 9)));
         assert!(boots.accept(&hello(2, 1)));

@@ -29,7 +29,8 @@ impl BootId {
 pub struct Hello {
     /// Which run of the portal.
     pub boot: BootId,
-    /// The number of the initiation within the run; each is greater than the one before.
+    /// The number of the initiation within the run, from 1; each is greater than the one before.
+    /// In a response: that of the newest initiation, 0 before the first.
     pub counter: u64,
     /// How data is protected.
     pub security: Security,

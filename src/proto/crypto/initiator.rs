@@ -47,14 +47,14 @@ impl Initiator {
         let mut payload = [0; INITIATION_PAYLOAD];
         payload[..HELLO_LEN].copy_from_slice(&hello.encode());
         let mut buffer = [0; INITIATION_NOISE];
-        let len = noise
+        noise
             .write_message(&payload, &mut buffer)
             .expect("an initiation can be written");
         Self {
             noise,
             index,
             hello,
-            message: assemble(Kind::Initiation, index, &buffer[..len], &identity.peer_mac1),
+            message: assemble(Kind::Initiation, index, &buffer, &identity.peer_mac1),
             our_mac1: identity.our_mac1,
             peer_cookie: identity.peer_cookie,
         }
@@ -78,7 +78,8 @@ impl Initiator {
         message
     }
 
-    /// Reads a response. After a success the handshake is over; an error changes nothing.
+    /// Reads a response. A success, or [`HandshakeError::SecurityMismatch`] (which only the peer can
+    /// cause), ends the handshake; any other error changes nothing.
     pub fn finish(&mut self, message: &[u8]) -> Result<Established, HandshakeError> {
         let parts = response(message).ok_or(HandshakeError::Malformed)?;
         if parts.index != self.index {

@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn a_check_alone_changes_nothing_and_an_old_commit_neither() {
         let mut window = ReplayWindow::new();
-        window.check(PacketNumber(1 << 40)).unwrap();
+        let far = (1 << 40) + 5;
+        window.check(PacketNumber(far)).unwrap();
         assert_eq!(take(&mut window, 0), NEW);
-        assert_eq!(take(&mut window, 1 << 40), NEW);
+        assert_eq!(take(&mut window, far), NEW);
         window.commit(PacketNumber(0));
-        let aliased = (1 << 40) - (1 << 40) % RING_BITS;
-        assert_eq!(take(&mut window, aliased), NEW, "shares a bit with 0");
+        assert_eq!(take(&mut window, 1 << 40), NEW, "shares its bit with 0");
     }
 
     /// What the window should be.

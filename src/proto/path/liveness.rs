@@ -87,11 +87,15 @@ impl Liveness {
         (self.probes >= DEAD_PROBES).then_some(self.answered + DEAD_AFTER)
     }
 
-    /// When to ask next. `flying`: something that asks is in flight; `busy`: the tunnel carries data.
-    pub fn probe_at(&self, verdict: Verdict, flying: bool, busy: bool, rtt: &Rtt) -> Instant {
+    /// When to ask next. `flying`: something that asks is in flight; until `busy_until` the tunnel
+    /// counts as busy.
+    pub fn probe_at(&self, verdict: Verdict, flying: bool, busy_until: Instant, rtt: &Rtt) -> Instant {
         match verdict {
             Verdict::Alive if flying => self.asked + rtt.probe_timeout(MAX_ACK_DELAY),
-            Verdict::Alive => self.asked.max(self.answered) + if busy { PROBE_BUSY } else { PROBE_IDLE },
+            Verdict::Alive => {
+                let last = self.asked.max(self.answered);
+                last + if last + PROBE_BUSY <= busy_until { PROBE_BUSY } else { PROBE_IDLE }
+            }
             Verdict::Suspect => self.asked + PROBE_SUSPECT,
             Verdict::Dead if self.asked.since(self.answered) < DEAD_SOON => self.asked + PROBE_DEAD,
             Verdict::Dead => self.asked + PROBE_LONG_DEAD,
@@ -131,12 +135,12 @@ mod tests {
     fn the_dead_are_asked_less_and_less() {
         let mut liveness = Liveness::proven(at(0));
         let rtt = Rtt::default();
-        assert_eq!(liveness.probe_at(Verdict::Alive, false, false, &rtt), at(1000));
-        assert_eq!(liveness.probe_at(Verdict::Alive, false, true, &rtt), at(200));
+        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(0), &rtt), at(1000));
+        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(500), &rtt), at(200));
         liveness.on_asked(at(2000));
-        assert_eq!(liveness.probe_at(Verdict::Suspect, true, true, &rtt), at(2100));
-        assert_eq!(liveness.probe_at(Verdict::Dead, true, true, &rtt), at(2250));
+        assert_eq!(liveness.probe_at(Verdict::Suspect, true, at(0), &rtt), at(2100));
+        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(2250));
         liveness.on_asked(at(40_000));
-        assert_eq!(liveness.probe_at(Verdict::Dead, true, true, &rtt), at(41_000));
+        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(41_000));
     }
 }

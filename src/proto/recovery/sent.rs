@@ -96,6 +96,12 @@ impl SentPackets {
         self.largest_acked
     }
 
+    /// True when nothing is known yet of what became of the datagram: on a FIFO path it still may
+    /// arrive only if nothing sent after it did.
+    pub fn may_be_under_way(&self, number: u64) -> bool {
+        number >= self.first.0 && self.largest_acked.is_none_or(|largest| number > largest.0)
+    }
+
     /// When the oldest datagram in flight was sent.
     pub fn oldest_sent(&self) -> Option<Instant> {
         self.ring.iter().flatten().find(|sent| sent.eliciting).map(|sent| sent.at)

@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// The arrivals of one path against the peer's clock.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Skew {
+pub(super) struct Skew {
     latest: Option<Stamp>,
     period_start: Instant,
     /// The longest one-way delay of this period and of the last one, microseconds, with the
@@ -22,7 +22,7 @@ pub struct Skew {
 
 impl Skew {
     /// A datagram sent at `sent` (peer's clock) came now.
-    pub fn on_arrival(&mut self, now: Instant, sent: Stamp) {
+    pub(super) fn on_arrival(&mut self, now: Instant, sent: Stamp) {
         self.latest = self.latest.max(Some(sent));
         if now.since(self.period_start) >= PERIOD {
             self.worst_before = self.worst.take();
@@ -33,13 +33,13 @@ impl Skew {
     }
 
     /// True when the path, being FIFO, can bring nothing more that was sent at `sent` or before.
-    pub fn has_passed(&self, sent: Stamp) -> bool {
+    pub(super) fn has_passed(&self, sent: Stamp) -> bool {
         // Not `>=`: a batch shares one send time.
         self.latest.is_some_and(|latest| latest > sent)
     }
 
     /// When something sent at `sent` should have come at the latest, by our clock.
-    pub fn expected_by(&self, sent: Stamp) -> Option<Instant> {
+    pub(super) fn expected_by(&self, sent: Stamp) -> Option<Instant> {
         let worst = self.worst.max(self.worst_before)?;
         let micros = (sent.as_micros() as i64).checked_add(worst)?;
         u64::try_from(micros).ok().map(Instant::from_micros)
