@@ -28,10 +28,10 @@ pub enum AskError {
 
 /// Asks the daemon behind `socket` and waits for its answer.
 pub fn ask(socket: &Path, request: Request) -> Result<Answer, AskError> {
-    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning,
-        io::ErrorKind::PermissionDenied => AskError::NotPermitted,
-        _ => AskError::Broken(error),
+    let stream = UnixStream::connect(socket).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ECONNREFUSED) => AskError::NotRunning,
+        Some(libc::EACCES | libc::EPERM) => AskError::NotPermitted,
+        Some(_) | None => AskError::Broken(error),
     })?;
     converse(&stream, request).map_err(AskError::Broken)
 }

@@ -92,11 +92,11 @@ pub(super) fn create(transport: Transport, family: Family) -> io::Result<Socket>
 /// A socket bound to an address for waiting on.
 pub(super) fn bind_listen(transport: Transport, address: SocketAddr) -> Result<Socket, OpenError> {
     let fail = |step, source: io::Error| {
-        let hint = match source.kind() {
-            io::ErrorKind::AddrInUse => " (another program or tunnel has it)",
-            io::ErrorKind::AddrNotAvailable => " (no interface of this host has this address)",
-            io::ErrorKind::PermissionDenied => " (run as root, or with CAP_NET_BIND_SERVICE)",
-            _ => "",
+        let hint = match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => " (another program or tunnel has it)",
+            Some(libc::EADDRNOTAVAIL) => " (no interface of this host has this address)",
+            Some(libc::EACCES) => " (run as root, or with CAP_NET_BIND_SERVICE)",
+            Some(_) | None => "",
         };
         OpenError {
             transport: text(transport),
@@ -123,10 +123,10 @@ pub(super) fn bind_listen(transport: Transport, address: SocketAddr) -> Result<S
 /// A socket bound to a link.
 pub(super) fn bind_link(transport: Transport, origin: &Origin) -> Result<Socket, OpenError> {
     let fail = |step, source: io::Error| {
-        let hint = match source.kind() {
-            io::ErrorKind::PermissionDenied => " (run as root, or with CAP_NET_RAW)",
-            io::ErrorKind::AddrInUse => " (the link's `port` is taken by another program)",
-            _ => "",
+        let hint = match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => " (run as root, or with CAP_NET_RAW)",
+            Some(libc::EADDRINUSE) => " (the link's `port` is taken by another program)",
+            Some(_) | None => "",
         };
         OpenError {
             transport: text(transport),

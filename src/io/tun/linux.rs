@@ -20,9 +20,10 @@ pub(super) fn open(name: &IfName, mtu: Mtu) -> Result<File, TunError> {
         .layer(tun::Layer::L3)
         .up();
     let device = tun::create(&settings).map_err(|error| {
-        let source = match error {
-            tun::Error::Io(source) => source,
-            other => io::Error::other(other.to_string()),
+        let source = if let tun::Error::Io(source) = error {
+            source
+        } else {
+            io::Error::other(error.to_string())
         };
         TunError::new(name, "create", source)
     })?;
