@@ -300,8 +300,10 @@ mod tests {
     }
 
     fn directory(name: &str) -> PathBuf {
-        let directory =
-            std::env::temp_dir().join(format!("netcombiner-baseline-{name}-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!(
+            "netcombiner-baseline-{name}-{}",
+            std::process::id()
+        ));
         let _ = fs::remove_dir_all(&directory);
         directory
     }
