@@ -1,4 +1,8 @@
 //! A kernel in memory that fails on demand, and that refuses what a real one refuses.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a part of the tests, which picks one kind of resource at a time"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::expression::{End, Expressions};
-use crate::config::units::{Family, IfName};
+use crate::config::units::Family;
 use crate::config::{Forward, PortProtocol};
 use crate::route::resource::{Filter, FilterClause};
 
@@ -226,6 +226,7 @@ pub(super) fn parse(comment: &str) -> Option<FilterClause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::units::IfName;
 
     #[test]
     fn comments_are_read_back() {
