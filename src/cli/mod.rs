@@ -8,6 +8,7 @@ mod genpsk;
 mod help;
 mod init;
 mod key_output;
+pub mod plan;
 mod pubkey;
 mod run;
 mod show;
@@ -80,6 +81,13 @@ static VERBS: &[Verb] = &[
         about: "say everything that is wrong in a configuration",
         help: check::HELP,
         run: check::run,
+    },
+    Verb {
+        name: "plan",
+        arguments: "NAME|FILE [--links FILE]",
+        about: "print the operations that would set up this host's routing",
+        help: plan::HELP,
+        run: plan::run,
     },
     Verb {
         name: "genkey",

@@ -1,0 +1,28 @@
+//! The lab's only reading of the clock.
+
+use std::time::{Duration, Instant};
+
+/// The monotonic clock now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the lab moves real frames in real time; every reading of the clock is here"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A clock that counts from its own start: the time the pure link emulator is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that reads zero now.
+    pub fn start() -> Self {
+        Self(now())
+    }
+
+    /// Time since the start.
+    pub fn read(&self) -> Duration {
+        now().saturating_duration_since(self.0)
+    }
+}
