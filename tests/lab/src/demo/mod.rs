@@ -121,10 +121,11 @@ fn steps(screen: &Screen, lab: &Lab, program: &Path, outcome: &mut Outcome) -> R
     if !lab.emulator.realtime() {
         screen.line("  (no real-time priority for the emulator: delays are off by up to 2 ms)")?;
     }
-    outcome.best_link_mbps = raw(screen, lab)?;
-
+    // First, so that nobody waits for a binary that does not work.
     let dir = TempDir::new("demo")?;
     let portals = lab.portal_configs(program, dir.path(), &ConfigOptions::default())?;
+    outcome.best_link_mbps = raw(screen, lab)?;
+
     let before = [host_state(&lab.remote)?, host_state(&lab.local)?];
     screen.heading("Both portals, each with its config of a few lines")?;
     let remote = lab.start_portal(&portals, Side::Remote)?;
