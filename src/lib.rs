@@ -4,7 +4,12 @@
 //! link, and program their hosts so that a client behind the local portal owns the public address
 //! of the remote portal. See ARCHITECTURE.md for the map of the house.
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod host;
+pub mod io;
 pub mod packet;
 pub mod proto;
 pub mod route;

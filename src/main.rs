@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `netcombiner`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netcombiner::cli::main()
+}

@@ -1,9 +1,27 @@
 //! The configuration, valid by construction: a [`Config`] that exists can be run.
 //!
-//! The TOML as written is read in `file.rs`; the words are checked one by one and every error of a
-//! file is reported at once, each with its place (`link[1].port: 74523 is not a port (1-65535)`).
+//! [`Config::read`] starts in `file.rs`. `schema.rs` lists every key, `reader.rs` asks the TOML for
+//! them one by one, and `report.rs` gathers every error of a file, each with its place
+//! (`link[1].port: 74523 is not a port (1-65535)`); the other files read one part each.
 
+mod address;
+mod error;
+mod file;
+mod keys;
+mod link;
+mod numbers;
+mod places;
+mod reader;
+mod report;
+mod role;
+mod schema;
+pub(crate) mod suggest;
 pub mod units;
+mod words;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use keys::{KeyFile, Loader};
+pub use schema::known_keys;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;

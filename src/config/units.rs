@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a word of the configuration was refused; says what is allowed.
@@ -80,6 +81,25 @@ impl Prefix {
         Self { address, length: 0 }
     }
 
+    /// The same prefix with its host bits zero, as a route wants it.
+    pub fn network(&self) -> Self {
+        let host_bits = |bits: u8| u32::from(bits - self.length);
+        let address = match self.address {
+            IpAddr::V4(a) => {
+                let mask = u32::MAX.checked_shl(host_bits(32)).unwrap_or(0);
+                Ipv4Addr::from_bits(a.to_bits() & mask).into()
+            }
+            IpAddr::V6(a) => {
+                let mask = u128::MAX.checked_shl(host_bits(128)).unwrap_or(0);
+                Ipv6Addr::from_bits(a.to_bits() & mask).into()
+            }
+        };
+        Self {
+            address,
+            length: self.length,
+        }
+    }
+
     /// The address.
     pub fn address(&self) -> IpAddr {
         self.address
@@ -147,8 +167,9 @@ impl FromStr for Prefix {
     }
 }
 
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An address family; `v4` and `v6` in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4.
     V4,
@@ -319,6 +340,15 @@ mod tests {
         assert!(!lan.contains("192.168.2.1".parse().unwrap()));
         assert!(!lan.contains("::1".parse().unwrap()));
         assert!(Prefix::default_of(Family::V6).contains("2001:db8::1".parse().unwrap()));
+        for (text, network) in [
+            ("192.168.1.77/24", "192.168.1.0/24"),
+            ("192.168.1.77/0", "0.0.0.0/0"),
+            ("192.168.1.77/32", "192.168.1.77/32"),
+            ("2001:db8::7/64", "2001:db8::/64"),
+        ] {
+            let prefix: Prefix = text.parse().unwrap();
+            assert_eq!(prefix.network().to_string(), network);
+        }
         assert!("1.2.3.4/33".parse::<Prefix>().is_err());
         assert!("1.2.3.4".parse::<Prefix>().is_err());
     }

@@ -1,5 +1,124 @@
 //! Which flow a packet belongs to: a keyed hash of its addresses, protocol and ports.
 
-/// A hash that packets of one flow share. Keyed, so that nobody outside can aim at a bucket.
+use std::hash::{DefaultHasher, Hasher};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// UDP-Lite, SCTP and DCCP have their ports where UDP has them.
+const OTHERS_WITH_PORTS: [u8; 3] = [136, 132, 33];
+
+/// A hash that packets of one flow share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowHash(pub u32);
+
+/// Hashes packets to flows, with a secret of this process, so that nobody outside can aim at
+/// another flow's bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowHasher {
+    secret: u64,
+}
+
+impl FlowHasher {
+    /// A hasher with a secret.
+    pub fn new(secret: u64) -> Self {
+        Self { secret }
+    }
+
+    /// The flow of an IP packet; nothing when the bytes are no IP packet, whole and of the length
+    /// they say.
+    pub fn flow(&self, packet: &[u8]) -> Option<FlowHash> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.secret);
+        match packet.first()? >> 4 {
+            4 => hash_v4(packet, &mut hasher)?,
+            6 => hash_v6(packet, &mut hasher)?,
+            _ => return None,
+        }
+        Some(FlowHash(hasher.finish() as u32))
+    }
+}
+
+fn hash_v4(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
+    let header: &[u8; 20] = packet.first_chunk()?;
+    let header_len = usize::from(header[0] & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if header_len < 20 || total != packet.len() || total < header_len {
+        return None;
+    }
+    let protocol = header[9];
+    hasher.write_u8(protocol);
+    hasher.write(&header[12..20]);
+    // A fragment, even the first one, goes without ports: all of them must share the flow.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    if !fragment {
+        hash_ports(protocol, &packet[header_len..], hasher);
+    }
+    Some(())
+}
+
+fn hash_v6(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
+    let header: &[u8; 40] = packet.first_chunk()?;
+    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if payload + 40 != packet.len() {
+        return None;
+    }
+    let next_header = header[6];
+    hasher.write_u8(next_header);
+    hasher.write(&header[8..40]);
+    // Behind extension headers ports are not looked for: such flows are rare and only share a bucket.
+    hash_ports(next_header, &packet[40..], hasher);
+    Some(())
+}
+
+fn hash_ports(protocol: u8, payload: &[u8], hasher: &mut DefaultHasher) {
+    if (matches!(protocol, TCP | UDP) || OTHERS_WITH_PORTS.contains(&protocol))
+        && let Some(ports) = payload.first_chunk::<4>()
+    {
+        hasher.write(ports);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn udp4(source_port: u16, fragment: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet.extend_from_slice(&source_port.to_be_bytes());
+        packet.extend_from_slice(&[0, 53, 0, 8, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn flows_differ_by_port_and_fragments_do_not() {
+        let hasher = FlowHasher::new(7);
+        let flow = |packet: &[u8]| hasher.flow(packet).unwrap();
+        assert_eq!(flow(&udp4(1000, 0)), flow(&udp4(1000, 0)));
+        assert_ne!(flow(&udp4(1000, 0)), flow(&udp4(1001, 0)));
+        assert_eq!(flow(&udp4(1000, 0x2000)), flow(&udp4(1001, 0x00b9)));
+        assert_ne!(FlowHasher::new(8).flow(&udp4(1000, 0)), hasher.flow(&udp4(1000, 0)));
+    }
+
+    #[test]
+    fn what_is_no_packet_has_no_flow() {
+        let hasher = FlowHasher::new(7);
+        let good = udp4(1, 0);
+        assert!(hasher.flow(&good).is_some());
+        assert_eq!(hasher.flow(&good[..27]), None);
+        assert_eq!(hasher.flow(&[]), None);
+        assert_eq!(hasher.flow(&[0x50; 60]), None);
+        let mut short_header = good;
+        short_header[0] = 0x44;
+        assert_eq!(hasher.flow(&short_header), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            FlowHasher::new(1).flow(&bytes);
+        }
+    }
+}

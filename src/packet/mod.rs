@@ -4,5 +4,5 @@
 pub mod flow;
 pub mod pool;
 
-pub use flow::FlowHash;
+pub use flow::{FlowHash, FlowHasher};
 pub use pool::{Packet, Pool};

@@ -13,13 +13,21 @@
 //! re-decided*: a lost packet is never resent "on its path".
 #![forbid(unsafe_code)]
 
+pub mod congestion;
 pub mod crypto;
 pub mod event;
+pub mod path;
+pub mod queue;
+pub mod recovery;
+pub mod reorder;
+pub mod scheduler;
 pub mod stats;
 pub mod time;
+pub mod tunnel;
 pub mod wire;
 
 pub use time::Instant;
+pub use tunnel::Tunnel;
 
 /// Randomness, injected so that a simulated run repeats.
 pub trait Entropy: Send {

@@ -3,8 +3,31 @@
 //! the other. Compiles and is tested on every system; `host` executes.
 #![forbid(unsafe_code)]
 
+pub mod conflicts;
+pub mod diff;
+mod link;
+pub mod links;
+pub mod local;
+pub mod lower;
 pub mod operation;
+pub mod remote;
 pub mod resource;
 
+#[cfg(test)]
+mod cases;
+
+pub use conflicts::conflicts;
+pub use diff::{Change, diff};
+pub use links::{Observed, ObservedLink};
 pub use operation::{Lookup, Operation};
 pub use resource::{HostState, Resource};
+
+use crate::config::{Config, Role};
+
+/// What a Linux host of this configuration should look like, given what was seen of it.
+pub fn desired(config: &Config, observed: &Observed) -> HostState {
+    match &config.role {
+        Role::Local(role) => local::desired(config, role, observed),
+        Role::Remote(role) => remote::desired(config, role, observed),
+    }
+}

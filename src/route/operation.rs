@@ -18,6 +18,9 @@ pub enum Operation {
     RemoveAddress(Address),
     /// Add a route.
     AddRoute(Route),
+    /// Put a route in the place of the one of the same table and destination, in one step
+    /// (NLM_F_REPLACE), so that its table is never empty.
+    ReplaceRoute(Route),
     /// Remove a route.
     RemoveRoute(Route),
     /// Add a policy rule, marked as ours.

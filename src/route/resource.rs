@@ -36,6 +36,16 @@ pub struct Setting {
     pub value: String,
 }
 
+impl Setting {
+    /// A setting of this name and value.
+    pub fn new(key: impl Into<String>, value: impl ToString) -> Self {
+        Self {
+            key: key.into(),
+            value: value.to_string(),
+        }
+    }
+}
+
 /// An address of a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -87,6 +97,41 @@ pub struct Rule {
     pub ports: Option<(u16, u16)>,
     /// The table that is asked.
     pub table: TableId,
+    /// Answers of this prefix length or shorter do not count (`suppress_prefixlength`).
+    pub suppress_prefix_length: Option<u8>,
+}
+
+impl Rule {
+    /// A rule for every packet of a family.
+    pub fn new(family: Family, pref: RulePref, table: TableId) -> Self {
+        Self {
+            family,
+            pref,
+            from: None,
+            to: None,
+            iif: None,
+            oif: None,
+            mark: None,
+            protocol: None,
+            ports: None,
+            table,
+            suppress_prefix_length: None,
+        }
+    }
+}
+
+impl Route {
+    /// A route to a destination on the device's own link.
+    pub fn direct(table: TableId, destination: Prefix, device: &IfName) -> Self {
+        Self {
+            table,
+            destination,
+            via: None,
+            device: device.clone(),
+            source: None,
+            onlink: false,
+        }
+    }
 }
 
 /// Where the rule `from all lookup local` stands.

@@ -43,7 +43,7 @@ impl fmt::Display for PathId {
 
 /// A packet number: one 64-bit counter per path and direction, 32 bits of it on the wire. It never
 /// starts again while a key lives, so it is the nonce too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PacketNumber(pub u64);
 
 impl PacketNumber {

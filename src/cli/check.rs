@@ -1,0 +1,53 @@
+//! `netcombiner check`: everything that is wrong in a configuration.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use super::args::{CliError, config_path, unexpected};
+use super::help;
+use crate::config::Config;
+
+pub(super) const HELP: &str = "\
+usage: netcombiner check NAME|FILE
+
+Prints every error and every warning of a configuration, one a line, each with its
+line of the file and its key; links and other lists are counted from 1.
+
+  NAME   a tunnel, like nc0: its configuration in the usual place
+  FILE   a file: has a / in it or ends in .toml
+
+Exit code: 0 when the configuration can be run, 1 when it has errors.
+";
+
+pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
+    let mut what = None;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return help::print(HELP),
+            Value(word) if what.is_none() => what = Some(word),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "check")),
+        }
+    }
+    let word = what.ok_or_else(|| {
+        CliError::usage("check what? Write `netcombiner check nc0` or `netcombiner check FILE`")
+    })?;
+    let path = config_path(&word)?;
+    let mut out = io::stdout().lock();
+    let (code, warnings) = match Config::read(&path) {
+        Ok((_, warnings)) => {
+            writeln!(out, "{}: no errors", path.display())?;
+            (ExitCode::SUCCESS, warnings)
+        }
+        Err(errors) => {
+            writeln!(out, "{errors}")?;
+            (ExitCode::FAILURE, errors.warnings)
+        }
+    };
+    for warning in warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    out.flush()?;
+    Ok(code)
+}

@@ -1,0 +1,376 @@
+//! What was borrowed of the host, as it was before: kernel settings, where the local table's rule
+//! stood, and whether the addresses that we want on others' devices were there already (addresses
+//! carry no mark on kernels before 5.18, so this is how ours are known).
+//!
+//! It is written to a file before the first change and removed after everything has been given
+//! back. When we were killed, the file of then holds the truth and the present values do not.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{HostError, Scope};
+use crate::config::units::{Family, IfName, RulePref};
+use crate::route::resource::{Address, LocalTable, Setting};
+use crate::route::{HostState, Resource};
+
+/// The borrowed things of one tunnel, and their file.
+#[derive(Debug)]
+pub struct Baseline {
+    path: PathBuf,
+    tunnel: IfName,
+    borrowed: Borrowed,
+}
+
+/// The file's content.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Borrowed {
+    settings: BTreeMap<String, String>,
+    /// By family, 4 or 6.
+    local_tables: BTreeMap<u8, u32>,
+    addresses: BTreeMap<AddressWords, Before>,
+}
+
+/// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
+type AddressWords = String;
+
+/// Whether an address stood on the device before us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Before {
+    /// The administrator's: it stays.
+    There,
+    /// Ours: it goes.
+    Absent,
+}
+
+impl Baseline {
+    /// Reads the file that a killed instance left, if any. Changes nothing.
+    pub fn open(run_directory: &Path, tunnel: &IfName) -> Result<Self, HostError> {
+        let path = run_directory.join(format!("{tunnel}.baseline.json"));
+        let refuse = |error| HostError::Baseline {
+            path: path.display().to_string(),
+            error,
+        };
+        let borrowed = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                refuse(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "{error}; it holds the settings from before netcombiner ran: restore them \
+                         by hand, then remove it"
+                    ),
+                ))
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Borrowed::default(),
+            Err(error) => return Err(refuse(error)),
+        };
+        Ok(Self {
+            path,
+            tunnel: tunnel.clone(),
+            borrowed,
+        })
+    }
+
+    /// True when nothing is borrowed.
+    pub fn is_empty(&self) -> bool {
+        self.borrowed == Borrowed::default()
+    }
+
+    /// The borrowed settings, key and value from before.
+    pub fn settings(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.borrowed.settings.iter()
+    }
+
+    /// Everything borrowed, as it was.
+    pub fn state(&self) -> HostState {
+        let settings = self.borrowed.settings.iter().map(|(key, value)| {
+            Resource::Setting(Setting {
+                key: key.clone(),
+                value: value.clone(),
+            })
+        });
+        let local_tables = self.borrowed.local_tables.iter().map(|(family, pref)| {
+            Resource::LocalTable(LocalTable {
+                family: if *family == 4 { Family::V4 } else { Family::V6 },
+                pref: RulePref(*pref),
+            })
+        });
+        let addresses = self.addresses(Before::There);
+        settings.chain(local_tables).chain(addresses).collect()
+    }
+
+    /// What to look for on the host: all that `desired` names and all that was ever borrowed.
+    pub fn scope(&self, desired: &HostState) -> Scope {
+        let ours = self.addresses(Before::Absent).collect();
+        Scope::of(&self.tunnel, [desired, &self.state(), &ours])
+    }
+
+    fn addresses(&self, before: Before) -> impl Iterator<Item = Resource> {
+        let written = self.borrowed.addresses.iter();
+        written
+            .filter(move |(_, b)| **b == before)
+            .filter_map(|(words, _)| read_address(words).map(Resource::Address))
+    }
+
+    /// Remembers how everything that `desired` borrows stands in `present`, unless it is
+    /// remembered already, and writes the file. Nothing may be changed before this.
+    pub fn borrow(&mut self, desired: &HostState, present: &HostState) -> Result<(), HostError> {
+        let before = self.borrowed.clone();
+        for resource in desired.iter() {
+            match resource {
+                Resource::Setting(setting) => self.borrow_setting(&setting.key, present),
+                Resource::LocalTable(local) => self.borrow_local_table(local.family, present),
+                Resource::Address(address) if address.device != self.tunnel => {
+                    let before = if present.contains(resource) {
+                        Before::There
+                    } else {
+                        Before::Absent
+                    };
+                    let words = write_address(address);
+                    self.borrowed.addresses.entry(words).or_insert(before);
+                }
+                Resource::Address(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => {}
+            }
+        }
+        if self.borrowed == before {
+            return Ok(());
+        }
+        self.save().map_err(|error| self.refuse(error))
+    }
+
+    fn borrow_setting(&mut self, key: &str, present: &HostState) {
+        let value = present.iter().find_map(|resource| match resource {
+            Resource::Setting(setting) if setting.key == key => Some(setting.value.clone()),
+            _ => None,
+        });
+        if let Some(value) = value {
+            self.borrowed
+                .settings
+                .entry(key.to_owned())
+                .or_insert(value);
+        }
+    }
+
+    fn borrow_local_table(&mut self, family: Family, present: &HostState) {
+        let number = match family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        };
+        // Two can stand there when an earlier instance was killed amid the move: the first is the
+        // kernel's. None at all is a broken host, to which the kernel's own place is given back.
+        let pref = present
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::LocalTable(local) if local.family == family => Some(local.pref.0),
+                _ => None,
+            })
+            .min();
+        self.borrowed
+            .local_tables
+            .entry(number)
+            .or_insert(pref.unwrap_or(0));
+    }
+
+    /// `desired`, and for everything borrowed that it does not name the value from before.
+    pub fn complete(&self, desired: &HostState, present: &HostState) -> HostState {
+        let mut complete: HostState = desired.iter().cloned().collect();
+        for resource in self.state().iter() {
+            let wanted = match resource {
+                // A setting of a device that is gone has gone with it.
+                Resource::Setting(setting) => {
+                    !desired.iter().any(|other| is_setting(other, &setting.key))
+                        && present.iter().any(|other| is_setting(other, &setting.key))
+                }
+                Resource::LocalTable(local) => !desired.iter().any(|other| {
+                    matches!(other, Resource::LocalTable(other) if other.family == local.family)
+                }),
+                // The administrator's address stays where it stands, and is not put back when he
+                // took it away meanwhile.
+                Resource::Address(_) => present.contains(resource),
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => false,
+            };
+            if wanted {
+                complete.insert(resource.clone());
+            }
+        }
+        complete
+    }
+
+    /// Forgets everything: it has been given back.
+    pub fn remove(&mut self) -> Result<(), HostError> {
+        self.borrowed = Borrowed::default();
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.refuse(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn refuse(&self, error: io::Error) -> HostError {
+        HostError::Baseline {
+            path: self.path.display().to_string(),
+            error,
+        }
+    }
+
+    /// Writes beside and renames, so that a crash leaves the old file or the new one.
+    fn save(&self) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)?;
+        let beside = self.path.with_extension("json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        let text = serde_json::to_vec_pretty(&self.borrowed)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+fn is_setting(resource: &Resource, key: &str) -> bool {
+    matches!(resource, Resource::Setting(setting) if setting.key == key)
+}
+
+fn write_address(address: &Address) -> AddressWords {
+    let Address {
+        device,
+        prefix,
+        peer,
+    } = address;
+    match peer {
+        None => format!("{device} {prefix}"),
+        Some(peer) => format!("{device} {prefix} {peer}"),
+    }
+}
+
+fn read_address(words: &str) -> Option<Address> {
+    let mut words = words.split(' ');
+    Some(Address {
+        device: words.next()?.parse().ok()?,
+        prefix: words.next()?.parse().ok()?,
+        peer: match words.next() {
+            Some(peer) => Some(peer.parse().ok()?),
+            None => None,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn setting(key: &str, value: &str) -> Resource {
+        Resource::Setting(Setting {
+            key: key.into(),
+            value: value.into(),
+        })
+    }
+
+    fn local(family: Family, pref: u32) -> Resource {
+        Resource::LocalTable(LocalTable {
+            family,
+            pref: RulePref(pref),
+        })
+    }
+
+    fn gateway() -> Resource {
+        Resource::Address(Address {
+            device: "lan".parse().unwrap(),
+            prefix: "192.168.1.1/24".parse().unwrap(),
+            peer: None,
+        })
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let directory =
+            std::env::temp_dir().join(format!("netcombiner-baseline-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        directory
+    }
+
+    #[test]
+    fn first_values_win() {
+        let directory = directory("first");
+        let tunnel = "nc0".parse().unwrap();
+        let desired: HostState = [setting("a", "1"), local(Family::V4, 20), gateway()]
+            .into_iter()
+            .collect();
+        let before: HostState = [setting("a", "0"), local(Family::V4, 0), gateway()]
+            .into_iter()
+            .collect();
+        let mut baseline = Baseline::open(&directory, &tunnel).unwrap();
+        assert!(baseline.is_empty());
+        baseline.borrow(&desired, &before).unwrap();
+        let mode = fs::metadata(&baseline.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        // Killed; the present values are ours now.
+        let mut baseline = Baseline::open(&directory, &tunnel).unwrap();
+        baseline.borrow(&desired, &desired).unwrap();
+        assert_eq!(baseline.state(), before);
+        assert_eq!(baseline.complete(&HostState::new(), &desired), before);
+        assert_eq!(baseline.complete(&desired, &desired), desired);
+
+        baseline.remove().unwrap();
+        baseline.remove().unwrap();
+        assert!(Baseline::open(&directory, &tunnel).unwrap().is_empty());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_gone_is_not_given_back() {
+        let directory = directory("gone");
+        let mut baseline = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap();
+        let before: HostState = [setting("wan1", "1"), gateway()].into_iter().collect();
+        let desired: HostState = [setting("wan1", "2"), gateway()].into_iter().collect();
+        baseline.borrow(&desired, &before).unwrap();
+        let nothing = HostState::new();
+        assert_eq!(baseline.complete(&nothing, &nothing), nothing);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn an_added_address_is_ours() {
+        let directory = directory("ours");
+        let mut baseline = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap();
+        let desired: HostState = [setting("a", "1"), gateway()].into_iter().collect();
+        let before: HostState = [setting("a", "0")].into_iter().collect();
+        baseline.borrow(&desired, &before).unwrap();
+        let mut baseline = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap();
+        baseline.borrow(&desired, &desired).unwrap();
+        assert_eq!(baseline.state(), before);
+        assert_eq!(baseline.complete(&HostState::new(), &desired), before);
+        // It is looked for although nobody wants it any more, so that it can be taken away.
+        let scope = baseline.scope(&HostState::new());
+        assert_eq!(scope.addresses.len(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_broken_file_is_refused() {
+        let directory = directory("broken");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("nc0.baseline.json"), "{").unwrap();
+        let error = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("nc0.baseline.json"), "{error}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,352 @@
+//! From what is to what shall be, or back to what was.
+
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+use super::{Host, HostError, Scope};
+use crate::config::units::IfName;
+use crate::route::HostState;
+
+/// How often the way back is tried before it is given up: each try looks at the host anew, so one
+/// that fails for a passing reason (a device that just comes up) is healed by the next.
+const TRIES_BACK: u32 = 3;
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The steps that were carried out, in order, each as the command that it equals; none when
+    /// the host was as desired.
+    pub executed: Vec<String>,
+}
+
+/// Why the host is not as desired, and how it is instead.
+#[derive(Debug, Error)]
+#[error("{cause}; {back}")]
+pub struct ConvergeError {
+    /// What went wrong.
+    pub cause: Cause,
+    /// How the way back went.
+    pub back: Back,
+}
+
+/// What went wrong.
+#[derive(Debug, Error)]
+pub enum Cause {
+    /// The kernel refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Every step went well, and yet the host is not as desired: the kernel or somebody else
+    /// changed it at the same time. The steps are those that would be needed now.
+    #[error("the host does not stay as it was set up, still to do: {}", .0.join("; "))]
+    Difference(Vec<String>),
+}
+
+/// How the way back went.
+#[derive(Debug)]
+pub enum Back {
+    /// The host is as it was before.
+    Restored,
+    /// It is not.
+    Failed(Cause),
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restored => f.write_str("the host is as it was before"),
+            Self::Failed(cause) => write!(f, "and the host could not be put back: {cause}"),
+        }
+    }
+}
+
+/// Makes the host look like `target`. Either it does in the end, or it looks as before.
+///
+/// `target` must name every borrowed thing (see [`Baseline::complete`]), so that what it does not
+/// name is ours and goes away.
+///
+/// [`Baseline::complete`]: super::baseline::Baseline::complete
+pub async fn converge<H: Host>(
+    host: &mut H,
+    tunnel: &IfName,
+    before: &HostState,
+    target: &HostState,
+) -> Result<Outcome, ConvergeError> {
+    let scope = Scope::of(tunnel, [before, target]);
+    let mut outcome = Outcome::default();
+    match drive(host, &scope, before, target, &mut outcome).await {
+        Ok(()) => Ok(outcome),
+        Err(cause) => Err(ConvergeError {
+            back: drive_back(host, &scope, before).await,
+            cause,
+        }),
+    }
+}
+
+/// Goes from `from` to `to`, and looks whether it got there.
+async fn drive<H: Host>(
+    host: &mut H,
+    scope: &Scope,
+    from: &HostState,
+    to: &HostState,
+    outcome: &mut Outcome,
+) -> Result<(), Cause> {
+    let mut steps = host.plan(from, to);
+    let mut next = 0;
+    while let Some(step) = steps.get(next) {
+        match host.execute(step).await {
+            Ok(()) => {
+                outcome.executed.push(step.to_string());
+                next += 1;
+            }
+            // It may be done already: a route goes with its address, and we may have been killed
+            // before. Then a new plan no longer has this step; so each turn gets further.
+            Err(error) if is_settled(&error) => {
+                let present = host.observe(scope).await?;
+                let anew = host.plan(&present, to);
+                if anew.contains(step) {
+                    return Err(error.into());
+                }
+                steps = anew;
+                next = 0;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if next == 0 {
+        return Ok(());
+    }
+    let after = host.observe(scope).await?;
+    let left = host.plan(&after, to);
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Cause::Difference(
+        left.iter().map(ToString::to_string).collect(),
+    ))
+}
+
+async fn drive_back<H: Host>(host: &mut H, scope: &Scope, before: &HostState) -> Back {
+    let mut last = None;
+    for _ in 0..TRIES_BACK {
+        match host.observe(scope).await {
+            Ok(present) => {
+                match drive(host, scope, &present, before, &mut Outcome::default()).await {
+                    Ok(()) => return Back::Restored,
+                    Err(cause) => last = Some(cause),
+                }
+            }
+            Err(error) => last = Some(error.into()),
+        }
+    }
+    last.map_or(Back::Restored, Back::Failed)
+}
+
+/// True for the kernel's "it is there already" and "it is not there".
+fn is_settled(error: &HostError) -> bool {
+    match error {
+        HostError::Step { error, .. } => {
+            matches!(
+                error.kind(),
+                io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::AddrNotAvailable
+            ) || error.raw_os_error() == Some(libc::ESRCH)
+        }
+        HostError::Verify { .. } | HostError::Read { .. } | HostError::Baseline { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::config::PortProtocol;
+    use crate::config::units::{Family, Prefix, RulePref, TableId};
+    use crate::host::fake::{Fake, setting};
+    use crate::route::Resource;
+    use crate::route::resource::{Address, Filter, FilterClause, LocalTable, Route, Rule};
+
+    const FORWARD: &str = "net.ipv4.ip_forward";
+
+    fn tunnel() -> IfName {
+        "nc0".parse().unwrap()
+    }
+
+    fn host() -> Fake {
+        let mut host = Fake::new(&["wan0", "lan", "nc0"], &[FORWARD]);
+        host.own.insert("203.0.113.2".parse().unwrap());
+        host
+    }
+
+    /// A remote portal; `gateway` is the end of the tunnel.
+    fn desired(gateway: &str, mark: u32) -> HostState {
+        let public: IpAddr = "203.0.113.2".parse().unwrap();
+        let to = Some(Prefix::host(public));
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let rule = |pref, table| Rule {
+            to,
+            ..Rule::new(Family::V4, RulePref(pref), table)
+        };
+        HostState::from_iter([
+            setting(FORWARD, "1"),
+            Resource::LocalTable(LocalTable {
+                family: Family::V4,
+                pref: RulePref(20),
+            }),
+            Resource::Address(Address {
+                device: tunnel(),
+                prefix: "172.19.152.2/32".parse().unwrap(),
+                peer: Some(gateway),
+            }),
+            Resource::Address(Address {
+                device: "lan".parse().unwrap(),
+                prefix: "192.168.1.1/32".parse().unwrap(),
+                peer: None,
+            }),
+            Resource::Route(Route {
+                table: TableId(19),
+                destination: Prefix::host(public),
+                via: Some(gateway),
+                device: tunnel(),
+                source: None,
+                onlink: false,
+            }),
+            Resource::Filter(Filter {
+                tunnel: tunnel(),
+                clauses: BTreeSet::from([FilterClause::MarkOwn {
+                    address: public,
+                    mark,
+                    mask: 15,
+                }]),
+            }),
+            Resource::Rule(Rule {
+                protocol: Some(PortProtocol::Tcp),
+                ports: Some((22, 22)),
+                ..rule(1, TableId::LOCAL)
+            }),
+            Resource::Rule(Rule {
+                mark: Some((mark, 15)),
+                ..rule(1, TableId::LOCAL)
+            }),
+            Resource::Rule(rule(19, TableId(19))),
+        ])
+    }
+
+    /// What of the host those states name, before anything was done.
+    fn baseline() -> HostState {
+        HostState::from_iter([
+            setting(FORWARD, "0"),
+            Resource::LocalTable(LocalTable {
+                family: Family::V4,
+                pref: RulePref(0),
+            }),
+        ])
+    }
+
+    async fn go(host: &mut Fake, from: &HostState, to: &HostState) -> Result<Outcome, ConvergeError> {
+        converge(host, &tunnel(), from, to).await
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn there_and_back() {
+        let mut host = host();
+        let before = host.state.clone();
+        let one = desired("172.19.152.3", 1);
+        let two = desired("172.19.152.4", 2);
+        for (from, to) in [
+            (&baseline(), &one),
+            (&one, &two),
+            (&two, &two),
+            (&two, &baseline()),
+        ] {
+            let outcome = go(&mut host, from, to).await.unwrap();
+            assert_eq!(outcome.executed.is_empty(), from == to);
+        }
+        assert_eq!(host.state, before);
+    }
+
+    /// Whichever step fails, and whichever step of the way back fails as well, the host is as
+    /// before; and the error says which.
+    #[tokio::test(flavor = "current_thread")]
+    async fn any_failure_leaves_the_host_as_before() {
+        let one = desired("172.19.152.3", 1);
+        let two = desired("172.19.152.4", 2);
+        for (from, to) in [
+            (&baseline(), &one),
+            (&one, &two),
+            (&one, &baseline()),
+        ] {
+            let mut start = host();
+            if *from != baseline() {
+                go(&mut start, &baseline(), from).await.unwrap();
+            }
+            let before = start.state.clone();
+            let first = start.count;
+            let mut probe = start;
+            let steps = go(&mut probe, from, to).await.unwrap().executed.len();
+            assert!(steps > 3, "{steps}");
+            for fails in 0..steps {
+                // `also` counts from the failing step: 0 is no second failure.
+                for also in 0..=steps {
+                    let mut host = host();
+                    host.state.clone_from(&before);
+                    host.count = first;
+                    host.failing = BTreeSet::from([first + fails, first + fails + also]);
+                    let error = go(&mut host, from, to).await.unwrap_err();
+                    assert!(matches!(error.back, Back::Restored), "{error}");
+                    assert_eq!(host.state, before, "{fails} {also}");
+                    let text = error.to_string();
+                    assert!(text.contains("Operation not permitted (os error 1)"), "{text}");
+                    assert!(text.ends_with("the host is as it was before"), "{text}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn done_already_is_fine() {
+        for doubtful in 0..9 {
+            let mut host = host();
+            host.doubtful.insert(doubtful);
+            let one = desired("172.19.152.3", 1);
+            go(&mut host, &baseline(), &one).await.unwrap();
+            assert!(one.iter().all(|resource| host.state.contains(resource)));
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_way_back_that_stays_closed_is_said() {
+        let mut host = host();
+        host.failing = (3..1000).collect();
+        let one = desired("172.19.152.3", 1);
+        let error = go(&mut host, &baseline(), &one).await.unwrap_err();
+        assert!(matches!(error.back, Back::Failed(_)));
+        assert!(error.to_string().contains("could not be put back"), "{error}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_kernel_refuses_is_said() {
+        let mut host = host();
+        host.devices.remove(&tunnel());
+        let one = desired("172.19.152.3", 1);
+        let error = go(&mut host, &baseline(), &one).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("dev nc0: No such device (os error 19)"), "{text}");
+    }
+
+    /// The address is not the host's, so ssh would be lost once the local rule has moved.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_failed_look_up_turns_back() {
+        let mut host = host();
+        host.own.clear();
+        let before = host.state.clone();
+        let one = desired("172.19.152.3", 1);
+        let error = go(&mut host, &baseline(), &one).await.unwrap_err();
+        assert!(error.to_string().contains("dport 22"), "{error}");
+        assert_eq!(host.state, before);
+    }
+}

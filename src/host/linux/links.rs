@@ -1,0 +1,275 @@
+//! The devices of the host, their addresses and next hops, and who else uses policy routing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+
+use super::rules::Listed;
+use super::{addresses, routes, rules, sysctl, to_io};
+use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
+use crate::route::links::{ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting};
+
+/// The settings of a host that routing depends on, beside those of its devices.
+const SETTINGS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
+/// The settings of each device, and of `all` and `default`.
+const DEVICE_SETTINGS: [(Family, &str); 6] = [
+    (Family::V4, "arp_announce"),
+    (Family::V4, "arp_ignore"),
+    (Family::V4, "forwarding"),
+    (Family::V4, "rp_filter"),
+    (Family::V6, "accept_ra"),
+    (Family::V6, "forwarding"),
+];
+
+/// The kernel's rules beside `local`: main and default (fib_rules.c).
+const KERNEL_PREFS: [u32; 2] = [32766, 32767];
+
+/// The devices by index. Read anew for each operation: an index may be given to another device.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<u32, IfName>);
+
+impl Names {
+    /// Reads them.
+    pub(super) async fn read(handle: &Handle) -> io::Result<Self> {
+        Ok(Self::of(&list(handle).await?))
+    }
+
+    fn of(links: &[LinkMessage]) -> Self {
+        let named = links.iter().filter_map(|link| {
+            let name = attribute(link, |a| match a {
+                LinkAttribute::IfName(name) => name.parse().ok(),
+                _ => None,
+            })?;
+            Some((link.header.index, name))
+        });
+        Self(named.collect())
+    }
+
+    /// The device of this index.
+    pub(super) fn name(&self, index: u32) -> Option<&IfName> {
+        self.0.get(&index)
+    }
+
+    /// The index of this device.
+    pub(super) fn index(&self, name: &IfName) -> io::Result<u32> {
+        self.0
+            .iter()
+            .find(|(_, other)| *other == name)
+            .map(|(index, _)| *index)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+}
+
+async fn list(handle: &Handle) -> io::Result<Vec<LinkMessage>> {
+    handle
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(to_io)
+}
+
+fn attribute<T>(link: &LinkMessage, pick: impl Fn(&LinkAttribute) -> Option<T>) -> Option<T> {
+    link.attributes.iter().find_map(pick)
+}
+
+/// Reads everything that the desired state is made from, without the tunnel's own device.
+pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Observed> {
+    let messages = list(handle).await?;
+    let names = Names::of(&messages);
+    let mut observed = Observed::default();
+    for message in &messages {
+        let Some(device) = names.name(message.header.index) else {
+            continue;
+        };
+        let flags = message.header.flags;
+        if device != tunnel && !flags.contains(LinkFlags::Loopback) {
+            observed.links.push(ObservedLink {
+                device: device.clone(),
+                index: message.header.index,
+                up: flags.contains(LinkFlags::Up | LinkFlags::Running),
+                point_to_point: flags.contains(LinkFlags::Pointopoint),
+                addresses: Vec::new(),
+                gateways: Vec::new(),
+                mtu: attribute(message, |a| match a {
+                    LinkAttribute::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                })
+                .unwrap_or(0),
+            });
+        }
+    }
+    for address in addresses::list(handle).await? {
+        let Some(address) = addresses::decode(&address, &names) else {
+            continue;
+        };
+        if let Some(link) = link_of(&mut observed, &address.device) {
+            link.addresses.push(address.prefix);
+        }
+    }
+    for link in &mut observed.links {
+        link.addresses.sort_unstable();
+    }
+    for family in [Family::V4, Family::V6] {
+        add_routes(
+            &mut observed,
+            &routes::list(handle, family).await?,
+            &names,
+            tunnel,
+        );
+        let rules = rules::list(handle, family).await?;
+        let foreign = rules.iter().filter_map(|rule| foreign_rule(rule, family));
+        observed.foreign_rules.extend(foreign);
+    }
+    add_settings(&mut observed, tunnel)?;
+    Ok(observed)
+}
+
+fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut ObservedLink> {
+    observed.links.iter_mut().find(|link| link.device == *device)
+}
+
+fn add_routes(
+    observed: &mut Observed,
+    messages: &[RouteMessage],
+    names: &Names,
+    tunnel: &IfName,
+) {
+    let mut defaults = Vec::new();
+    for message in messages {
+        if routes::is_ours(message) || message.header.flags.contains(RouteFlags::Cloned) {
+            continue;
+        }
+        let route = Seen::of(message);
+        let Some(destination) = route.destination else {
+            continue;
+        };
+        if destination.is_default() && message.header.kind == RouteType::Unicast {
+            // The main table's come first, then the lower metric.
+            let rank = (route.table != TableId::MAIN, route.metric);
+            defaults.extend(route.hops.iter().map(|(index, via)| (rank, *index, *via)));
+        }
+        let device = route.hops.first().and_then(|(index, _)| names.name(*index));
+        let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;
+        let host_of_main = route.table == TableId::MAIN && destination.is_host();
+        if (elsewhere || host_of_main) && device != Some(tunnel) {
+            observed.foreign_routes.push(ForeignRoute {
+                table: route.table.0,
+                destination,
+                device: device.map(ToString::to_string),
+            });
+        }
+    }
+    defaults.sort_by_key(|(rank, ..)| *rank);
+    for (_, index, via) in defaults {
+        let Some(device) = names.name(index) else {
+            continue;
+        };
+        if let Some(link) = link_of(observed, device)
+            && !link.gateways.contains(&via)
+        {
+            link.gateways.push(via);
+        }
+    }
+}
+
+/// What matters here of somebody's route.
+struct Seen {
+    destination: Option<Prefix>,
+    table: TableId,
+    metric: u32,
+    /// Device and next hop, one or, for a multi-path route, more; the unspecified address stands
+    /// for no next hop.
+    hops: Vec<(u32, IpAddr)>,
+}
+
+impl Seen {
+    fn of(message: &RouteMessage) -> Self {
+        let family = routes::family_of(message).unwrap_or(Family::V4);
+        let nowhere = Prefix::default_of(family).address();
+        let mut destination = nowhere;
+        let mut seen = Self {
+            destination: None,
+            table: TableId(message.header.table.into()),
+            metric: 0,
+            hops: Vec::new(),
+        };
+        let mut via = nowhere;
+        let mut device = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Table(table) => seen.table = TableId(*table),
+                RouteAttribute::Priority(metric) => seen.metric = *metric,
+                RouteAttribute::Oif(index) => device = Some(*index),
+                RouteAttribute::Gateway(address) => via = routes::ip(address).unwrap_or(nowhere),
+                RouteAttribute::Destination(address) => {
+                    destination = routes::ip(address).unwrap_or(nowhere);
+                }
+                RouteAttribute::MultiPath(hops) => {
+                    seen.hops.extend(hops.iter().map(|hop| {
+                        let via = hop.attributes.iter().find_map(|a| match a {
+                            RouteAttribute::Gateway(address) => routes::ip(address),
+                            _ => None,
+                        });
+                        (hop.interface_index, via.unwrap_or(nowhere))
+                    }));
+                }
+                _ => {}
+            }
+        }
+        seen.hops.extend(device.map(|device| (device, via)));
+        seen.destination = Prefix::new(destination, message.header.destination_prefix_length);
+        seen
+    }
+}
+
+fn foreign_rule(message: &RuleMessage, family: Family) -> Option<ForeignRule> {
+    if rules::decode(message) != Listed::Foreign {
+        return None;
+    }
+    let mut pref = RulePref(0);
+    let mut table = u32::from(message.header.table);
+    let (mut mark, mut mask) = (None, u32::MAX);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => pref = RulePref(*number),
+            RuleAttribute::Table(number) => table = *number,
+            RuleAttribute::FwMark(value) => mark = Some(*value),
+            RuleAttribute::FwMask(value) => mask = *value,
+            _ => {}
+        }
+    }
+    if KERNEL_PREFS.contains(&pref.0) {
+        return None;
+    }
+    Some(ForeignRule {
+        family,
+        pref: pref.0,
+        table: (message.header.action == RuleAction::ToTable).then_some(table),
+        mark: mark.map(|mark| (mark, mask)),
+    })
+}
+
+fn add_settings(observed: &mut Observed, tunnel: &IfName) -> io::Result<()> {
+    let devices = observed.links.iter().map(|link| link.device.as_str());
+    let devices = devices.chain(["all", "default", tunnel.as_str()]);
+    let keys = SETTINGS.iter().map(ToString::to_string).chain(
+        devices.flat_map(|device| {
+            DEVICE_SETTINGS.map(|(family, name)| device_setting(family, device, name))
+        }),
+    );
+    for key in keys.collect::<Vec<_>>() {
+        if let Some(value) = sysctl::read(&key)? {
+            observed.settings.insert(key, value);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Linux: routes, rules and addresses over rtnetlink, settings in /proc/sys, marks and NAT over
+//! nf_tables' netlink. No binary is run.
+
+mod addresses;
+mod links;
+mod nft;
+mod routes;
+mod rules;
+mod sysctl;
+mod watch;
+
+use std::io;
+
+use rtnetlink::Handle;
+use rtnetlink::packet_route::route::RouteType;
+
+use super::{Host, HostError, Scope};
+use crate::config::units::{Family, IfName, TableId};
+use crate::route::links::Observed;
+use crate::route::resource::Setting;
+use crate::route::{HostState, Lookup, Operation, Resource, diff, lower};
+use links::Names;
+use rules::Listed;
+use watch::Watch;
+
+/// The kernel of this host, or of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct System {
+    handle: Handle,
+    watch: Watch,
+    talk: tokio::task::JoinHandle<()>,
+}
+
+impl System {
+    /// Opens the netlink sockets. Must be called within a tokio runtime, whose one thread stays
+    /// in the network namespace.
+    pub fn open() -> Result<Self, HostError> {
+        let open = |error| HostError::read("netlink (is this Linux without rtnetlink?)", error);
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
+        Ok(Self {
+            handle,
+            watch: Watch::open().map_err(open)?,
+            talk: tokio::spawn(connection),
+        })
+    }
+
+    async fn try_execute(&mut self, operation: &Operation) -> io::Result<()> {
+        let handle = &self.handle;
+        match operation {
+            Operation::Set(setting) => sysctl::write(setting),
+            Operation::AddAddress(address) => {
+                addresses::add(handle, &Names::read(handle).await?, address).await
+            }
+            Operation::RemoveAddress(address) => {
+                addresses::delete(handle, &Names::read(handle).await?, address).await
+            }
+            Operation::AddRoute(route) => {
+                let index = Names::read(handle).await?.index(&route.device)?;
+                routes::add(handle, routes::encode(route, index)).await
+            }
+            Operation::ReplaceRoute(route) => {
+                let index = Names::read(handle).await?.index(&route.device)?;
+                routes::replace(handle, routes::encode(route, index)).await
+            }
+            Operation::RemoveRoute(route) => {
+                routes::delete(handle, &Names::read(handle).await?, route).await
+            }
+            Operation::AddRule(rule) => rules::add(handle, rules::encode(rule)).await,
+            Operation::RemoveRule(rule) => {
+                rules::delete(handle, rule.family, |message| {
+                    rules::decode(message) == Listed::Ours(rule.clone())
+                })
+                .await
+            }
+            Operation::AddLocalRule(local) => rules::add(handle, rules::encode_local(local)).await,
+            Operation::RemoveLocalRule(local) => {
+                rules::delete(handle, local.family, |message| {
+                    rules::decode(message) == Listed::Local(local.clone())
+                })
+                .await
+            }
+            Operation::ReplaceFilter(filter) => nft::replace(filter),
+            Operation::RemoveFilter(filter) => nft::remove(&filter.tunnel),
+            Operation::Verify(_) => Ok(()),
+        }
+    }
+
+    async fn verify(&self, operation: &Operation, lookup: &Lookup) -> Result<(), HostError> {
+        let step = |error| HostError::step(operation, error);
+        let names = Names::read(&self.handle).await.map_err(step)?;
+        let (table, kind) = routes::look_up(&self.handle, &names, lookup)
+            .await
+            .map_err(step)?;
+        // Local routes may stand in other tables than `local`, so the kind counts as well.
+        let kind_fits = lookup.table != TableId::LOCAL || kind == RouteType::Local;
+        if table == lookup.table && kind_fits {
+            return Ok(());
+        }
+        Err(HostError::Verify {
+            question: operation.to_string(),
+            answer: format!("table {table}, {kind:?}"),
+        })
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.talk.abort();
+    }
+}
+
+impl Host for System {
+    type Step = Operation;
+
+    fn plan(&self, from: &HostState, to: &HostState) -> Vec<Operation> {
+        lower::linux::lower(&diff(from, to))
+    }
+
+    async fn observe(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let mut state = HostState::new();
+        for key in &scope.settings {
+            let value = sysctl::read(key).map_err(|error| HostError::read(key, error))?;
+            if let Some(value) = value {
+                state.insert(Resource::Setting(Setting {
+                    key: key.clone(),
+                    value,
+                }));
+            }
+        }
+        let handle = &self.handle;
+        let names = Names::read(handle)
+            .await
+            .map_err(|error| HostError::read("the devices", error))?;
+        let listed = addresses::list(handle)
+            .await
+            .map_err(|error| HostError::read("the addresses", error))?;
+        for address in listed.iter().filter_map(|m| addresses::decode(m, &names)) {
+            if address.device == scope.tunnel || scope.addresses.contains(&address) {
+                state.insert(Resource::Address(address));
+            }
+        }
+        for family in [Family::V4, Family::V6] {
+            let listed = routes::list(handle, family)
+                .await
+                .map_err(|error| HostError::read("the routes", error))?;
+            for message in listed.iter().filter(|message| routes::is_ours(message)) {
+                if let Some(route) = routes::decode(message, &names) {
+                    state.insert(Resource::Route(route));
+                }
+            }
+            let listed = rules::list(handle, family)
+                .await
+                .map_err(|error| HostError::read("the policy rules", error))?;
+            for message in &listed {
+                match rules::decode(message) {
+                    Listed::Ours(rule) => state.insert(Resource::Rule(rule)),
+                    Listed::Local(local) if scope.local_tables.contains(&family) => {
+                        state.insert(Resource::LocalTable(local));
+                    }
+                    Listed::Local(_) | Listed::Foreign => {}
+                }
+            }
+        }
+        let filter = nft::observe(&scope.tunnel)
+            .map_err(|error| HostError::read("the packet filter (nf_tables)", error))?;
+        if let Some(filter) = filter {
+            state.insert(Resource::Filter(filter));
+        }
+        Ok(state)
+    }
+
+    async fn execute(&mut self, operation: &Operation) -> Result<(), HostError> {
+        if let Operation::Verify(lookup) = operation {
+            return self.verify(operation, lookup).await;
+        }
+        self.try_execute(operation)
+            .await
+            .map_err(|error| HostError::step(operation, error))
+    }
+
+    async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
+        links::observe(&self.handle, tunnel)
+            .await
+            .map_err(|error| HostError::read("the devices and their gateways", error))
+    }
+
+    async fn changed(&mut self) -> Result<(), HostError> {
+        self.watch
+            .changed()
+            .await
+            .map_err(|error| HostError::read("the kernel's notices", error))
+    }
+}
+
+/// The kernel's answer as an I/O error, which prints as the kernel's words and number.
+fn to_io(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        error @ (rtnetlink::Error::UnexpectedMessage(_)
+        | rtnetlink::Error::RequestFailed
+        | rtnetlink::Error::NamespaceError(_)
+        | rtnetlink::Error::InvalidHardwareAddress(_)
+        | rtnetlink::Error::InvalidIp(_)
+        | rtnetlink::Error::InvalidAddress(..)
+        | rtnetlink::Error::InvalidNla(_)) => io::Error::other(error.to_string()),
+    }
+}

@@ -1,0 +1,171 @@
+//! Makes the kernel look as desired.
+//!
+//! [`Host`] is one system's kernel: it says what is ours on it and carries out one operation at a
+//! time. [`converge`] leads from what is to what shall be and drives back when anything fails;
+//! [`baseline`] remembers what was borrowed; [`reconciler`] keeps it so while the daemon runs.
+
+pub mod baseline;
+pub mod converge;
+pub mod reconciler;
+
+#[cfg(target_os = "freebsd")]
+pub mod freebsd;
+#[cfg(target_os = "linux")]
+pub mod linux;
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+use crate::config::units::{Family, IfName};
+use crate::route::links::Observed;
+use crate::route::resource::Address;
+use crate::route::{HostState, Resource};
+
+pub use converge::{ConvergeError, Outcome, converge};
+pub use reconciler::{Command, Event, Reconciler};
+
+#[cfg(target_os = "freebsd")]
+pub use freebsd::System;
+#[cfg(target_os = "linux")]
+pub use linux::System;
+
+/// Where the baseline files are kept: a place that a reboot empties, as it empties the kernel.
+pub const RUN_DIRECTORY: &str = if cfg!(target_os = "freebsd") {
+    "/var/run/netcombiner"
+} else {
+    "/run/netcombiner"
+};
+
+/// One system's kernel.
+#[expect(
+    async_fn_in_trait,
+    reason = "control runs on one thread: no future has to be Send"
+)]
+pub trait Host {
+    /// The smallest change of this system; prints as the command that does the same.
+    type Step: fmt::Debug + fmt::Display + PartialEq;
+
+    /// The steps from one state to another, in an order that is safe at each of them; none when
+    /// the host is as it shall be.
+    fn plan(&self, from: &HostState, to: &HostState) -> Vec<Self::Step>;
+
+    /// Everything of ours on the host, and the present values of the borrowed things in `scope`.
+    async fn observe(&mut self, scope: &Scope) -> Result<HostState, HostError>;
+
+    /// Carries out one step, or asks and compares where it is a question.
+    async fn execute(&mut self, step: &Self::Step) -> Result<(), HostError>;
+
+    /// The devices but the tunnel's, their addresses and gateways, the settings as they are now,
+    /// and who else uses policy routing.
+    async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError>;
+
+    /// Waits until the kernel tells of a change of devices, addresses, routes or rules. May be
+    /// dropped while it waits.
+    async fn changed(&mut self) -> Result<(), HostError>;
+}
+
+/// Where to look for what carries no mark of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The tunnel's device: all its addresses are ours, and it names the packet filter's table.
+    pub tunnel: IfName,
+    /// The kernel settings to read.
+    pub settings: BTreeSet<String>,
+    /// The families whose local table's rule is to be found.
+    pub local_tables: BTreeSet<Family>,
+    /// Addresses on other devices than the tunnel's.
+    pub addresses: BTreeSet<Address>,
+}
+
+impl Scope {
+    /// The scope that sees all resources of `states`.
+    pub fn of<'a>(tunnel: &IfName, states: impl IntoIterator<Item = &'a HostState>) -> Self {
+        let mut scope = Self {
+            tunnel: tunnel.clone(),
+            settings: BTreeSet::new(),
+            local_tables: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        };
+        for resource in states.into_iter().flat_map(HostState::iter) {
+            match resource {
+                Resource::Setting(setting) => {
+                    scope.settings.insert(setting.key.clone());
+                }
+                Resource::LocalTable(local) => {
+                    scope.local_tables.insert(local.family);
+                }
+                Resource::Address(address) if address.device != *tunnel => {
+                    scope.addresses.insert(address.clone());
+                }
+                Resource::Address(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => {}
+            }
+        }
+        scope
+    }
+}
+
+/// Why the kernel could not be asked or changed.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// One step failed; the text is the equal command.
+    #[error("{step}: {error}")]
+    Step {
+        /// The step, as the command it equals.
+        step: String,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// The kernel would route a packet elsewhere than it must; nothing more was changed.
+    #[error("{question}: the kernel answers {answer}, so going on could cut this host off")]
+    Verify {
+        /// The question, as the command it equals.
+        question: String,
+        /// The answer.
+        answer: String,
+    },
+    /// Something could not be read from the kernel.
+    #[error("cannot read {what}: {error}")]
+    Read {
+        /// What was asked for.
+        what: String,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// The baseline file could not be read or written.
+    #[error("baseline {path}: {error}")]
+    Baseline {
+        /// The file.
+        path: String,
+        /// What went wrong.
+        error: io::Error,
+    },
+}
+
+impl HostError {
+    /// A step that failed.
+    pub(crate) fn step(step: &impl fmt::Display, error: io::Error) -> Self {
+        // The packet filter's is a script of many lines, of which the first says enough.
+        let text = step.to_string();
+        Self::Step {
+            step: text.lines().next().unwrap_or_default().to_owned(),
+            error,
+        }
+    }
+
+    /// Something that could not be read.
+    pub(crate) fn read(what: impl Into<String>, error: io::Error) -> Self {
+        Self::Read {
+            what: what.into(),
+            error,
+        }
+    }
+}

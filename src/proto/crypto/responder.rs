@@ -1,0 +1,213 @@
+//! The side that answers a handshake.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use snow::HandshakeState;
+use zeroize::Zeroizing;
+
+use super::blake::{MAC_LEN, mac16_is};
+use super::boots::Boots;
+use super::cookie::CookieJar;
+use super::error::HandshakeError;
+use super::hello::Hello;
+use super::identity::Identity;
+use super::limit::{Bucket, Rate, SourceTable};
+use super::message::{Envelope, RESPONSE_NOISE, assemble, initiation};
+use super::noise;
+use super::session::{Established, Session};
+use crate::config::Security;
+use crate::proto::wire::Kind;
+use crate::proto::{Entropy, Instant};
+
+/// Initiations that are read without a proof of their address, all senders together: 20 a second
+/// (WireGuard's limit for one source). Each costs five multiplications on the curve, some
+/// milliseconds on the smallest routers.
+const TOTAL: Rate = Rate {
+    interval: Duration::from_millis(50),
+    burst: 20,
+};
+/// Initiations that are read of one source prefix: 4 a second. A peer tries 4 times in the first
+/// second and once a second later.
+const PER_SOURCE: Rate = Rate {
+    interval: Duration::from_millis(250),
+    burst: 8,
+};
+/// How long a copy of the newest initiation gets the same response: the delay spread of all paths.
+const REPEAT_FOR: Duration = Duration::from_secs(5);
+
+/// What an initiation is answered with.
+#[derive(Debug)]
+pub enum Answer {
+    /// A new session. It may be a replay of another run's initiation: use it only after the first
+    /// datagram that it opens, and then call [`Responder::confirm`].
+    Accepted {
+        /// To be sent back.
+        response: Vec<u8>,
+        /// The session, unconfirmed.
+        established: Box<Established>,
+    },
+    /// A copy of the newest initiation came, by another path: the same response again.
+    Repeated {
+        /// To be sent back.
+        response: Vec<u8>,
+    },
+    /// Too much is coming: the sender shall prove its address first.
+    ProveAddress {
+        /// To be sent back.
+        cookie_reply: Vec<u8>,
+    },
+    /// The peer is set to another security mode: no session, but it is told.
+    SecurityMismatch {
+        /// To be sent back.
+        response: Vec<u8>,
+        /// What the peer is set to.
+        peer: Security,
+    },
+}
+
+/// Answers initiations. Its memory and its work are bounded, whatever is sent.
+pub struct Responder {
+    cookies: CookieJar,
+    total: Bucket,
+    /// Of sources that did not prove their address; anybody can spend their tokens.
+    unproven: SourceTable,
+    /// Of sources that did.
+    proven: SourceTable,
+    boots: Boots,
+    newest: Option<Answered>,
+}
+
+/// The newest initiation that was answered, known again by its first MAC.
+struct Answered {
+    mac1: [u8; MAC_LEN],
+    response: Vec<u8>,
+    at: Instant,
+}
+
+impl Responder {
+    /// A responder that saw nothing.
+    pub fn new(now: Instant, entropy: &mut dyn Entropy) -> Self {
+        Self {
+            cookies: CookieJar::new(now, entropy),
+            total: Bucket::default(),
+            unproven: SourceTable::new(PER_SOURCE, entropy),
+            proven: SourceTable::new(PER_SOURCE, entropy),
+            boots: Boots::default(),
+            newest: None,
+        }
+    }
+
+    /// Reads an initiation that came from `source`; `hello` is what this portal says of itself.
+    pub fn receive(
+        &mut self,
+        identity: &Identity,
+        hello: &Hello,
+        message: &[u8],
+        source: SocketAddr,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Answer, HandshakeError> {
+        let parts = initiation(message).ok_or(HandshakeError::Malformed)?;
+        if !mac16_is(&identity.our_mac1, &[parts.covered], parts.mac1) {
+            return Err(HandshakeError::WrongMac);
+        }
+        if let Some(response) = self.repeated(&parts, now) {
+            return Ok(Answer::Repeated { response });
+        }
+        if self.cookies.proves(&parts, source, now, entropy) {
+            if !self.proven.take(source, now) {
+                return Err(HandshakeError::Flooded);
+            }
+        } else if !(self.unproven.take(source, now) && self.total.take(TOTAL, now)) {
+            let cookie_reply =
+                self.cookies
+                    .reply(&parts, &identity.our_cookie, source, now, entropy);
+            return Ok(Answer::ProveAddress { cookie_reply });
+        }
+        self.answer(identity, hello, &parts, now, entropy)
+    }
+
+    /// Notes that the peer proved to be alive with what it said in a handshake: the first datagram
+    /// of an accepted session was opened, or the peer responded to an initiation of ours. Only now
+    /// are initiations of its earlier runs refused.
+    pub fn confirm(&mut self, peer_hello: &Hello) {
+        self.boots.confirm(peer_hello);
+    }
+
+    fn repeated(&self, parts: &Envelope<'_>, now: Instant) -> Option<Vec<u8>> {
+        let newest = self.newest.as_ref()?;
+        (newest.mac1 == *parts.mac1 && now.since(newest.at) < REPEAT_FOR)
+            .then(|| newest.response.clone())
+    }
+
+    /// The costly part: five multiplications on the curve.
+    fn answer(
+        &mut self,
+        identity: &Identity,
+        hello: &Hello,
+        parts: &Envelope<'_>,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Answer, HandshakeError> {
+        let mut noise = noise::responder(identity, entropy);
+        let mut payload = Zeroizing::new(vec![0; parts.noise.len()]);
+        let len = noise
+            .read_message(parts.noise, &mut payload)
+            .map_err(|_| HandshakeError::Forged)?;
+        if noise.get_remote_static() != Some(&identity.peer.bytes()[..]) {
+            return Err(HandshakeError::WrongPeer);
+        }
+        let peer_hello = Hello::decode(&payload[..len]).ok_or(HandshakeError::Malformed)?;
+        if !self.boots.accept(&peer_hello) {
+            return Err(HandshakeError::Replayed);
+        }
+        let response = assemble(
+            Kind::Response,
+            parts.index,
+            &write(&mut noise, hello),
+            &identity.peer_mac1,
+        );
+        self.newest = Some(Answered {
+            mac1: *parts.mac1,
+            response: response.clone(),
+            at: now,
+        });
+        if peer_hello.security != hello.security {
+            return Ok(Answer::SecurityMismatch {
+                response,
+                peer: peer_hello.security,
+            });
+        }
+        let split = Zeroizing::new(noise.dangerously_get_raw_split());
+        Ok(Answer::Accepted {
+            response,
+            established: Box::new(Established {
+                session: Session::new(&split, false, hello, &peer_hello),
+                peer_hello,
+            }),
+        })
+    }
+}
+
+/// The Noise message of a response.
+#[expect(
+    clippy::expect_used,
+    reason = "it is the responder's turn and the buffer has the message's size"
+)]
+fn write(noise: &mut HandshakeState, hello: &Hello) -> [u8; RESPONSE_NOISE] {
+    let mut message = [0; RESPONSE_NOISE];
+    noise
+        .write_message(&hello.encode(), &mut message)
+        .expect("a response can be written");
+    message
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder")
+            .field("boots", &self.boots)
+            .finish_non_exhaustive()
+    }
+}

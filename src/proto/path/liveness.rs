@@ -1,0 +1,146 @@
+//! Is a path alive? Suspicion is cheap and quick, death is dear and slow (PROTOCOL.md 3.3).
+
+use std::time::Duration;
+
+use super::arrivals::MAX_ACK_DELAY;
+use super::rtt::Rtt;
+use crate::proto::Instant;
+
+/// A path is not suspected before its oldest datagram is this old.
+const LEAST_AGE: Duration = Duration::from_millis(60);
+/// Beyond round trip and deviation, for timers and acknowledgements that are late.
+const AGE_MARGIN: Duration = Duration::from_millis(20);
+/// Nor before it was silent for this long.
+const LEAST_SILENCE: Duration = Duration::from_millis(80);
+/// Beyond the deviation, for the same.
+const SILENCE_MARGIN: Duration = Duration::from_millis(30);
+/// A path is dead after this silence ...
+const DEAD_AFTER: Duration = Duration::from_secs(1);
+/// ... and so many probes.
+const DEAD_PROBES: u32 = 3;
+/// Probes on an idle path while any traffic flows: 70 bytes, 2.8 kbit/s.
+const PROBE_BUSY: Duration = Duration::from_millis(200);
+/// Probes on an idle path of an idle tunnel; keeps NATs open too.
+const PROBE_IDLE: Duration = Duration::from_secs(1);
+/// Probes of a suspect.
+const PROBE_SUSPECT: Duration = Duration::from_millis(100);
+/// Probes of the dead, for a first while, that a link is used again soon after it returns.
+const PROBE_DEAD: Duration = Duration::from_millis(250);
+/// The first while.
+const DEAD_SOON: Duration = Duration::from_secs(30);
+/// Probes of the dead later.
+const PROBE_LONG_DEAD: Duration = Duration::from_secs(1);
+
+/// What a path's silence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Alive,
+    /// No new data until it answers.
+    Suspect,
+    /// What was in flight is lost.
+    Dead,
+}
+
+/// When a path last answered and was last asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Liveness {
+    answered: Instant,
+    asked: Instant,
+    /// Probes since the last answer.
+    probes: u32,
+}
+
+impl Liveness {
+    /// A path that has just proven itself.
+    pub fn proven(now: Instant) -> Self {
+        Self { answered: now, asked: now, probes: 0 }
+    }
+
+    /// An acknowledgement accounted for something.
+    pub fn on_answer(&mut self, now: Instant) {
+        self.answered = now;
+        self.probes = 0;
+    }
+
+    /// Something that asks for an answer was sent.
+    pub fn on_asked(&mut self, now: Instant) {
+        self.asked = now;
+    }
+
+    /// A probe was sent.
+    pub fn on_probe(&mut self) {
+        self.probes += 1;
+    }
+
+    /// When the verdict on a path that was alive becomes "suspect", `oldest` being when the oldest
+    /// datagram in flight was sent.
+    pub fn suspect_at(&self, oldest: Option<Instant>, rtt: &Rtt) -> Option<Instant> {
+        let deviation = 4 * rtt.variation();
+        let age = (rtt.probe_timeout(Duration::ZERO) + AGE_MARGIN).max(LEAST_AGE);
+        let silence = (deviation + SILENCE_MARGIN).max(LEAST_SILENCE);
+        Some((oldest? + age).max(self.answered + silence))
+    }
+
+    /// When a suspect becomes dead, as long as nothing is heard.
+    pub fn dead_at(&self) -> Option<Instant> {
+        (self.probes >= DEAD_PROBES).then_some(self.answered + DEAD_AFTER)
+    }
+
+    /// When to ask next. `flying`: something that asks is in flight; until `busy_until` the tunnel
+    /// counts as busy.
+    pub fn probe_at(&self, verdict: Verdict, flying: bool, busy_until: Instant, rtt: &Rtt) -> Instant {
+        match verdict {
+            Verdict::Alive if flying => self.asked + rtt.probe_timeout(MAX_ACK_DELAY),
+            Verdict::Alive => {
+                let last = self.asked.max(self.answered);
+                last + if last + PROBE_BUSY <= busy_until { PROBE_BUSY } else { PROBE_IDLE }
+            }
+            Verdict::Suspect => self.asked + PROBE_SUSPECT,
+            Verdict::Dead if self.asked.since(self.answered) < DEAD_SOON => self.asked + PROBE_DEAD,
+            Verdict::Dead => self.asked + PROBE_LONG_DEAD,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn silence_makes_a_suspect_then_a_corpse() {
+        let mut rtt = Rtt::default();
+        for _ in 0..50 {
+            rtt.update(30 * MS, Duration::ZERO);
+        }
+        let mut liveness = Liveness::proven(at(1000));
+        assert_eq!(liveness.suspect_at(None, &rtt), None);
+        // The oldest is 60 ms old, but the path answered 80 ms ago at the latest.
+        assert_eq!(liveness.suspect_at(Some(at(1005)), &rtt), Some(at(1080)));
+        assert_eq!(liveness.suspect_at(Some(at(1030)), &rtt), Some(at(1090)));
+        assert_eq!(liveness.dead_at(), None);
+        (0..3).for_each(|_| liveness.on_probe());
+        assert_eq!(liveness.dead_at(), Some(at(2000)));
+        liveness.on_answer(at(1900));
+        assert_eq!(liveness.dead_at(), None);
+    }
+
+    #[test]
+    fn the_dead_are_asked_less_and_less() {
+        let mut liveness = Liveness::proven(at(0));
+        let rtt = Rtt::default();
+        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(0), &rtt), at(1000));
+        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(500), &rtt), at(200));
+        liveness.on_asked(at(2000));
+        assert_eq!(liveness.probe_at(Verdict::Suspect, true, at(0), &rtt), at(2100));
+        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(2250));
+        liveness.on_asked(at(40_000));
+        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(41_000));
+    }
+}

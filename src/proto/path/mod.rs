@@ -1,0 +1,383 @@
+//! One path: a way to the peer with its own packet numbers, round trip, controller and state.
+
+mod arrivals;
+mod liveness;
+mod meter;
+mod rtt;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Instant;
+use super::congestion::{AckEvent, Controller, DATAGRAM, LossEvent, Pacer};
+use super::crypto::ReplayWindow;
+use super::event::{LinkId, PathState, SocketId};
+use super::recovery::{Lost, Sent, SentPackets};
+use super::wire::frame::AckFrame;
+use super::wire::{PacketNumber, PathId, Stamp};
+use crate::config::Transport;
+use crate::config::units::Bitrate;
+
+pub use arrivals::Arrivals;
+pub use liveness::{Liveness, Verdict};
+pub use meter::Meter;
+pub use rtt::Rtt;
+
+/// Where a path's datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// By which socket.
+    pub socket: SocketId,
+    /// To whom.
+    pub remote: SocketAddr,
+}
+
+/// A place that must prove itself before more is sent to it than came from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof {
+    /// Where.
+    pub place: Place,
+    /// What it has to send back.
+    pub token: [u8; 8],
+    /// When it was asked last; nothing: not yet.
+    pub asked: Option<Instant>,
+    /// How often it was asked.
+    pub tries: u32,
+}
+
+/// What a path's opener knows of its link.
+#[derive(Debug, Clone, Copy)]
+pub struct Opener {
+    /// The link.
+    pub link: LinkId,
+    /// A cap on what the peer sends, which it is told.
+    pub rate_down: Option<Bitrate>,
+}
+
+/// Datagrams that answer or ask for a proof: at once, and to where it was asked from.
+#[derive(Debug, Clone, Copy)]
+pub struct Urgent {
+    /// To where.
+    pub place: Place,
+    /// The proof asked for.
+    pub response: Option<[u8; 8]>,
+    /// Our own question.
+    pub challenge: Option<[u8; 8]>,
+}
+
+/// What lets a path send.
+#[derive(Debug)]
+pub enum Gate {
+    /// A congestion controller and a pacer.
+    Controlled {
+        /// The controller.
+        controller: Box<dyn Controller>,
+        /// The pacer.
+        pacer: Pacer,
+    },
+    /// A TCP connection: the kernel controls, and tells how many bytes it takes.
+    Stream {
+        /// Bytes it takes now.
+        budget: usize,
+    },
+}
+
+/// How long a question for a proof waits for its answer before it is asked again: first, and at most.
+const PROOF_RETRY: Duration = Duration::from_millis(250);
+const PROOF_RETRY_MOST: Duration = Duration::from_secs(1);
+
+/// One path of the tunnel.
+#[derive(Debug)]
+pub struct Path {
+    /// Which.
+    pub id: PathId,
+    /// Set on the portal that opened it.
+    pub opener: Option<Opener>,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// Where its datagrams go, once proven (or configured).
+    pub place: Option<Place>,
+    /// A place that has to prove itself: a new path's, or where the peer roamed to.
+    pub proof: Option<Proof>,
+    /// What must leave at once.
+    pub urgent: Option<Urgent>,
+    /// What it is good for.
+    pub state: PathState,
+    /// The state that the owner was told last.
+    pub reported: PathState,
+    /// Its tier.
+    pub metric: u8,
+    /// The cap of our side and the cap that the peer asked for.
+    pub caps: [Option<Bitrate>; 2],
+    /// The STATUS frame has to be sent.
+    pub status_due: bool,
+    /// What was sent.
+    pub sent: SentPackets,
+    /// Its round trip.
+    pub rtt: Rtt,
+    /// What lets it send.
+    pub gate: Gate,
+    /// What came in.
+    pub arrivals: Arrivals,
+    /// What came in once.
+    pub replay: ReplayWindow,
+    /// When the next datagram in flight is held for lost.
+    pub loss_at: Option<Instant>,
+    /// Whether it answers.
+    pub liveness: Liveness,
+    /// Counters.
+    pub count: Count,
+}
+
+/// A path's counters.
+#[derive(Debug, Default)]
+pub struct Count {
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Datagrams held for lost.
+    pub lost: u64,
+    /// Rate sent.
+    pub sent: Meter,
+    /// Rate received.
+    pub received: Meter,
+}
+
+impl Path {
+    /// A path that has no place yet.
+    pub fn new(id: PathId, transport: Transport, gate: Gate) -> Self {
+        Self {
+            id,
+            opener: None,
+            transport,
+            place: None,
+            proof: None,
+            urgent: None,
+            state: PathState::Down,
+            reported: PathState::Down,
+            metric: 0,
+            caps: [None; 2],
+            status_due: false,
+            sent: SentPackets::default(),
+            rtt: Rtt::default(),
+            gate,
+            arrivals: Arrivals::default(),
+            replay: ReplayWindow::new(),
+            loss_at: None,
+            liveness: Liveness::default(),
+            count: Count::default(),
+        }
+    }
+
+    /// The peer began anew: its numbers and ours start again, under new keys.
+    pub fn restart(&mut self) {
+        self.sent = SentPackets::default();
+        self.arrivals = Arrivals::default();
+        self.replay = ReplayWindow::new();
+        self.loss_at = None;
+        self.urgent = None;
+        self.status_due = self.opener.is_some();
+    }
+
+    /// The number that the next received datagram probably has.
+    pub fn expected(&self) -> PacketNumber {
+        self.arrivals.ack(self.id).1.largest().map_or(PacketNumber(0), PacketNumber::next)
+    }
+
+    /// Begins to prove the place it has: a new one, or one that was silent.
+    pub fn begin_proof(&mut self, place: Place, token: [u8; 8]) {
+        self.place = Some(place);
+        self.state = PathState::Validating;
+        self.proof = Some(Proof { place, token, asked: None, tries: 0 });
+    }
+
+    /// The socket is gone.
+    pub fn close(&mut self) {
+        self.place = None;
+        self.proof = None;
+        self.urgent = None;
+        self.state = PathState::Down;
+        self.give_up_in_flight();
+    }
+
+    /// The proof of a place came from there. True when it was the one asked for.
+    pub fn on_response(&mut self, now: Instant, from: Place, token: [u8; 8]) -> bool {
+        if !self.proof.is_some_and(|proof| proof.token == token && proof.place == from) {
+            return false;
+        }
+        self.proof = None;
+        if self.place != Some(from) || self.state != PathState::Up {
+            // Another way through the network: what was measured on the old one is void.
+            self.rtt = Rtt::default();
+            self.restart_control();
+        }
+        self.place = Some(from);
+        self.state = PathState::Up;
+        self.liveness = Liveness::proven(now);
+        true
+    }
+
+    /// When the question for a proof is to be asked (again), by the side that may ask first.
+    pub fn proof_due(&self) -> Option<Instant> {
+        let proof = self.proof.filter(|proof| self.opener.is_some() && Some(proof.place) == self.place)?;
+        let pause = PROOF_RETRY * 2u32.saturating_pow(proof.tries.saturating_sub(1).min(4));
+        Some(proof.asked.map_or(Instant::default(), |asked| asked + pause.min(PROOF_RETRY_MOST)))
+    }
+
+    /// What its silence means now.
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self.state {
+            PathState::Up => Some(Verdict::Alive),
+            PathState::Suspect => Some(Verdict::Suspect),
+            PathState::Dead => Some(Verdict::Dead),
+            PathState::Validating | PathState::Down => None,
+        }
+    }
+
+    /// When a probe is due.
+    pub fn probe_due(&self, busy_until: Instant) -> Option<Instant> {
+        let flying = self.sent.in_flight() > 0;
+        self.verdict().map(|verdict| self.liveness.probe_at(verdict, flying, busy_until, &self.rtt))
+    }
+
+    /// When its state gets worse if nothing is heard.
+    pub fn worse_at(&self) -> Option<Instant> {
+        match self.state {
+            PathState::Up => self.liveness.suspect_at(self.sent.oldest_sent(), &self.rtt),
+            PathState::Suspect => self.liveness.dead_at(),
+            PathState::Dead | PathState::Validating | PathState::Down => None,
+        }
+    }
+
+    /// Looks at losses and silence.
+    pub fn on_timeout(&mut self, now: Instant) {
+        if self.loss_at.is_some_and(|at| at <= now) {
+            self.detect_lost(now);
+        }
+        if self.worse_at().is_some_and(|at| at <= now) {
+            if self.state == PathState::Up {
+                self.state = PathState::Suspect;
+            } else {
+                self.state = PathState::Dead;
+                self.give_up_in_flight();
+                self.restart_control();
+            }
+        }
+    }
+
+    /// Accounts for an acknowledgement of this path's datagrams, which left the peer at `ack_sent` by
+    /// the clock that stamped `received_at`. A lie is refused: false.
+    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) -> bool {
+        let expected = self.sent.next_number();
+        let largest = PacketNumber::expand(ack.largest, expected);
+        let in_flight_before = self.sent.in_flight();
+        let Some(acked) = self.sent.on_ack(largest, ack.ranges(largest)) else { return false };
+        if let Some(sent_at) = acked.largest_sent {
+            let delay = ack_sent.since(Stamp::expand(ack.received_at, ack_sent));
+            self.rtt.update(now.since(sent_at), delay);
+        }
+        if let Some(newest_sent) = acked.newest_sent {
+            self.liveness.on_answer(now);
+            if matches!(self.state, PathState::Suspect | PathState::Dead) {
+                self.state = PathState::Up;
+            }
+            if let Gate::Controlled { controller, .. } = &mut self.gate
+                && acked.bytes > 0
+            {
+                let srtt = self.rtt.smoothed().unwrap_or_default();
+                let event = AckEvent { now, bytes: acked.bytes, newest_sent, in_flight_before, srtt };
+                controller.on_ack(&event);
+            }
+        }
+        self.detect_lost(now);
+        true
+    }
+
+    fn detect_lost(&mut self, now: Instant) {
+        let (lost, next) = self.sent.detect_lost(now, self.rtt.loss_threshold());
+        self.loss_at = next;
+        self.note_lost(lost);
+        if let (Gate::Controlled { controller, .. }, Some(newest_sent)) = (&mut self.gate, lost.newest_sent) {
+            controller.on_loss(&LossEvent { now, bytes: lost.bytes, newest_sent });
+        }
+    }
+
+    fn give_up_in_flight(&mut self) {
+        let lost = self.sent.abandon();
+        self.loss_at = None;
+        self.note_lost(lost);
+    }
+
+    fn note_lost(&mut self, lost: Lost) {
+        self.count.lost += lost.datagrams;
+        self.status_due |= lost.status && self.opener.is_some();
+    }
+
+    fn restart_control(&mut self) {
+        if let Gate::Controlled { controller, .. } = &mut self.gate {
+            controller.on_restart();
+        }
+    }
+
+    /// The kernel takes so many bytes more on this TCP connection.
+    pub fn set_budget(&mut self, bytes: usize) {
+        if let Gate::Stream { budget } = &mut self.gate {
+            *budget = bytes;
+        }
+    }
+
+    /// The rate to send at, bytes per second; nothing: unpaced.
+    fn rate(&self) -> Option<u64> {
+        let cap = self.caps.iter().flatten().map(|cap| cap.bytes_per_second()).min();
+        let Gate::Controlled { controller, .. } = &self.gate else { return None };
+        match (controller.pacing_rate(self.rtt.smoothed()), cap) {
+            (Some(rate), Some(cap)) => Some(rate.min(cap)),
+            (rate, cap) => rate.or(cap),
+        }
+    }
+
+    /// True when window and pacing let a datagram of data go now.
+    pub fn may_send(&mut self, now: Instant) -> bool {
+        let rate = self.rate();
+        match &mut self.gate {
+            Gate::Stream { budget } => *budget as u64 >= DATAGRAM,
+            Gate::Controlled { controller, pacer } => {
+                self.sent.in_flight() + DATAGRAM <= controller.window()
+                    && rate.is_none_or(|rate| pacer.ready(now, rate))
+            }
+        }
+    }
+
+    /// When pacing lets the next datagram of data go; nothing when the window does not, or now.
+    pub fn paced_until(&self) -> Option<Instant> {
+        let rate = self.rate()?;
+        let Gate::Controlled { controller, pacer } = &self.gate else { return None };
+        (self.sent.in_flight() + DATAGRAM <= controller.window()).then(|| pacer.next_ready(rate))
+    }
+
+    /// The window, bytes; for a TCP path what the kernel takes now.
+    pub fn window(&self) -> u64 {
+        match &self.gate {
+            Gate::Controlled { controller, .. } => controller.window(),
+            Gate::Stream { budget } => self.sent.in_flight() + *budget as u64,
+        }
+    }
+
+    /// Notes that a datagram was sent.
+    pub fn on_sent(&mut self, now: Instant, sent: Sent) {
+        let bytes = sent.bytes as usize;
+        self.sent.push(sent);
+        self.count.datagrams_sent += 1;
+        self.count.bytes_sent += u64::from(sent.bytes);
+        self.count.sent.add(now, bytes);
+        if sent.eliciting {
+            self.liveness.on_asked(now);
+        }
+        match &mut self.gate {
+            Gate::Controlled { pacer, .. } => pacer.on_sent(u64::from(sent.bytes)),
+            // The record's length goes before it.
+            Gate::Stream { budget } => *budget = budget.saturating_sub(bytes + 4),
+        }
+    }
+}

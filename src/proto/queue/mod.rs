@@ -1,0 +1,287 @@
+//! The one place where packets wait: a queue per bucket of flows, served in turn, each under CoDel
+//! (FQ-CoDel, RFC 8290). Order domains are these very buckets, so order is given at the exit.
+
+mod codel;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Instant;
+use super::wire::frame::Bucket;
+use crate::packet::{FlowHash, Packet};
+use codel::{Codel, Target};
+
+/// Bytes that one flow may send before the next one's turn: a full packet (RFC 8290 section 5.2).
+const QUANTUM: i32 = 1500;
+/// Bytes in the whole queue: 8 MiB are 130 ms at 500 Mbit/s; a router of 64 MB can spare them.
+const MOST_BYTES: usize = 8 << 20;
+/// Packets in the whole queue (RFC 8290 section 5.2.3).
+const MOST_PACKETS: usize = 10_240;
+/// Nothing is sent that waited longer: its sender has given up on it (PROTOCOL.md 6).
+const MOST_SOJOURN: Duration = Duration::from_millis(500);
+/// CoDel's target for flows that build no lasting queue (RFC 8289 section 4.3).
+const LEAST_TARGET: Duration = Duration::from_millis(5);
+/// CoDel's target for a bulk flow, at most; PROTOCOL.md 6 measured 40 ms to cost no throughput.
+const MOST_TARGET: Duration = Duration::from_millis(50);
+/// CoDel's least interval.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Beyond the tunnel's own round trip: what lies between the portals and the flow's two ends.
+const BEYOND: Duration = Duration::from_millis(20);
+
+/// Why the queue dropped a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// There was no room.
+    Full,
+    /// It, or its queue, waited too long.
+    Delay,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    packets: VecDeque<(Instant, Packet)>,
+    bytes: usize,
+    deficit: i32,
+    codel: Codel,
+    listed: bool,
+}
+
+/// The queue of a tunnel.
+#[derive(Debug)]
+pub struct Queue {
+    flows: Vec<Flow>,
+    /// Flows that have just begun to send are served first (RFC 8290 section 4.2).
+    fresh: VecDeque<u8>,
+    old: VecDeque<u8>,
+    packets: usize,
+    bytes: usize,
+    /// The packet that goes next: chosen, but on no path yet.
+    head: Option<(Bucket, Packet)>,
+    rtt: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            flows: (0..=u8::MAX).map(|_| Flow::default()).collect(),
+            fresh: VecDeque::new(),
+            old: VecDeque::new(),
+            packets: 0,
+            bytes: 0,
+            head: None,
+            rtt: Duration::ZERO,
+        }
+    }
+}
+
+impl Queue {
+    /// Packets that wait.
+    pub fn len(&self) -> usize {
+        self.packets + usize::from(self.head.is_some())
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.head.as_ref().map_or(0, |(_, packet)| packet.len())
+    }
+
+    /// The round trip of the slowest path in use: senders react no sooner.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
+    }
+
+    /// Takes a packet in. What has to make room is given to `dropped`.
+    pub fn push(&mut self, now: Instant, hash: FlowHash, packet: Packet, mut dropped: impl FnMut(Drop, Packet)) {
+        let id = hash.0 as u8;
+        let flow = &mut self.flows[usize::from(id)];
+        if !flow.listed {
+            flow.listed = true;
+            flow.deficit = QUANTUM;
+            self.fresh.push_back(id);
+        }
+        self.packets += 1;
+        self.bytes += packet.len();
+        flow.bytes += packet.len();
+        flow.packets.push_back((now, packet));
+        while self.packets > MOST_PACKETS || self.bytes > MOST_BYTES {
+            let Some(packet) = self.drop_from_fattest() else { break };
+            dropped(Drop::Full, packet);
+        }
+    }
+
+    /// The length of the packet that goes next, after the queue dropped what waited too long.
+    pub fn head(&mut self, now: Instant, mut dropped: impl FnMut(Drop, Packet)) -> Option<usize> {
+        if self.head.is_none() {
+            self.head = self.choose(now, &mut dropped);
+        }
+        self.head.as_ref().map(|(_, packet)| packet.len())
+    }
+
+    /// Takes out the packet that goes next: the one whose length `head` told.
+    pub fn take(&mut self) -> Option<(Bucket, Packet)> {
+        self.head.take()
+    }
+
+    fn choose(&mut self, now: Instant, dropped: &mut impl FnMut(Drop, Packet)) -> Option<(Bucket, Packet)> {
+        loop {
+            let from_fresh = !self.fresh.is_empty();
+            let list = if from_fresh { &mut self.fresh } else { &mut self.old };
+            let id = *list.front()?;
+            let flow = &mut self.flows[usize::from(id)];
+            if flow.deficit <= 0 {
+                flow.deficit += QUANTUM;
+                list.pop_front();
+                self.old.push_back(id);
+                continue;
+            }
+            let target = target(self.rtt, self.old.len());
+            match self.next_of(id, now, target, dropped) {
+                Some(packet) => {
+                    self.flows[usize::from(id)].deficit -= packet.len() as i32;
+                    return Some((Bucket(id), packet));
+                }
+                None => {
+                    // A fresh flow that ran dry waits among the old ones once, lest it cheat
+                    // (RFC 8290 section 4.2).
+                    let list = if from_fresh { &mut self.fresh } else { &mut self.old };
+                    list.pop_front();
+                    if from_fresh && !self.old.is_empty() {
+                        self.old.push_back(id);
+                    } else {
+                        self.flows[usize::from(id)].listed = false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_of(
+        &mut self,
+        id: u8,
+        now: Instant,
+        target: Target,
+        dropped: &mut impl FnMut(Drop, Packet),
+    ) -> Option<Packet> {
+        loop {
+            let flow = &mut self.flows[usize::from(id)];
+            let (since, _) = flow.packets.front()?;
+            let sojourn = now.since(*since);
+            let lone = flow.packets.len() <= 1;
+            let drop = sojourn > MOST_SOJOURN || flow.codel.judge(now, sojourn, lone, target);
+            let packet = self.pop(id)?;
+            if !drop {
+                return Some(packet);
+            }
+            dropped(Drop::Delay, packet);
+        }
+    }
+
+    fn pop(&mut self, id: u8) -> Option<Packet> {
+        let flow = &mut self.flows[usize::from(id)];
+        let (_, packet) = flow.packets.pop_front()?;
+        flow.bytes -= packet.len();
+        self.packets -= 1;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    fn drop_from_fattest(&mut self) -> Option<Packet> {
+        let fattest = (0..=u8::MAX).max_by_key(|id| self.flows[usize::from(*id)].bytes)?;
+        self.pop(fattest)
+    }
+}
+
+/// A single bulk flow needs a queue of 0.43 of its round trip to fill a link (CUBIC backs off to
+/// 0.7); several share it (PROTOCOL.md 6).
+fn target(rtt: Duration, bulk_flows: usize) -> Target {
+    let rtt = rtt + BEYOND;
+    let shared = (bulk_flows.max(1) as f64).sqrt();
+    let sojourn = rtt.div_f64(2.0 * shared).clamp(LEAST_TARGET, MOST_TARGET);
+    Target { sojourn, interval: INTERVAL.max(2 * rtt) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn packet(len: usize) -> Packet {
+        Packet::from(&vec![0x45; len][..])
+    }
+
+    fn next(queue: &mut Queue, ms: u64) -> Option<(u8, usize)> {
+        queue.head(at(ms), |_, _| {})?;
+        queue.take().map(|(bucket, packet)| (bucket.0, packet.len()))
+    }
+
+    #[test]
+    fn a_sparse_flow_overtakes_a_bulk_flow() {
+        let mut queue = Queue::default();
+        for _ in 0..10 {
+            queue.push(at(0), FlowHash(1), packet(1400), |_, _| {});
+        }
+        assert_eq!(next(&mut queue, 1), Some((1, 1400)));
+        assert_eq!(next(&mut queue, 1), Some((1, 1400)));
+        queue.push(at(1), FlowHash(2), packet(100), |_, _| {});
+        assert_eq!(next(&mut queue, 1), Some((2, 100)));
+        assert_eq!(next(&mut queue, 1), Some((1, 1400)));
+    }
+
+    #[test]
+    fn two_bulk_flows_share() {
+        let mut queue = Queue::default();
+        for _ in 0..100 {
+            queue.push(at(0), FlowHash(1), packet(1400), |_, _| {});
+            queue.push(at(0), FlowHash(2), packet(700), |_, _| {});
+        }
+        let mut bytes = [0usize; 3];
+        for _ in 0..60 {
+            let (bucket, len) = next(&mut queue, 1).unwrap();
+            bytes[usize::from(bucket)] += len;
+        }
+        assert!(bytes[1].abs_diff(bytes[2]) <= 3000, "{bytes:?}");
+    }
+
+    #[test]
+    fn a_lasting_queue_is_cut() {
+        let mut queue = Queue::default();
+        let mut drops = 0;
+        let mut backlog = 0;
+        for ms in 0..3000 {
+            // 2 packets in, 1 out, each millisecond.
+            for _ in 0..2 {
+                queue.push(at(ms), FlowHash(1), packet(1400), |_, _| {});
+            }
+            queue.head(at(ms), |drop, _| drops += u32::from(drop == Drop::Delay));
+            queue.take();
+            backlog = queue.len();
+        }
+        assert!(drops > 20, "{drops}");
+        // Not even an unresponsive flow waits longer than the cap: 500 packets, one a millisecond.
+        assert!(backlog < 1100, "{backlog}");
+    }
+
+    #[test]
+    fn the_fattest_makes_room() {
+        let mut queue = Queue::default();
+        queue.push(at(0), FlowHash(9), packet(100), |_, _| {});
+        let mut dropped = 0;
+        for _ in 0..MOST_PACKETS + 5 {
+            queue.push(at(0), FlowHash(1), packet(500), |drop, packet| {
+                assert_eq!((drop, packet.len()), (Drop::Full, 500));
+                dropped += 1;
+            });
+        }
+        assert_eq!(dropped, 6);
+        assert_eq!(next(&mut queue, 1), Some((9, 100)));
+        assert_eq!(queue.bytes(), 500 * (MOST_PACKETS - 1));
+    }
+}

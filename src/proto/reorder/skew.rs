@@ -1,0 +1,66 @@
+//! How late a path's datagrams come, by the peer's send times and our clock: the clocks' offset
+//! cancels, because only times of one sender are compared.
+
+use std::time::Duration;
+
+use crate::proto::Instant;
+use crate::proto::wire::Stamp;
+
+/// The worst of this long, and of the period before it, is kept.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// The arrivals of one path against the peer's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Skew {
+    latest: Option<Stamp>,
+    period_start: Instant,
+    /// The longest one-way delay of this period and of the last one, microseconds, with the
+    /// clocks' unknown offset.
+    worst: Option<i64>,
+    worst_before: Option<i64>,
+}
+
+impl Skew {
+    /// A datagram sent at `sent` (peer's clock) came now.
+    pub(super) fn on_arrival(&mut self, now: Instant, sent: Stamp) {
+        self.latest = self.latest.max(Some(sent));
+        if now.since(self.period_start) >= PERIOD {
+            self.worst_before = self.worst.take();
+            self.period_start = now;
+        }
+        let delay = now.as_micros() as i64 - sent.as_micros() as i64;
+        self.worst = self.worst.max(Some(delay));
+    }
+
+    /// True when the path, being FIFO, can bring nothing more that was sent at `sent` or before.
+    pub(super) fn has_passed(&self, sent: Stamp) -> bool {
+        // Not `>=`: a batch shares one send time.
+        self.latest.is_some_and(|latest| latest > sent)
+    }
+
+    /// When something sent at `sent` should have come at the latest, by our clock.
+    pub(super) fn expected_by(&self, sent: Stamp) -> Option<Instant> {
+        let worst = self.worst.max(self.worst_before)?;
+        let micros = (sent.as_micros() as i64).checked_add(worst)?;
+        u64::try_from(micros).ok().map(Instant::from_micros)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_the_clocks_cancels() {
+        let peer = |ms: u64| Stamp::of(Instant::from_micros(5_000_000 + ms * 1000));
+        let mut skew = Skew::default();
+        assert!(!skew.has_passed(peer(0)));
+        assert_eq!(skew.expected_by(peer(0)), None);
+        for ms in 0..100 {
+            skew.on_arrival(Instant::from_micros((ms + 20 + ms % 7) * 1000), peer(ms));
+        }
+        assert!(skew.has_passed(peer(98)));
+        assert!(!skew.has_passed(peer(99)));
+        assert_eq!(skew.expected_by(peer(100)), Some(Instant::from_micros(126_000)));
+    }
+}

@@ -1,0 +1,222 @@
+//! Datagrams from the sockets: whose they are, whether they are authentic and new, what they say.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::keys::Which;
+use super::{Tunnel, gate, token};
+use crate::config::units::Bitrate;
+use crate::config::{Congestion, Security};
+use crate::proto::Instant;
+use crate::proto::event::{Event, SocketId};
+use crate::proto::path::{Path, Place, Proof, Urgent};
+use crate::proto::stats::Discard;
+use crate::proto::wire::frame::{Frame, Frames};
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp};
+
+/// Everything that asks for a proof, or answers one, is this long, so that the answer (a proof, a
+/// question and an acknowledgement) is never longer: 8 + 3 + 9 + 9 + 24 + 16.
+pub(super) const PROOF_LEN: usize = 72;
+/// Datagrams that went astray ask for a proof of their sender no more often than this.
+const PROOF_EVERY: Duration = Duration::from_millis(100);
+/// A bare datagram (security `none`) can be forged: it may not move the window of packet numbers
+/// further than this at once.
+const MOST_BARE_JUMP: u64 = 1 << 16;
+
+/// A datagram that was opened.
+struct Opened<'a> {
+    id: PathId,
+    number: PacketNumber,
+    body: &'a [u8],
+    /// The whole datagram's length.
+    length: usize,
+}
+
+impl Tunnel {
+    /// A datagram (or a record of a TCP connection) came.
+    pub fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &mut [u8]) {
+        if !self.knows(socket) {
+            return;
+        }
+        let from = Place { socket, remote: from };
+        match datagram.first().copied().and_then(Kind::from_byte) {
+            Some(Kind::Initiation) => self.on_initiation(now, from, datagram),
+            Some(Kind::Response) => self.on_handshake_response(now, from, datagram),
+            Some(Kind::Cookie) => self.on_cookie(now, from, datagram),
+            Some(Kind::UnknownIndex) => self.on_unknown_index(now, datagram),
+            Some(kind @ (Kind::Sealed | Kind::Bare)) => match self.open(now, from, kind, datagram) {
+                Ok(opened) => self.on_opened(now, from, &opened),
+                Err(None) => {}
+                Err(Some(cause)) => self.count.discard(cause),
+            },
+            None => self.count.discard(Discard::Malformed),
+        }
+        self.report();
+    }
+
+    /// Finds the key, expands the number, checks for replay, opens. A datagram refused with no cause
+    /// is counted already.
+    fn open<'a>(
+        &mut self,
+        now: Instant,
+        from: Place,
+        kind: Kind,
+        datagram: &'a mut [u8],
+    ) -> Result<Opened<'a>, Option<Discard>> {
+        let header = Header::parse(datagram).ok_or(Some(Discard::Malformed))?;
+        let Some((which, session, id, fresh)) = self.keys.find(&header) else {
+            self.send_notice(now, from, datagram);
+            return Err(None);
+        };
+        let path = self.paths[id.index()].as_deref().filter(|_| !fresh);
+        let expected = path.map_or(PacketNumber(0), Path::expected);
+        let number = PacketNumber::expand(header.number, expected);
+        if path.is_some_and(|path| path.replay.check(number).is_err()) {
+            return Err(Some(Discard::Replayed));
+        }
+        let length = datagram.len();
+        let body: &[u8] = if kind == Kind::Bare {
+            // Only where both portals are set to it, and never as the proof that new keys work.
+            let allowed = self.config.security == Security::None && which != Which::Next;
+            if !allowed || number.0 > expected.0 + MOST_BARE_JUMP {
+                return Err(Some(Discard::Forged));
+            }
+            &datagram[HEADER_LEN..]
+        } else {
+            session.open(id, number, datagram).map_err(|_| Some(Discard::Forged))?
+        };
+        if which == Which::Next {
+            self.on_next_used(now);
+        }
+        Ok(Opened { id, number, body, length })
+    }
+
+    fn on_opened(&mut self, now: Instant, from: Place, opened: &Opened<'_>) {
+        let Some((stamp, frames)) = opened.body.split_first_chunk() else {
+            self.count.discard(Discard::Malformed);
+            return;
+        };
+        let transport = self.sockets.get(&from.socket).map(|socket| socket.transport);
+        let Some(transport) = transport else { return };
+        let sent = match self.peer_clock {
+            Some(clock) => Stamp::expand(*stamp, clock),
+            None => Stamp::first(*stamp),
+        };
+        self.peer_clock = self.peer_clock.max(Some(sent));
+        let path = self.paths[opened.id.index()].get_or_insert_with(|| {
+            Box::new(Path::new(opened.id, transport, gate(transport, Congestion::NewReno, None)))
+        });
+        let newest = opened.number >= path.expected();
+        path.replay.commit(opened.number);
+        path.arrivals.on_datagram(now, opened.number, opened.length);
+        path.count.received.add(now, opened.length);
+        if newest && path.opener.is_none() && path.place != Some(from) {
+            if path.transport != transport {
+                // The peer's link changed its transport: another gate.
+                path.transport = transport;
+                path.gate = gate(transport, Congestion::NewReno, None);
+            }
+            ask_for_proof(path, now, from, opened.length, || token(self.entropy.as_mut()));
+        }
+        self.reorder.on_arrival(now, opened.id, sent);
+        self.on_frames(now, from, opened, sent, frames);
+        self.reorder.release(now, &mut self.delivered);
+    }
+
+    fn on_frames(&mut self, now: Instant, from: Place, opened: &Opened<'_>, sent: Stamp, frames: &[u8]) {
+        let mut eliciting = false;
+        for frame in Frames::new(frames) {
+            eliciting |= !matches!(frame, Ok(Frame::Ack(_)));
+            match frame {
+                Ok(Frame::Data { order, packet }) => {
+                    self.last_data = now;
+                    let mut buffer = self.pool.take();
+                    buffer.buffer().extend_from_slice(packet);
+                    let Some(order) = order else {
+                        self.delivered.push_back(buffer);
+                        continue;
+                    };
+                    if let Err((_, copy)) = self.reorder.insert(now, order, sent, buffer, &mut self.delivered) {
+                        self.count.discard(Discard::Duplicate);
+                        self.pool.give(copy);
+                    }
+                }
+                Ok(Frame::Ack(ack)) => {
+                    let path = self.paths[ack.path.index()].as_deref_mut();
+                    if !path.is_some_and(|path| path.on_ack(now, &ack, sent)) {
+                        self.count.discard(Discard::Malformed);
+                    }
+                }
+                Ok(Frame::Ping) => {}
+                Ok(Frame::Challenge(token)) => self.on_challenge(opened.id, from, token),
+                Ok(Frame::Response(token)) => self.on_response(now, opened.id, from, token),
+                Ok(Frame::Status { path, metric, rate_cap }) => self.on_status(path, metric, rate_cap),
+                Ok(Frame::Close) => {
+                    self.lose_session();
+                    return;
+                }
+                Err(_) => {
+                    self.count.discard(Discard::Malformed);
+                    break;
+                }
+            }
+        }
+        if let Some(path) = self.paths[opened.id.index()].as_deref_mut()
+            && eliciting
+        {
+            let min_rtt = path.rtt.min();
+            path.arrivals.on_eliciting(now, min_rtt);
+        }
+    }
+
+    fn on_challenge(&mut self, id: PathId, from: Place, token: [u8; 8]) {
+        let Some(path) = self.paths[id.index()].as_deref_mut() else { return };
+        let challenge = path.urgent.filter(|urgent| urgent.place == from).and_then(|urgent| urgent.challenge);
+        // Asked on a link of ours, from an address that is not the configured one: the answer still
+        // goes to the configured one.
+        let place = if path.opener.is_some() { path.place } else { Some(from) };
+        if let Some(place) = place {
+            path.urgent = Some(Urgent { place, response: Some(token), challenge });
+        }
+    }
+
+    fn on_response(&mut self, now: Instant, id: PathId, from: Place, token: [u8; 8]) {
+        let Some(path) = self.paths[id.index()].as_deref_mut() else { return };
+        let before = path.place;
+        let from = if path.opener.is_some() { before.unwrap_or(from) } else { from };
+        if !path.on_response(now, from, token) {
+            return;
+        }
+        path.set_budget(self.sockets.get(&from.socket).map_or(0, |socket| socket.budget));
+        if before.is_some_and(|before| before != from) {
+            self.events.push_back(Event::Roamed { path: id, to: from.remote });
+        }
+    }
+
+    fn on_status(&mut self, id: PathId, metric: u8, rate_cap: u32) {
+        if let Some(path) = self.paths[id.index()].as_deref_mut().filter(|path| path.opener.is_none()) {
+            path.metric = metric;
+            path.caps[1] = (rate_cap > 0).then(|| Bitrate::from_bits_per_second(u64::from(rate_cap) * 1000));
+        }
+    }
+}
+
+/// Something authentic came from a place that is not (yet) the path's: it must prove that it is
+/// there before anything but this question goes to it, and the question is no longer than what came.
+fn ask_for_proof(path: &mut Path, now: Instant, from: Place, length: usize, token: impl FnOnce() -> [u8; 8]) {
+    let mut proof = match path.proof {
+        Some(proof) if proof.place == from => proof,
+        Some(_) | None => Proof { place: from, token: token(), asked: None, tries: 0 },
+    };
+    let recent = proof.asked.is_some_and(|asked| now.since(asked) < PROOF_EVERY);
+    if length >= PROOF_LEN && !recent {
+        proof.asked = Some(now);
+        proof.tries += 1;
+        let response = path.urgent.filter(|urgent| urgent.place == from).and_then(|urgent| urgent.response);
+        path.urgent = Some(Urgent { place: from, response, challenge: Some(proof.token) });
+    }
+    path.proof = Some(proof);
+    if path.place.is_none() {
+        path.state = crate::proto::event::PathState::Validating;
+    }
+}

@@ -1,0 +1,381 @@
+//! Sessions come and go: handshakes, rekeying without loss, the peer's restart.
+
+use std::time::Duration;
+
+use super::Tunnel;
+use crate::proto::crypto::{Answer, BootId, Cookie, Established, HandshakeError, Hello, Initiator, Session};
+use crate::proto::event::{Event, PathState, SocketId, TunnelConfig};
+use crate::proto::path::Place;
+use crate::proto::reorder::Resequencer;
+use crate::proto::stats::Discard;
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId};
+use crate::proto::{Entropy, Instant};
+
+/// New keys are made this long after the last ones, by the side that made those (PROTOCOL.md 2.2,
+/// WireGuard's REKEY_AFTER_TIME).
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// The other side steps in when that did not happen.
+const REKEY_AFTER_BY_RESPONDER: Duration = Duration::from_secs(140);
+/// Keys die (WireGuard's REJECT_AFTER_TIME).
+const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// Old keys still open what was sent before the new ones were in use (PROTOCOL.md 2.2).
+const KEEP_PREVIOUS: Duration = Duration::from_secs(5);
+/// An initiation is repeated after this, then twice that, then every second (PROTOCOL.md 2.2).
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MOST: Duration = Duration::from_secs(1);
+/// After so many repeats a new initiation is made: the peer may have forgotten what it answered.
+const REPEATS: u32 = 10;
+/// A notice of an unknown index starts a handshake no more often than this.
+const NOTICE_EVERY: Duration = Duration::from_millis(250);
+/// We send such notices no more often than this.
+const NOTICES_EVERY: Duration = Duration::from_millis(100);
+/// A notice: its kind, three zeros, the clear header of its cause.
+const NOTICE_LEN: usize = 4 + HEADER_LEN;
+
+/// The keys of one handshake.
+pub(super) struct Epoch {
+    pub(super) session: Session,
+    peer: Hello,
+    pub(super) since: Instant,
+    initiator: bool,
+}
+
+struct Handshake {
+    initiator: Initiator,
+    tries: u32,
+    next_at: Instant,
+}
+
+/// All keys of a tunnel.
+pub(super) struct Keys {
+    hello: Hello,
+    current: Option<Epoch>,
+    /// Answered, but the peer has not used them yet.
+    next: Option<Epoch>,
+    previous: Option<(Epoch, Instant)>,
+    handshake: Option<Handshake>,
+    handshake_began: Option<Instant>,
+    /// Which process of the peer the paths' numbers belong to.
+    peer_boot: Option<BootId>,
+    cookies: Vec<(Place, Cookie)>,
+}
+
+/// Which keys opened a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Current,
+    Next,
+    Previous,
+}
+
+impl Keys {
+    pub(super) fn new(config: &TunnelConfig, entropy: &mut dyn Entropy) -> Self {
+        let boot = BootId::generate(entropy);
+        Self {
+            hello: Hello { boot, counter: 0, security: config.security, aes: config.aes },
+            current: None,
+            next: None,
+            previous: None,
+            handshake: None,
+            handshake_began: None,
+            peer_boot: None,
+            cookies: Vec::new(),
+        }
+    }
+
+    pub(super) fn current(&self) -> Option<&Epoch> {
+        self.current.as_ref()
+    }
+
+    fn get(&self, which: Which) -> Option<&Epoch> {
+        match which {
+            Which::Current => self.current.as_ref(),
+            Which::Next => self.next.as_ref(),
+            Which::Previous => self.previous.as_ref().map(|(epoch, _)| epoch),
+        }
+    }
+
+    /// Whose datagram this is: the keys and the path; `fresh` when it would be the first of a peer
+    /// that began anew, so that its numbers start at zero.
+    pub(super) fn find(&self, header: &Header) -> Option<(Which, &Session, PathId, bool)> {
+        [Which::Current, Which::Next, Which::Previous].into_iter().find_map(|which| {
+            let epoch = self.get(which)?;
+            let path = epoch.session.rx_path(header.index)?;
+            let fresh = self.peer_boot != Some(epoch.peer.boot);
+            Some((which, &epoch.session, path, fresh))
+        })
+    }
+}
+
+impl Tunnel {
+    /// Where initiations go: by every link; without links, by every path that is proven.
+    fn peers(&self) -> Vec<Place> {
+        let dialed: Vec<Place> =
+            self.sockets.values().filter_map(|socket| socket.dials).map(|(_, place)| place).collect();
+        if !dialed.is_empty() {
+            return dialed;
+        }
+        let alive = self.paths.iter().flatten().filter(|path| path.verdict().is_some());
+        alive.filter_map(|path| path.place).collect()
+    }
+
+    pub(super) fn begin_handshake_if_needed(&mut self, now: Instant) {
+        if self.keys.current.is_none() {
+            self.begin_handshake(now);
+        }
+    }
+
+    fn begin_handshake(&mut self, now: Instant) {
+        if self.closing || self.keys.handshake.is_some() || self.peers().is_empty() {
+            return;
+        }
+        self.keys.handshake = Some(self.new_handshake(now));
+        self.keys.handshake_began = Some(now);
+        self.send_initiations(now);
+    }
+
+    fn new_handshake(&mut self, now: Instant) -> Handshake {
+        self.keys.hello.counter += 1;
+        let initiator = Initiator::start(&self.identity, self.keys.hello, self.entropy.as_mut());
+        Handshake { initiator, tries: 0, next_at: now }
+    }
+
+    fn send_initiations(&mut self, now: Instant) {
+        let peers = self.peers();
+        let mut jitter = [0; 1];
+        self.entropy.fill(&mut jitter);
+        let Some(handshake) = &mut self.keys.handshake else { return };
+        for place in peers {
+            let cookie = self.keys.cookies.iter().find(|(of, _)| *of == place).map(|(_, cookie)| cookie);
+            self.outbox.push_back((place, handshake.initiator.message(cookie, now)));
+        }
+        let pause = (RETRY_FIRST * 2u32.pow(handshake.tries.min(2))).min(RETRY_MOST);
+        handshake.tries += 1;
+        // Up to an eighth more, that two peers do not keep in step.
+        handshake.next_at = now + pause + pause * u32::from(jitter[0]) / 2048;
+    }
+
+    /// When a handshake has something to do.
+    pub(super) fn keys_due(&self) -> Option<Instant> {
+        let keys = &self.keys;
+        let current = keys.current.as_ref();
+        let idle = !self.closing && keys.handshake.is_none() && !self.peers().is_empty();
+        let rekey = current.map(|epoch| {
+            epoch.since + if epoch.initiator { REKEY_AFTER } else { REKEY_AFTER_BY_RESPONDER }
+        });
+        let again = keys.handshake_began.map_or(Instant::default(), |began| began + RETRY_MOST);
+        let lonely = (current.is_none() || !self.link_up()).then_some(again);
+        let begin = rekey.into_iter().chain(lonely).min().filter(|_| idle).map(|at| at.max(again));
+        let retry = keys.handshake.as_ref().map(|handshake| handshake.next_at);
+        let forget = keys.previous.as_ref().map(|(_, until)| *until);
+        let reject = current.map(|epoch| epoch.since + REJECT_AFTER);
+        [begin, retry, forget, reject].into_iter().flatten().min()
+    }
+
+    /// Does what `keys_due` told of.
+    pub(super) fn keys_timeout(&mut self, now: Instant) {
+        if self.keys.previous.as_ref().is_some_and(|(_, until)| *until <= now) {
+            self.keys.previous = None;
+        }
+        if self.keys.current.as_ref().is_some_and(|epoch| epoch.since + REJECT_AFTER <= now) {
+            self.lose_session();
+        }
+        match &self.keys.handshake {
+            Some(handshake) if handshake.next_at <= now => {
+                if self.peers().is_empty() {
+                    self.keys.handshake = None;
+                    return;
+                }
+                if handshake.tries > REPEATS {
+                    self.keys.handshake = Some(self.new_handshake(now));
+                }
+                self.send_initiations(now);
+            }
+            Some(_) => {}
+            None if self.keys_due().is_some_and(|due| due <= now) => self.begin_handshake(now),
+            None => {}
+        }
+    }
+
+    /// The keys are void: no path carries anything until there are new ones.
+    pub(super) fn lose_session(&mut self) {
+        self.keys.current = None;
+        self.keys.next = None;
+        self.keys.previous = None;
+        for path in self.paths.iter_mut().flatten() {
+            if path.opener.is_none() {
+                path.close();
+            } else if path.place.is_some() {
+                path.state = PathState::Validating;
+            }
+        }
+    }
+
+    pub(super) fn on_initiation(&mut self, now: Instant, from: Place, message: &[u8]) {
+        let Self { responder, identity, keys, entropy, .. } = self;
+        let answer = responder.receive(identity, &keys.hello, message, from.remote, now, entropy.as_mut());
+        match answer {
+            // An answer that the peer has had no time to use yet is not pushed aside: whoever recorded
+            // initiations of an earlier life of the peer could keep it from ever being used.
+            Ok(Answer::Accepted { .. })
+                if keys.next.as_ref().is_some_and(|next| now.since(next.since) < RETRY_FIRST) =>
+            {
+                self.count.discard(Discard::HandshakeFlood);
+            }
+            Ok(Answer::Accepted { response, established }) => {
+                let Established { session, peer_hello } = *established;
+                keys.next = Some(Epoch { session, peer: peer_hello, since: now, initiator: false });
+                self.outbox.push_back((from, response));
+            }
+            Ok(Answer::Repeated { response }) => self.outbox.push_back((from, response)),
+            Ok(Answer::ProveAddress { cookie_reply }) => {
+                self.count.discard(Discard::HandshakeFlood);
+                self.outbox.push_back((from, cookie_reply));
+            }
+            Ok(Answer::SecurityMismatch { response, peer }) => {
+                self.outbox.push_back((from, response));
+                self.events.push_back(Event::SecurityMismatch { peer });
+            }
+            Err(error) => self.count.discard(error.discard()),
+        }
+    }
+
+    pub(super) fn on_handshake_response(&mut self, now: Instant, from: Place, message: &[u8]) {
+        let Some(handshake) = &mut self.keys.handshake else {
+            self.count.discard(Discard::BadHandshake);
+            return;
+        };
+        match handshake.initiator.finish(message) {
+            Ok(Established { session, peer_hello }) => {
+                self.keys.handshake = None;
+                self.responder.confirm(&peer_hello);
+                self.install(now, Epoch { session, peer: peer_hello, since: now, initiator: true });
+                // The peer may not answer under the new keys before it has seen them used; and the
+                // way that the response came by is good.
+                let dialed = self.sockets.get(&from.socket).and_then(|socket| socket.dials);
+                let by = dialed.map(|(id, _)| id);
+                for path in self.paths.iter_mut().flatten().filter(|path| path.opener.is_some()) {
+                    let Some(place) = path.place else { continue };
+                    if path.state == PathState::Validating || (Some(path.id) == by && path.state != PathState::Up) {
+                        path.begin_proof(place, super::token(self.entropy.as_mut()));
+                    } else {
+                        path.status_due = true;
+                    }
+                }
+            }
+            Err(HandshakeError::SecurityMismatch(peer)) => {
+                handshake.next_at = now + RETRY_MOST;
+                self.events.push_back(Event::SecurityMismatch { peer });
+            }
+            Err(error) => self.count.discard(error.discard()),
+        }
+    }
+
+    pub(super) fn on_cookie(&mut self, now: Instant, from: Place, message: &[u8]) {
+        let Some(handshake) = &self.keys.handshake else {
+            self.count.discard(Discard::BadHandshake);
+            return;
+        };
+        match handshake.initiator.cookie(message, now) {
+            Ok(cookie) => {
+                let place = self.dialed_place(from);
+                let again = handshake.initiator.message(Some(&cookie), now);
+                self.keys.cookies.retain(|(of, cookie)| *of != place && cookie.is_fresh(now));
+                self.keys.cookies.push((place, cookie));
+                self.outbox.push_back((place, again));
+            }
+            Err(error) => self.count.discard(error.discard()),
+        }
+    }
+
+    /// The peer may answer from another address than was asked; we keep to the one configured.
+    fn dialed_place(&self, from: Place) -> Place {
+        self.sockets.get(&from.socket).and_then(|socket| socket.dials).map_or(from, |(_, place)| place)
+    }
+
+    /// The peer used the keys that we answered with.
+    pub(super) fn on_next_used(&mut self, now: Instant) {
+        if let Some(next) = self.keys.next.take() {
+            self.responder.confirm(&next.peer);
+            self.install(now, next);
+        }
+    }
+
+    fn install(&mut self, now: Instant, epoch: Epoch) {
+        let fresh = self.keys.peer_boot != Some(epoch.peer.boot);
+        if fresh {
+            self.restart(epoch.peer.boot);
+        }
+        let rival = self.keys.current.as_ref();
+        // Both sides began a handshake at once: both keep the one of the smaller public key.
+        let ours_first = self.identity.public() < self.config.peer;
+        let yields = rival.is_some_and(|rival| {
+            now.since(rival.since) < KEEP_PREVIOUS
+                && rival.initiator != epoch.initiator
+                && rival.initiator == ours_first
+        });
+        let until = now + KEEP_PREVIOUS;
+        if yields {
+            self.keys.previous = Some((epoch, until));
+            return;
+        }
+        let old = self.keys.current.replace(epoch);
+        if let Some(old) = old.filter(|_| !fresh) {
+            self.keys.previous = Some((old, until));
+            self.events.push_back(Event::Rekeyed);
+        }
+        self.keys.handshake = None;
+    }
+
+    /// A new process of the peer: all numbers start again.
+    fn restart(&mut self, boot: BootId) {
+        self.keys.peer_boot = Some(boot);
+        self.keys.current = None;
+        self.keys.previous = None;
+        self.reorder = Resequencer::default();
+        self.domains.fill(super::Domain::default());
+        self.peer_clock = None;
+        for path in self.paths.iter_mut().flatten() {
+            if path.opener.is_none() {
+                path.close();
+            } else if path.place.is_some() {
+                path.state = PathState::Validating;
+            }
+            path.restart();
+        }
+    }
+
+    /// "I do not know this index", of a datagram that we must have sent: the peer began anew, perhaps.
+    pub(super) fn on_unknown_index(&mut self, now: Instant, datagram: &[u8]) {
+        let header = datagram.get(4..).and_then(Header::parse);
+        let ours = |header: Header| {
+            let session = &self.keys.current.as_ref()?.session;
+            PathId::all().find(|path| session.tx_index(*path) == header.index)
+        };
+        let recent = self.keys.handshake_began.is_some_and(|began| now.since(began) < NOTICE_EVERY);
+        match header.and_then(ours) {
+            Some(_) if !recent => self.begin_handshake(now),
+            Some(_) => {}
+            None => self.count.discard(Discard::Malformed),
+        }
+    }
+
+    /// Tells the sender of a datagram that its index is nobody's: never larger, and rarely.
+    pub(super) fn send_notice(&mut self, now: Instant, from: Place, datagram: &[u8]) {
+        self.count.discard(Discard::UnknownIndex);
+        let recent = self.last_notice.is_some_and(|last| now.since(last) < NOTICES_EVERY);
+        let Some(cause) = datagram.first_chunk::<HEADER_LEN>() else { return };
+        if recent || datagram.len() < NOTICE_LEN {
+            return;
+        }
+        self.last_notice = Some(now);
+        let mut notice = vec![Kind::UnknownIndex as u8, 0, 0, 0];
+        notice.extend_from_slice(cause);
+        self.outbox.push_back((from, notice));
+    }
+
+    /// Which sockets initiations and their answers may use.
+    pub(super) fn knows(&self, socket: SocketId) -> bool {
+        self.sockets.contains_key(&socket)
+    }
+}

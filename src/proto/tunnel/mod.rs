@@ -1,0 +1,278 @@
+//! The tunnel: joins keys, paths, queue, scheduler and reorder buffer. Wiring only.
+//!
+//! `keys` makes and changes sessions, `inbound` takes datagrams apart, `outbound` puts them
+//! together, `timers` knows when what is due, `report` tells the owner.
+
+mod inbound;
+mod keys;
+mod outbound;
+mod report;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::congestion::{Controller, Fixed, NewReno, Pacer};
+use super::crypto::{Identity, Responder};
+use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
+use super::path::{Gate, Opener, Path, Place};
+use super::queue::{self, Queue};
+use super::reorder::Resequencer;
+use super::stats::Discard;
+use super::wire::frame::Sequence;
+use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
+use super::{Entropy, Instant};
+use crate::config::units::Bitrate;
+use crate::config::{Congestion, Transport};
+use crate::packet::{FlowHasher, Packet, Pool};
+use keys::Keys;
+
+/// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
+pub const OVERHEAD: usize = HEADER_LEN + STAMP_LEN + frame::DATA_OVERHEAD + TAG_LEN;
+
+/// A socket that the owner lent.
+#[derive(Debug, Clone, Copy)]
+struct Socket {
+    transport: Transport,
+    /// A link's own socket opens this path to this peer.
+    dials: Option<(PathId, Place)>,
+    /// What a TCP connection takes, as the owner said last; bytes.
+    budget: usize,
+}
+
+/// Counters of the whole tunnel.
+#[derive(Debug, Default)]
+struct Count {
+    packets_in: u64,
+    bytes_in: u64,
+    packets_out: u64,
+    bytes_out: u64,
+    discards: BTreeMap<Discard, u64>,
+}
+
+impl Count {
+    fn discard(&mut self, cause: Discard) {
+        *self.discards.entry(cause).or_default() += 1;
+    }
+}
+
+/// What the sender remembers of one order domain.
+#[derive(Debug, Clone, Copy, Default)]
+struct Domain {
+    next: Sequence,
+    /// One more than the number of the last datagram with a packet of this domain, for each path;
+    /// zero: none.
+    last_sent: [u64; MAX_PATHS],
+}
+
+/// One tunnel to one peer. See the contract in [`crate::proto`].
+pub struct Tunnel {
+    config: TunnelConfig,
+    identity: Identity,
+    entropy: Box<dyn Entropy>,
+    responder: Responder,
+    keys: Keys,
+    sockets: BTreeMap<SocketId, Socket>,
+    paths: [Option<Box<Path>>; MAX_PATHS],
+    hasher: FlowHasher,
+    queue: Queue,
+    domains: Vec<Domain>,
+    reorder: Resequencer,
+    /// The newest send time seen of the peer's clock.
+    peer_clock: Option<Stamp>,
+    pool: Pool,
+    /// Datagrams of handshakes.
+    outbox: VecDeque<(Place, Vec<u8>)>,
+    delivered: VecDeque<Packet>,
+    events: VecDeque<Event>,
+    /// When data last came or went.
+    last_data: Instant,
+    connected: bool,
+    /// The peer is to be told that we go.
+    closing: bool,
+    last_notice: Option<Instant>,
+    count: Count,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel").field("side", &self.config.side).finish_non_exhaustive()
+    }
+}
+
+impl Tunnel {
+    /// A tunnel without sockets.
+    pub fn new(config: TunnelConfig, mut entropy: Box<dyn Entropy>, now: Instant) -> Self {
+        let identity = Identity::new(config.private.clone(), config.peer, config.preshared.clone());
+        let responder = Responder::new(now, entropy.as_mut());
+        let keys = Keys::new(&config, entropy.as_mut());
+        let mut secret = [0; 8];
+        entropy.fill(&mut secret);
+        let pool = Pool::new(usize::from(config.mtu.bytes()));
+        Self {
+            identity,
+            entropy,
+            responder,
+            keys,
+            sockets: BTreeMap::new(),
+            paths: [const { None }; MAX_PATHS],
+            hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
+            queue: Queue::default(),
+            domains: vec![Domain::default(); 256],
+            reorder: Resequencer::default(),
+            peer_clock: None,
+            pool,
+            outbox: VecDeque::new(),
+            delivered: VecDeque::new(),
+            events: VecDeque::new(),
+            last_data: Instant::default(),
+            connected: false,
+            closing: false,
+            last_notice: None,
+            count: Count::default(),
+            config,
+        }
+    }
+
+    /// A socket may be used from now on. A link that came back comes with a new socket.
+    pub fn handle_socket_up(&mut self, now: Instant, socket: SocketId, attachment: Attachment) {
+        match attachment {
+            Attachment::Listen { transport } => {
+                self.sockets.insert(socket, Socket { transport, dials: None, budget: 0 });
+            }
+            Attachment::Link { link, transport, remote, metric, rate_up, rate_down, congestion } => {
+                let Some(id) = self.path_of(link) else { return };
+                let place = Place { socket, remote };
+                self.sockets.insert(socket, Socket { transport, dials: Some((id, place)), budget: 0 });
+                let path = self.paths[id.index()].get_or_insert_with(|| {
+                    Box::new(Path::new(id, transport, gate(transport, congestion, rate_up)))
+                });
+                path.opener = Some(Opener { link, rate_down });
+                path.metric = metric;
+                path.caps[0] = rate_up;
+                path.status_due = true;
+                path.begin_proof(place, token(self.entropy.as_mut()));
+                self.begin_handshake_if_needed(now);
+            }
+        }
+        self.report();
+    }
+
+    /// A socket is gone.
+    pub fn handle_socket_down(&mut self, _now: Instant, socket: SocketId) {
+        self.sockets.remove(&socket);
+        self.outbox.retain(|(place, _)| place.socket != socket);
+        for path in self.paths.iter_mut().flatten() {
+            if path.proof.is_some_and(|proof| proof.place.socket == socket) {
+                path.proof = None;
+            }
+            if path.urgent.is_some_and(|urgent| urgent.place.socket == socket) {
+                path.urgent = None;
+            }
+            if path.place.is_some_and(|place| place.socket == socket) {
+                path.close();
+            }
+        }
+        self.report();
+    }
+
+    /// A TCP connection takes `budget` more bytes now.
+    pub fn handle_writable(&mut self, _now: Instant, socket: SocketId, budget: usize) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.budget = budget;
+        }
+        for path in self.paths.iter_mut().flatten() {
+            if path.place.is_some_and(|place| place.socket == socket) {
+                path.set_budget(budget);
+            }
+        }
+    }
+
+    /// A packet from the TUN, in a buffer of `take_buffer`.
+    pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
+        self.count.packets_in += 1;
+        self.count.bytes_in += packet.len() as u64;
+        let cause = match self.hasher.flow(packet.bytes()) {
+            _ if packet.len() > usize::from(self.config.mtu.bytes()) => Discard::TooBig,
+            _ if self.keys.current().is_none() => Discard::NoPath,
+            None => Discard::NotIp,
+            Some(hash) => {
+                let (count, pool) = (&mut self.count, &mut self.pool);
+                self.queue.push(now, hash, packet, |drop, packet| discard(count, pool, drop, packet));
+                self.last_data = now;
+                return;
+            }
+        };
+        self.count.discard(cause);
+        self.pool.give(packet);
+    }
+
+    /// A packet for the TUN.
+    pub fn poll_packet(&mut self) -> Option<Packet> {
+        let packet = self.delivered.pop_front()?;
+        self.count.packets_out += 1;
+        self.count.bytes_out += packet.len() as u64;
+        Some(packet)
+    }
+
+    /// News.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// An empty buffer for a packet.
+    pub fn take_buffer(&mut self) -> Packet {
+        self.pool.take()
+    }
+
+    /// A buffer back.
+    pub fn recycle(&mut self, packet: Packet) {
+        self.pool.give(packet);
+    }
+
+    /// Tells the peer that we go; drain `poll_transmit` after it.
+    pub fn close(&mut self, _now: Instant) {
+        self.closing = true;
+    }
+
+    /// The path of a link of ours. The two portals number theirs from both ends, so that both may
+    /// open paths.
+    fn path_of(&self, link: LinkId) -> Option<PathId> {
+        let id = match self.config.side {
+            Side::Local => link.0,
+            Side::Remote => (MAX_PATHS as u8 - 1).checked_sub(link.0)?,
+        };
+        PathId::new(id)
+    }
+
+    fn link_up(&self) -> bool {
+        let alive = |path: &Path| matches!(path.state, PathState::Up | PathState::Suspect);
+        self.paths.iter().flatten().any(|path| alive(path))
+    }
+}
+
+fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet) {
+    count.discard(match drop {
+        queue::Drop::Full => Discard::QueueFull,
+        queue::Drop::Delay => Discard::QueueDelay,
+    });
+    pool.give(packet);
+}
+
+/// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.
+fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> Gate {
+    let controller: Box<dyn Controller> = match (transport, congestion, rate) {
+        (Transport::Tcp, _, _) => return Gate::Stream { budget: 0 },
+        (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
+        (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
+    };
+    Gate::Controlled { controller, pacer: Pacer::default() }
+}
+
+fn token(entropy: &mut dyn Entropy) -> [u8; 8] {
+    let mut token = [0; 8];
+    entropy.fill(&mut token);
+    token
+}
+
+#[cfg(test)]
+mod tests;

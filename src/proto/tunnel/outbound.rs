@@ -1,0 +1,261 @@
+//! Datagrams to the sockets: handshakes first, then what a path has to say, then data, which is
+//! put on a path only now.
+
+use super::inbound::PROOF_LEN;
+use super::timers::control_due;
+use super::{Domain, OVERHEAD, Tunnel, discard};
+use crate::config::Security;
+use crate::config::units::Bitrate;
+use crate::proto::Instant;
+use crate::proto::crypto::Session;
+use crate::proto::event::{PathState, Transmit};
+use crate::proto::path::{Path, Place};
+use crate::proto::recovery::Sent;
+use crate::proto::scheduler::{Candidate, Order};
+use crate::proto::wire::frame::{self, Bucket, ack_len};
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, Stamp, TAG_LEN};
+
+/// Datagrams in one batch at most: what Linux takes in one GSO call (UDP_MAX_SEGMENTS was 64 before
+/// Linux 6.9).
+const MOST_SEGMENTS: usize = 64;
+/// Bytes in one batch at most: the length of a UDP datagram, headers off (quinn-udp).
+const MOST_BATCH: usize = 65_000;
+
+/// One datagram being written at the end of a batch.
+struct Draft<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    kind: Kind,
+    eliciting: bool,
+    status: bool,
+}
+
+impl<'a> Draft<'a> {
+    fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_LEN]);
+        out.extend_from_slice(&Stamp::of(now).encode());
+        Self { out, start, kind, eliciting: false, status: false }
+    }
+
+    /// The datagram's length so far, without its tag.
+    fn len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Adds the acknowledgement that the path owes, if `room` bytes hold it.
+    fn put_ack(&mut self, path: &mut Path, room: usize) {
+        let (head, ranges) = path.arrivals.ack(path.id);
+        if path.arrivals.due().is_some() && frame::put_ack(self.out, head, ranges, room) {
+            path.arrivals.on_ack_sent();
+        }
+    }
+
+    /// Numbers, seals and accounts for the datagram. Returns its length.
+    fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
+        let number = path.sent.next_number();
+        let header = Header { kind: self.kind, index: session.tx_index(path.id), number: number.truncated() };
+        self.out[self.start..][..HEADER_LEN].copy_from_slice(&header.encode());
+        if self.kind == Kind::Sealed {
+            session.seal(path.id, number, self.out, self.start);
+        }
+        let length = self.out.len() - self.start;
+        path.on_sent(
+            now,
+            Sent { at: now, bytes: length as u32, eliciting: self.eliciting, status: self.status },
+        );
+        length
+    }
+}
+
+impl Tunnel {
+    /// Fills `out` with one batch of datagrams for one socket and destination; `out` is cleared
+    /// first. Nothing: there is nothing that could leave now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        out.clear();
+        if let Some((place, datagram)) = self.outbox.pop_front() {
+            out.extend_from_slice(&datagram);
+            return Some(transmit(place, datagram.len()));
+        }
+        self.keys.current()?;
+        if self.closing {
+            return self.close_next(now, out);
+        }
+        if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
+            return Some(transmit);
+        }
+        if self.queue.is_empty() {
+            return None;
+        }
+        let order = self.order();
+        order.iter().find_map(|id| self.data(now, id, out))
+    }
+
+    pub(super) fn path(&self, id: PathId) -> Option<&Path> {
+        self.paths[id.index()].as_deref()
+    }
+
+    /// The order in which paths are asked for room.
+    pub(super) fn order(&self) -> Order {
+        Order::of(self.paths.iter().flatten().map(|path| Candidate {
+            path: path.id,
+            state: path.state,
+            metric: path.metric,
+            rtt: path.rtt.smoothed(),
+        }))
+    }
+
+    /// What a path has to say besides data, in one datagram.
+    fn control(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
+        let busy_until = self.busy_until();
+        let path = self.paths[id.index()].as_deref_mut()?;
+        let session = &self.keys.current()?.session;
+        control_due(path, busy_until).filter(|due| *due <= now)?;
+        let urgent = path.urgent.take();
+        let place = urgent.map(|urgent| urgent.place).or(path.place)?;
+        let mut draft = Draft::new(out, now, Kind::Sealed);
+        if let Some(token) = urgent.and_then(|urgent| urgent.response) {
+            frame::put_response(draft.out, token);
+            draft.eliciting = true;
+        }
+        let mut proof = urgent.and_then(|urgent| urgent.challenge);
+        if path.place == Some(place) {
+            if path.proof_due().is_some_and(|due| due <= now)
+                && let Some(asked) = &mut path.proof
+            {
+                asked.asked = Some(now);
+                asked.tries += 1;
+                proof = Some(asked.token);
+            }
+            if path.status_due && path.state == PathState::Up {
+                path.status_due = false;
+                draft.status = true;
+                draft.eliciting = true;
+                let kbit = |rate: Bitrate| u32::try_from(rate.bits_per_second() / 1000).unwrap_or(u32::MAX);
+                let cap = path.opener.and_then(|opener| opener.rate_down).map_or(0, kbit);
+                frame::put_status(draft.out, id, path.metric, cap);
+            }
+            if path.probe_due(busy_until).is_some_and(|due| due <= now) {
+                path.liveness.on_probe();
+                draft.eliciting = true;
+                frame::put_ping(draft.out);
+            }
+        }
+        if let Some(token) = proof {
+            frame::put_challenge(draft.out, token);
+            draft.eliciting = true;
+        }
+        let room = if path.place == Some(place) {
+            ack_len(frame::MOST_RANGES)
+        } else {
+            // To an unproven place goes no more than came from it.
+            (PROOF_LEN - TAG_LEN).saturating_sub(draft.len())
+        };
+        draft.put_ack(path, room);
+        if draft.eliciting {
+            // Long enough that the other side may answer a proof, a question and an acknowledgement.
+            let length = draft.start + PROOF_LEN - TAG_LEN;
+            frame::pad(draft.out, length);
+        }
+        let length = draft.finish(now, path, session);
+        Some(transmit(place, length))
+    }
+
+    /// A batch of data for one path, as much as window and pacing let go now.
+    fn data(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
+        let mut segment: Option<usize> = None;
+        let kind = if self.config.security == Security::None { Kind::Bare } else { Kind::Sealed };
+        let most = usize::from(self.config.mtu.bytes()) + OVERHEAD;
+        let place = self.path(id)?.place?;
+        for _ in 0..MOST_SEGMENTS {
+            let capacity = segment.unwrap_or(most);
+            let fits = |length: usize| length + OVERHEAD <= capacity;
+            if out.len() + capacity > MOST_BATCH
+                || !self.paths[id.index()].as_deref_mut().is_some_and(|path| path.may_send(now))
+                || !self.head(now).is_some_and(fits)
+            {
+                break;
+            }
+            let length = self.data_datagram(now, id, kind, capacity, out)?;
+            let first = *segment.get_or_insert(length);
+            if length < first {
+                break;
+            }
+        }
+        segment.map(|segment| transmit(place, segment))
+    }
+
+    /// One datagram with as many waiting packets as `capacity` holds; the head fits.
+    fn data_datagram(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        kind: Kind,
+        capacity: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let number = self.path(id)?.sent.next_number();
+        let mut draft = Draft::new(out, now, kind);
+        draft.eliciting = true;
+        let most = capacity - TAG_LEN;
+        if kind == Kind::Sealed {
+            let data = frame::DATA_OVERHEAD + self.head(now)?;
+            let room = most.saturating_sub(draft.len() + data);
+            let path = self.paths[id.index()].as_deref_mut()?;
+            draft.put_ack(path, room);
+        }
+        loop {
+            let (bucket, packet) = self.queue.take()?;
+            let order = self.place_in_order(bucket, id, number.0);
+            // Another one behind it costs two bytes for this one's length.
+            let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
+            let more = self.head(now).is_some_and(|next| after + frame::DATA_OVERHEAD + next <= most);
+            frame::put_data(draft.out, Some(order), packet.bytes(), !more);
+            self.pool.give(packet);
+            if !more {
+                break;
+            }
+        }
+        self.last_data = now;
+        let path = self.paths[id.index()].as_deref_mut()?;
+        let session = &self.keys.current()?.session;
+        Some(draft.finish(now, path, session))
+    }
+
+    fn head(&mut self, now: Instant) -> Option<usize> {
+        let (count, pool) = (&mut self.count, &mut self.pool);
+        self.queue.head(now, |drop, packet| discard(count, pool, drop, packet))
+    }
+
+    /// Gives a packet its place in its order domain, and says which other paths may still hold an
+    /// earlier one.
+    fn place_in_order(&mut self, bucket: Bucket, id: PathId, number: u64) -> frame::Order {
+        let Domain { next, last_sent } = &mut self.domains[usize::from(bucket.0)];
+        let sequence = *next;
+        *next = sequence.next();
+        last_sent[id.index()] = number + 1;
+        let may_hold = |path: &&Path| {
+            let last = last_sent[path.id.index()];
+            path.id != id && last > 0 && path.sent.may_be_under_way(last - 1)
+        };
+        let paths = self.paths.iter().flatten().map(|path| &**path);
+        let mask = paths.filter(may_hold).fold(0, |mask, path| mask | path.id.bit());
+        frame::Order { bucket, sequence, mask }
+    }
+
+    /// Tells the peer on one more path that we go.
+    fn close_next(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        let session = &self.keys.current()?.session;
+        let path = self.paths.iter_mut().flatten().find(|path| path.verdict().is_some())?;
+        let place = path.place?;
+        let draft = Draft::new(out, now, Kind::Sealed);
+        frame::put_close(draft.out);
+        let length = draft.finish(now, path, session);
+        path.close();
+        Some(transmit(place, length))
+    }
+}
+
+fn transmit(place: Place, segment_size: usize) -> Transmit {
+    Transmit { socket: place.socket, destination: place.remote, segment_size }
+}

@@ -1,0 +1,69 @@
+//! What the owner is told: events and figures.
+
+use super::Tunnel;
+use crate::proto::Instant;
+use crate::proto::event::Event;
+use crate::proto::stats::{PathStats, TunnelStats};
+
+impl Tunnel {
+    /// Turns changes of state into events, and keeps the queue's notion of the round trip.
+    pub(super) fn report(&mut self) {
+        for path in self.paths.iter_mut().flatten() {
+            if path.reported != path.state {
+                path.reported = path.state;
+                self.events.push_back(Event::Path {
+                    path: path.id,
+                    link: path.opener.map(|opener| opener.link),
+                    state: path.state,
+                    remote: path.place.map(|place| place.remote),
+                });
+            }
+        }
+        let connected = self.link_up();
+        if connected != self.connected {
+            self.connected = connected;
+            self.events.push_back(if connected { Event::Connected } else { Event::Disconnected });
+        }
+        let order = self.order();
+        let slowest = order.iter().filter_map(|id| self.path(id)?.rtt.smoothed()).max();
+        self.queue.set_rtt(slowest.unwrap_or_default());
+    }
+
+    /// The figures of this moment.
+    pub fn stats(&mut self, now: Instant) -> TunnelStats {
+        let current = self.keys.current();
+        let session_age = current.map(|epoch| now.since(epoch.since));
+        let cipher = current.map_or("", |epoch| epoch.session.cipher_name());
+        let paths = self.paths.iter_mut().flatten().map(|path| PathStats {
+            path: path.id,
+            link: path.opener.map(|opener| opener.link),
+            state: path.state,
+            remote: path.place.map(|place| place.remote),
+            rtt: path.rtt.smoothed(),
+            min_rtt: path.rtt.min(),
+            rtt_var: path.rtt.variation(),
+            window: path.window(),
+            in_flight: path.sent.in_flight(),
+            datagrams_sent: path.count.datagrams_sent,
+            bytes_sent: path.count.bytes_sent,
+            datagrams_received: path.arrivals.datagrams(),
+            bytes_received: path.arrivals.bytes(),
+            lost: path.count.lost,
+            rate_sent: path.count.sent.rate(now),
+            rate_received: path.count.received.rate(now),
+        });
+        TunnelStats {
+            session_age,
+            cipher,
+            paths: paths.collect(),
+            packets_in: self.count.packets_in,
+            bytes_in: self.count.bytes_in,
+            packets_out: self.count.packets_out,
+            bytes_out: self.count.bytes_out,
+            queue_packets: self.queue.len(),
+            queue_bytes: self.queue.bytes(),
+            reorder_packets: self.reorder.waiting(),
+            discards: self.count.discards.iter().map(|(cause, count)| (*cause, *count)).collect(),
+        }
+    }
+}

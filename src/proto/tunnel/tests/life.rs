@@ -1,0 +1,154 @@
+//! Paths and sessions come, go and come back.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::pair::{Link, MS, Pair, To, numbers};
+use crate::config::Security;
+use crate::proto::event::{Event, PathState, SocketId};
+
+fn two_links() -> Vec<Link> {
+    vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]
+}
+
+/// Sends a packet of flow 5 each way every 10 ms for `count` times, and returns what was lost.
+fn chat(pair: &mut Pair, first: u32, count: u32) -> (Vec<u32>, Vec<u32>) {
+    for n in first..first + count {
+        pair.send_up(5, n, 100);
+        pair.send_down(5, n, 100);
+        pair.run(10 * MS);
+    }
+    pair.run(400 * MS);
+    let missing = |packets| {
+        let got = numbers(packets, 5);
+        (first..first + count).filter(|n| !got.contains(n)).collect()
+    };
+    (missing(&pair.at_remote), missing(&pair.at_local))
+}
+
+#[test]
+fn both_links_come_up_within_two_round_trips_and_a_half() {
+    let mut pair = Pair::new(two_links());
+    pair.run(110 * MS);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    assert!(pair.local_events.contains(&Event::Connected));
+    assert!(pair.remote_events.contains(&Event::Connected));
+    assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]));
+    let rtt = pair.local.stats(pair.now).paths[1].rtt.unwrap();
+    assert!((40 * MS..46 * MS).contains(&rtt), "{rtt:?}");
+}
+
+#[test]
+fn a_dead_link_is_left_and_taken_again() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    chat(&mut pair, 0, 10);
+    pair.links[0].up = false;
+    let (up, down) = chat(&mut pair, 10, 100);
+    // What was sent on the dead link before it was suspected: up to about 150 ms of it.
+    assert!(up.len() <= 15 && down.len() <= 15, "{up:?} {down:?}");
+    assert_eq!(pair.states(), [PathState::Dead, PathState::Up]);
+    pair.links[0].up = true;
+    pair.run(400 * MS);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    assert_eq!(chat(&mut pair, 200, 50), (vec![], vec![]));
+}
+
+#[test]
+fn all_links_gone_then_one_back() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    for link in &mut pair.links {
+        link.up = false;
+    }
+    pair.run(Duration::from_secs(200));
+    assert!(pair.local_events.contains(&Event::Disconnected));
+    pair.links[1].up = true;
+    pair.run(Duration::from_millis(2500));
+    assert!(pair.states().contains(&PathState::Up), "{:?}", pair.states());
+    assert_eq!(chat(&mut pair, 0, 20), (vec![], vec![]));
+}
+
+#[test]
+fn keys_change_without_loss() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    let (up, down) = chat(&mut pair, 0, 30_000);
+    assert_eq!((up, down), (vec![], vec![]));
+    let rekeyed = |events: &[Event]| events.iter().filter(|event| **event == Event::Rekeyed).count();
+    assert_eq!(rekeyed(&pair.local_events), 2);
+    assert_eq!(rekeyed(&pair.remote_events), 2);
+}
+
+#[test]
+fn a_restarted_remote_portal_is_found_again() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    chat(&mut pair, 0, 10);
+    pair.restart_remote();
+    let (up, down) = chat(&mut pair, 10, 100);
+    assert!(up.len() <= 40 && down.len() <= 40, "{} {}", up.len(), down.len());
+    assert_eq!(chat(&mut pair, 200, 20), (vec![], vec![]));
+}
+
+#[test]
+fn a_new_address_is_followed_without_a_word() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 10)]);
+    pair.run(200 * MS);
+    chat(&mut pair, 0, 10);
+    let moved = SocketAddr::from(([192, 0, 2, 99], 1234));
+    pair.links[0].address = moved;
+    let (up, down) = chat(&mut pair, 10, 100);
+    assert!(up.is_empty(), "{up:?}");
+    assert!(down.len() <= 15, "{down:?}");
+    let roamed = |event: &Event| matches!(event, Event::Roamed { to, .. } if *to == moved);
+    assert!(pair.remote_events.iter().any(roamed));
+    assert_eq!(chat(&mut pair, 200, 20), (vec![], vec![]));
+}
+
+#[test]
+fn a_link_comes_back_with_another_socket() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    pair.local.handle_socket_down(pair.now, SocketId(0));
+    assert_eq!(pair.states(), [PathState::Down, PathState::Up]);
+    assert!(chat(&mut pair, 0, 50).0.is_empty());
+    pair.links[0].address = SocketAddr::from(([192, 0, 2, 77], 5));
+    pair.open_link(0, 10);
+    pair.run(100 * MS);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    assert_eq!(chat(&mut pair, 100, 50), (vec![], vec![]));
+}
+
+#[test]
+fn every_security_mode_carries() {
+    for security in [Security::Encrypt, Security::Authenticate, Security::None] {
+        let mut pair = Pair::with(two_links(), security, security);
+        pair.run(200 * MS);
+        assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]), "{security:?}");
+        let clear = pair.tap.iter().any(|(_, d)| d.windows(20).any(|w| w.iter().all(|b| *b == 0xaa)));
+        assert_eq!(clear, security != Security::Encrypt, "{security:?}");
+    }
+}
+
+#[test]
+fn different_modes_are_told_and_nothing_flows() {
+    let mut pair = Pair::with(two_links(), Security::Encrypt, Security::None);
+    pair.run(3000 * MS);
+    assert!(pair.local_events.contains(&Event::SecurityMismatch { peer: Security::None }));
+    assert!(pair.remote_events.contains(&Event::SecurityMismatch { peer: Security::Encrypt }));
+    assert!(!pair.local_events.contains(&Event::Connected));
+    pair.send_up(5, 0, 100);
+    pair.run(100 * MS);
+    assert!(pair.at_remote.is_empty());
+}
+
+#[test]
+fn close_is_heard() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    pair.local.close(pair.now);
+    pair.run(100 * MS);
+    assert!(pair.remote_events.contains(&Event::Disconnected));
+    assert!(pair.tap.iter().filter(|(to, _)| *to == To::Remote).count() < 40);
+}

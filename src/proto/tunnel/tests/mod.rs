@@ -1,0 +1,6 @@
+//! Two tunnels over emulated links on virtual time.
+
+mod hostile;
+mod life;
+mod pair;
+mod traffic;

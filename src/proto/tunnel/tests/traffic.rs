@@ -1,0 +1,77 @@
+//! Load: both links are used, order is kept, losses are few.
+
+use std::time::Duration;
+
+use super::pair::{Link, MS, Pair, numbers};
+
+/// Offers `mbit` of 1,300-byte packets of one flow from the remote side for `seconds`.
+fn offer(pair: &mut Pair, mbit: u64, seconds: u64) -> u32 {
+    let per_ms = mbit as f64 * 125.0 / 1300.0;
+    let mut sent = 0;
+    for ms in 1..=seconds * 1000 {
+        while f64::from(sent) < per_ms * ms as f64 {
+            pair.send_down(9, sent, 1300);
+            sent += 1;
+        }
+        pair.run(MS);
+    }
+    pair.run(Duration::from_secs(1));
+    sent
+}
+
+#[test]
+fn one_flow_gets_more_than_the_better_link() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
+    pair.run(200 * MS);
+    offer(&mut pair, 40, 10);
+    let got = numbers(&pair.at_local, 9);
+    let mbit = got.len() as f64 * 1300.0 * 8.0 / 10e6;
+    assert!(mbit > 24.0, "{mbit} of 30 Mbit/s");
+    assert!(got.is_sorted(), "out of order");
+}
+
+#[test]
+fn below_capacity_nothing_is_lost_nor_reordered() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
+    pair.run(200 * MS);
+    let sent = offer(&mut pair, 15, 10);
+    let got = numbers(&pair.at_local, 9);
+    assert!(got.is_sorted());
+    // Slow start may overshoot a link once.
+    assert!(u64::from(sent) - (got.len() as u64) < 100, "{} of {sent}", got.len());
+}
+
+#[test]
+fn order_holds_under_loss_too() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
+    pair.links[1].loss = 100;
+    pair.run(200 * MS);
+    offer(&mut pair, 20, 10);
+    let got = numbers(&pair.at_local, 9);
+    assert!(got.is_sorted());
+}
+
+#[test]
+fn a_run_repeats_to_the_byte() {
+    let tap = || {
+        let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
+        pair.links[0].loss = 50;
+        pair.run(200 * MS);
+        offer(&mut pair, 20, 1);
+        pair.tap
+    };
+    assert!(tap() == tap());
+}
+
+#[test]
+fn small_packets_share_datagrams() {
+    let mut pair = Pair::new(vec![Link::new(0, 10, 7)]);
+    pair.run(200 * MS);
+    let before = pair.tap.len();
+    for n in 0..300 {
+        pair.send_down(3, n, 60);
+    }
+    pair.run(500 * MS);
+    assert_eq!(numbers(&pair.at_local, 3), (0..300).collect::<Vec<_>>());
+    assert!(pair.tap.len() - before < 80, "{}", pair.tap.len() - before);
+}

@@ -1,0 +1,61 @@
+//! When what is due.
+
+use std::time::Duration;
+
+use super::Tunnel;
+use crate::proto::Instant;
+use crate::proto::event::PathState;
+use crate::proto::path::Path;
+
+/// The tunnel counts as busy, and its paths are asked more often, for this long after data.
+const BUSY: Duration = Duration::from_secs(1);
+
+impl Tunnel {
+    /// Until when the tunnel counts as busy.
+    pub(super) fn busy_until(&self) -> Instant {
+        self.last_data + BUSY
+    }
+
+    /// The time of `poll_timeout` has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.keys_timeout(now);
+        for path in self.paths.iter_mut().flatten() {
+            path.on_timeout(now);
+        }
+        self.reorder.release(now, &mut self.delivered);
+        self.report();
+    }
+
+    /// When to call `handle_timeout`, if nothing comes before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let mut due = [self.keys_due(), self.reorder.next_deadline()].into_iter().flatten().min();
+        let mut sooner = |at: Option<Instant>| due = [due, at].into_iter().flatten().min();
+        let has_keys = self.keys.current().is_some();
+        for path in self.paths.iter().flatten() {
+            sooner(path.loss_at);
+            sooner(path.worse_at());
+            if has_keys {
+                sooner(control_due(path, self.busy_until()));
+            }
+        }
+        if has_keys && !self.queue.is_empty() {
+            let paced = |id| self.path(id).and_then(Path::paced_until);
+            sooner(self.order().iter().filter_map(paced).min());
+        }
+        due
+    }
+}
+
+/// When a path has something to say besides data.
+pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {
+    let at_once = |due: bool| due.then(Instant::default);
+    let urgent = at_once(path.urgent.is_some());
+    if path.place.is_none() {
+        return urgent;
+    }
+    let status = at_once(path.status_due && path.state == PathState::Up);
+    [urgent, status, path.proof_due(), path.arrivals.due(), path.probe_due(busy_until)]
+        .into_iter()
+        .flatten()
+        .min()
+}

@@ -1,0 +1,103 @@
+//! Frames there and back, and nonsense.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::proto::Instant;
+
+fn path(id: u8) -> PathId {
+    PathId::new(id).unwrap()
+}
+
+#[test]
+fn every_frame_there_and_back() {
+    let mut out = Vec::new();
+    let order = Order { bucket: Bucket(9), sequence: Sequence::new(0xab_cdef), mask: 0b101 };
+    put_ping(&mut out);
+    put_challenge(&mut out, *b"12345678");
+    put_response(&mut out, *b"abcdefgh");
+    put_status(&mut out, path(3), 7, 20_000);
+    put_data(&mut out, Some(order), b"first", false);
+    put_data(&mut out, None, b"second", false);
+    put_close(&mut out);
+    put_data(&mut out, Some(order), b"third", true);
+    let frames: Vec<_> = Frames::new(&out).collect::<Result<_, _>>().unwrap();
+    assert_eq!(
+        frames,
+        [
+            Frame::Ping,
+            Frame::Challenge(*b"12345678"),
+            Frame::Response(*b"abcdefgh"),
+            Frame::Status { path: path(3), metric: 7, rate_cap: 20_000 },
+            Frame::Data { order: Some(order), packet: b"first" },
+            Frame::Data { order: None, packet: b"second" },
+            Frame::Close,
+            Frame::Data { order: Some(order), packet: b"third" },
+        ]
+    );
+}
+
+#[test]
+fn padding_ends_a_datagram() {
+    let mut out = vec![PING];
+    pad(&mut out, 20);
+    assert_eq!(Frames::new(&out).count(), 1);
+    assert_eq!(out.len(), 20);
+}
+
+#[test]
+fn sequences_wrap() {
+    let last = Sequence::new(0xff_ffff);
+    assert_eq!(last.next(), Sequence::new(0));
+    assert_eq!(last.next().ahead_of(last), 1);
+    assert_eq!(last.ahead_of(Sequence::new(2)), -3);
+}
+
+#[test]
+fn an_ack_is_cut_to_its_room() {
+    let mut ranges = Ranges::default();
+    for n in 0..100u64 {
+        ranges.insert(PacketNumber(2 * n));
+    }
+    let head = AckHead { path: path(0), received_at: Stamp::of(Instant::from_micros(80)), bytes: 1, ce: 0 };
+    for (room, count) in [(19, 0), (20, 1), (27, 2), (28, 3), (1000, 1 + MOST_RANGES)] {
+        let mut out = Vec::new();
+        assert_eq!(put_ack(&mut out, head, &ranges, room), count > 0);
+        assert!(out.len() <= room);
+        if count > 0 {
+            let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else { panic!("an ack was put") };
+            assert_eq!(ack.ranges(PacketNumber(198)).count(), count);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn acks_there_and_back(numbers in proptest::collection::btree_set(0u64..300, 1..60)) {
+        let mut ranges = Ranges::default();
+        for n in &numbers {
+            ranges.insert(PacketNumber(*n));
+        }
+        let head = AckHead { path: path(1), received_at: Stamp::of(Instant::from_micros(8000)), bytes: 5, ce: 6 };
+        let mut out = Vec::new();
+        prop_assert!(put_ack(&mut out, head, &ranges, 2000));
+        let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else { panic!("an ack was put") };
+        let largest = *numbers.last().unwrap();
+        prop_assert_eq!(u64::from(ack.largest), largest);
+        let got: std::collections::BTreeSet<u64> =
+            ack.ranges(PacketNumber(largest)).flat_map(|(low, high)| low.0..=high.0).collect();
+        // At most 33 ranges are told, the newest ones.
+        prop_assert!(got.is_subset(&numbers));
+        let least = *got.first().unwrap();
+        prop_assert_eq!(got, numbers.range(least..).copied().collect());
+    }
+
+    #[test]
+    fn nonsense_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), largest in any::<u64>()) {
+        for frame in Frames::new(&bytes).flatten() {
+            if let Frame::Ack(ack) = frame {
+                let _ = ack.ranges(PacketNumber(largest)).count();
+            }
+        }
+    }
+}

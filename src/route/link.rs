@@ -1,0 +1,299 @@
+//! What both portals share: the tunnel's addresses, forwarding, and a routing table for each link
+//! that only our own flows look into.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::links::{Observed, ObservedLink, device_setting};
+use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
+use crate::config::units::{Family, IfName, Prefix, TableId};
+use crate::config::{Config, Deliver, Link, Role};
+
+/// Both families, IPv4 first.
+pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A device that flows leave by, and the table that is its own.
+pub(super) struct Used<'a> {
+    pub(super) link: &'a ObservedLink,
+    pub(super) table: TableId,
+    /// Next hops that the configuration names.
+    gateways: Vec<IpAddr>,
+    /// The configuration names the device: it is a link even without a default route.
+    named: bool,
+}
+
+/// How packets leave a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hop {
+    /// By a router.
+    Via(IpAddr),
+    /// The device has one other end.
+    Direct,
+}
+
+impl Used<'_> {
+    /// How packets of a family leave this link; nothing: they do not.
+    pub(super) fn hop(&self, family: Family) -> Option<Hop> {
+        self.link.addresses_of(family).next()?;
+        let of_family = |address: &&IpAddr| Family::of(**address) == family;
+        let known = self
+            .gateways
+            .iter()
+            .find(of_family)
+            .or_else(|| self.link.gateways.iter().find(of_family));
+        match known {
+            Some(gateway) if gateway.is_unspecified() => Some(Hop::Direct),
+            Some(&gateway) => Some(Hop::Via(gateway)),
+            None if self.named && self.link.point_to_point => Some(Hop::Direct),
+            None => None,
+        }
+    }
+}
+
+/// The address of the tunnel's other end.
+pub(super) fn tunnel_peer(config: &Config, family: Family) -> IpAddr {
+    let tunnel = &config.tunnel;
+    match (&config.role, family) {
+        (Role::Local(_), Family::V4) => tunnel.remote.into(),
+        (Role::Local(_), Family::V6) => tunnel.remote_v6.into(),
+        (Role::Remote(_), Family::V4) => tunnel.local.into(),
+        (Role::Remote(_), Family::V6) => tunnel.local_v6.into(),
+    }
+}
+
+/// Our address on the tunnel.
+pub(super) fn tunnel_own(config: &Config, family: Family) -> IpAddr {
+    let tunnel = &config.tunnel;
+    match (&config.role, family) {
+        (Role::Local(_), Family::V4) => tunnel.local.into(),
+        (Role::Local(_), Family::V6) => tunnel.local_v6.into(),
+        (Role::Remote(_), Family::V4) => tunnel.remote.into(),
+        (Role::Remote(_), Family::V6) => tunnel.remote_v6.into(),
+    }
+}
+
+/// The families the tunnel has addresses of: IPv4 always, IPv6 with a public IPv6 address.
+pub(super) fn tunnel_families(config: &Config) -> impl Iterator<Item = Family> {
+    let v6 = config.public.v6.map(|_| Family::V6);
+    [Family::V4].into_iter().chain(v6)
+}
+
+/// The two ends' addresses on the tunnel.
+pub(super) fn tunnel_addresses(state: &mut HostState, config: &Config) {
+    for family in tunnel_families(config) {
+        state.insert(Resource::Address(Address {
+            device: config.name.clone(),
+            prefix: Prefix::host(tunnel_own(config, family)),
+            peer: Some(tunnel_peer(config, family)),
+        }));
+    }
+}
+
+/// Forwarding for the families of the public addresses (dissertation 3.3.1).
+///
+/// A Linux host that forwards IPv6 forgets the routers it learnt of and listens to no more of
+/// them, unless the device says `accept_ra=2`: said for every device that lives on them.
+pub(super) fn forwarding(state: &mut HostState, config: &Config, observed: &Observed) {
+    for address in config.public.iter() {
+        match Family::of(address) {
+            Family::V4 => set(state, "net.ipv4.ip_forward", 1),
+            Family::V6 => {
+                set(state, "net.ipv6.conf.all.forwarding", 1);
+                for link in &observed.links {
+                    let key = device_setting(Family::V6, link.device.as_str(), "accept_ra");
+                    if link.gateways.iter().any(IpAddr::is_ipv6) && observed.number(&key) == Some(1)
+                    {
+                        set(state, key, 2);
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn set(state: &mut HostState, key: impl Into<String>, value: impl ToString) {
+    state.insert(Resource::Setting(Setting::new(key, value)));
+}
+
+/// The device that the local portal hands the public address to.
+pub(super) fn delivery_device(config: &Config) -> Option<&IfName> {
+    match &config.role {
+        Role::Local(local) => match &local.deliver {
+            Deliver::Client { device, .. } | Deliver::Nat { device, .. } => Some(device),
+            Deliver::Nothing => None,
+        },
+        Role::Remote(_) => None,
+    }
+}
+
+/// The devices that flows leave by and that are there, each with the number of its table: the
+/// place of the device among the configured ones, or among those with a default route when none
+/// is configured.
+pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>> {
+    let waits_only = matches!(config.role, Role::Remote(_)) && config.remote.is_none();
+    let mut devices: Vec<&IfName> = Vec::new();
+    if !config.links.is_empty() {
+        for link in &config.links {
+            if !devices.contains(&&link.device) {
+                devices.push(&link.device);
+            }
+        }
+    } else if !waits_only {
+        let mut found: Vec<_> = observed
+            .links
+            .iter()
+            .filter(|link| link.has_default() && link.device != config.name)
+            .filter(|link| Some(&link.device) != delivery_device(config))
+            .collect();
+        found.sort_by_key(|link| (link.index, &link.device));
+        devices.extend(found.into_iter().map(|link| &link.device));
+    }
+    (config.numbers.link_table_base.0..)
+        .zip(devices)
+        .filter_map(|(table, device)| {
+            let configured = || config.links.iter().filter(|link| link.device == *device);
+            Some(Used {
+                link: observed.link(device).filter(|link| link.up)?,
+                table: TableId(table),
+                gateways: configured()
+                    .filter_map(|link: &Link| link.gateway)
+                    .collect(),
+                named: configured().next().is_some(),
+            })
+        })
+        .collect()
+}
+
+/// Where the flows lead: the addresses of the other portal that are known. When none is, the
+/// public addresses, which they are unless a cloud translates between the two.
+pub(super) fn flow_targets(config: &Config, observed: &Observed) -> BTreeSet<IpAddr> {
+    let named = config.links.iter().filter_map(|link| link.remote.as_ref());
+    let targets: BTreeSet<IpAddr> = named
+        .chain(&config.remote)
+        .filter_map(|endpoint| endpoint.host.parse().ok())
+        .chain(observed.remotes.iter().copied())
+        .collect();
+    if targets.is_empty() {
+        config.public.iter().collect()
+    } else {
+        targets
+    }
+}
+
+/// A table for each link, and the rules that send our flows there and nobody else:
+///
+/// - what a socket bound to the device sends (`oif`);
+/// - what is sent from the link's address to the other portal: the kernel's own answers there
+///   (resets, unreachables, and the packets of sockets bound to the address alone). The rule also
+///   answers the kernel's reverse-path look-up for what comes back, which knows no `oif`.
+///
+/// Both stand above the rules for the public address, which is the other portal's address too
+/// (dissertation 3.3.2: "there must be a higher priority table for proxy packets").
+pub(super) fn tables(state: &mut HostState, config: &Config, observed: &Observed) {
+    let targets = flow_targets(config, observed);
+    for used in used(config, observed) {
+        for family in FAMILIES {
+            let Some(hop) = used.hop(family) else {
+                continue;
+            };
+            table(state, &used, family, hop);
+            let pref = config.numbers.link_pref;
+            state.insert(Resource::Rule(Rule {
+                oif: Some(used.link.device.clone()),
+                ..Rule::new(family, pref, used.table)
+            }));
+            for prefix in used.link.addresses_of(family) {
+                for target in targets.iter().filter(|t| Family::of(**t) == family) {
+                    state.insert(Resource::Rule(Rule {
+                        from: Some(Prefix::host(prefix.address())),
+                        to: Some(Prefix::host(*target)),
+                        ..Rule::new(family, pref, used.table)
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// The link's neighbours and its way out.
+fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
+    let device = &used.link.device;
+    let on_link = |address: IpAddr| {
+        matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+            || used.link.addresses.iter().any(|p| p.contains(address))
+    };
+    // The source of what is sent without one; IPv6 has better rules of its own (RFC 6724).
+    let source = |prefix: Option<&Prefix>| match family {
+        Family::V4 => prefix.map(Prefix::address),
+        Family::V6 => None,
+    };
+    for prefix in used.link.addresses_of(family) {
+        if !prefix.is_host() {
+            state.insert(Resource::Route(Route {
+                source: source(Some(prefix)),
+                ..Route::direct(used.table, prefix.network(), device)
+            }));
+        }
+    }
+    let route = Route {
+        source: source(used.link.addresses_of(family).next()),
+        ..Route::direct(used.table, Prefix::default_of(family), device)
+    };
+    state.insert(Resource::Route(match hop {
+        Hop::Direct => route,
+        Hop::Via(gateway) => Route {
+            via: Some(gateway),
+            onlink: !on_link(gateway),
+            ..route
+        },
+    }));
+}
+
+/// The habits of a host on several networks.
+///
+/// - ARP: speak for an address on its own device alone (dissertation 3.3.3); a stricter value
+///   that is there already stays.
+/// - Reverse path: the kernel takes the larger of `all` and the device's value. Where that is
+///   strict (1), the link's own value becomes loose (2): an ICMP error of a router on the way
+///   (path MTU) comes in by the second link, while the way back to that router is the first.
+/// - `accept_local`: a router that itself holds the public address would take the other portal's
+///   packets, which come from that very address, for forged ones.
+pub(super) fn habits(state: &mut HostState, config: &Config, observed: &Observed) {
+    let links: Vec<_> = used(config, observed)
+        .into_iter()
+        .filter(|used| used.hop(Family::V4).is_some())
+        .collect();
+    if links.is_empty() {
+        return;
+    }
+    for name in ["arp_announce", "arp_ignore"] {
+        let key = device_setting(Family::V4, "all", name);
+        let value = observed.number(&key).map_or(1, |before| before.max(1));
+        set(state, key, value);
+    }
+    let targets = flow_targets(config, observed);
+    let holds_remote = match &config.role {
+        Role::Local(local) => {
+            matches!(local.deliver, Deliver::Nat { .. })
+                && config
+                    .public
+                    .v4
+                    .is_some_and(|p| targets.contains(&p.into()))
+        }
+        Role::Remote(_) => false,
+    };
+    for used in links {
+        let key = |name| device_setting(Family::V4, used.link.device.as_str(), name);
+        let all = device_setting(Family::V4, "all", "rp_filter");
+        if observed
+            .number(&all)
+            .max(observed.number(&key("rp_filter")))
+            == Some(1)
+        {
+            set(state, key("rp_filter"), 2);
+        }
+        if holds_remote {
+            set(state, key("accept_local"), 1);
+        }
+    }
+}

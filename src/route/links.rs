@@ -1,0 +1,290 @@
+//! What was seen of a host: its devices, the settings we borrow, and who else uses policy routing.
+//! Plain data, filled by `host` or read from a file (`plan --links FILE`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::resource::{HostState, LocalTable, Resource, Setting};
+use crate::config::units::{Family, IfName, Prefix, RulePref};
+
+/// Where the kernel itself puts the rule `from all lookup local`.
+pub const KERNEL_LOCAL_PREF: RulePref = RulePref(0);
+
+/// What was seen of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observed {
+    /// Every device of the host but the loopback and the tunnel.
+    pub links: Vec<ObservedLink>,
+    /// Kernel settings as they were before we touched them: where the baseline file holds a value,
+    /// that one; the present one otherwise. So the desired state does not depend on our own work.
+    /// The keys are written as in [`Setting::key`].
+    pub settings: BTreeMap<String, String>,
+    /// The policy rules that are neither ours nor the kernel's own three.
+    pub foreign_rules: Vec<ForeignRule>,
+    /// The routes that are not ours: those of other tables than main and local, and host routes
+    /// of main.
+    pub foreign_routes: Vec<ForeignRoute>,
+    /// The addresses the other portal's names were resolved to.
+    pub remotes: Vec<IpAddr>,
+}
+
+/// One device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedLink {
+    /// Its name.
+    #[serde(with = "text")]
+    pub device: IfName,
+    /// Its index in the kernel.
+    #[serde(default)]
+    pub index: u32,
+    /// Up and running.
+    #[serde(default = "yes")]
+    pub up: bool,
+    /// It has one other end and needs no next hop (IFF_POINTOPOINT: ppp0, wwan0).
+    #[serde(default)]
+    pub point_to_point: bool,
+    /// Its addresses with their prefix lengths, host bits kept; no link-local ones.
+    #[serde(default, with = "texts")]
+    pub addresses: Vec<Prefix>,
+    /// The next hops of its default routes, best first; `0.0.0.0` or `::` for a default route that
+    /// has no next hop.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// The largest packet, bytes.
+    #[serde(default = "ethernet")]
+    pub mtu: u32,
+}
+
+/// A policy rule of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignRule {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its preference.
+    pub pref: u32,
+    /// The table that is asked; nothing for other actions.
+    #[serde(default)]
+    pub table: Option<u32>,
+    /// The mark it looks for (value, mask).
+    #[serde(default)]
+    pub mark: Option<(u32, u32)>,
+}
+
+/// A route of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignRoute {
+    /// The table it stands in.
+    pub table: u32,
+    /// Where it leads.
+    #[serde(with = "text")]
+    pub destination: Prefix,
+    /// The device, where it has one.
+    #[serde(default)]
+    pub device: Option<String>,
+}
+
+/// Why a file of links was refused.
+#[derive(Debug, Error)]
+pub enum LinksError {
+    /// It begins like JSON, and is none of ours.
+    #[error("not a description of links in JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It is no TOML of ours either.
+    #[error("not a description of links in TOML: {0}")]
+    Toml(#[from] toml::de::Error),
+}
+
+impl Observed {
+    /// Reads JSON (when the text begins with `{`) or TOML.
+    pub fn parse(text: &str) -> Result<Self, LinksError> {
+        if text.trim_start().starts_with('{') {
+            Ok(serde_json::from_str(text)?)
+        } else {
+            Ok(toml::from_str(text)?)
+        }
+    }
+
+    /// The device of this name.
+    pub fn link(&self, device: &IfName) -> Option<&ObservedLink> {
+        self.links.iter().find(|link| link.device == *device)
+    }
+
+    /// The devices that hold this address.
+    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &ObservedLink> {
+        self.links
+            .iter()
+            .filter(move |link| link.holds(address).is_some())
+    }
+
+    /// The value of a setting before us, where it is a number.
+    pub fn number(&self, key: &str) -> Option<i64> {
+        self.settings.get(key)?.trim().parse().ok()
+    }
+
+    /// The host before us, as far as `desired` borrows from it: to come from it and to go back to
+    /// it is one and the same state.
+    pub fn baseline(&self, desired: &HostState) -> HostState {
+        desired
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::Setting(setting) => {
+                    let value = self.settings.get(&setting.key)?.clone();
+                    let key = setting.key.clone();
+                    Some(Resource::Setting(Setting { key, value }))
+                }
+                Resource::LocalTable(table) => Some(Resource::LocalTable(LocalTable {
+                    family: table.family,
+                    pref: KERNEL_LOCAL_PREF,
+                })),
+                Resource::Address(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => None,
+            })
+            .collect()
+    }
+}
+
+impl ObservedLink {
+    /// The prefix by which it holds this address.
+    pub fn holds(&self, address: IpAddr) -> Option<&Prefix> {
+        self.addresses
+            .iter()
+            .find(|prefix| prefix.address() == address)
+    }
+
+    /// Its addresses of one family.
+    pub fn addresses_of(&self, family: Family) -> impl Iterator<Item = &Prefix> {
+        self.addresses
+            .iter()
+            .filter(move |prefix| prefix.family() == family)
+    }
+
+    /// True when it carries a default route of any family.
+    pub fn has_default(&self) -> bool {
+        !self.gateways.is_empty()
+    }
+}
+
+/// The name of a per-device setting, `net.ipv4.conf.wan0.rp_filter`; dots of the device's name
+/// become slashes (sysctl(8)).
+pub fn device_setting(family: Family, device: &str, name: &str) -> String {
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    format!("net.{family}.conf.{}.{name}", device.replace('.', "/"))
+}
+
+/// The name of a device's setting of ARP, `net.ipv4.neigh.eth0.proxy_delay`.
+pub fn neighbour_setting(device: &str, name: &str) -> String {
+    format!("net.ipv4.neigh.{}.{name}", device.replace('.', "/"))
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The payload of Ethernet, bytes (RFC 894).
+fn ethernet() -> u32 {
+    1500
+}
+
+/// A word as its text.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Words as a list of their texts.
+mod texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        values: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        Vec::<String>::deserialize(from)?
+            .iter()
+            .map(|word| word.parse().map_err(D::Error::custom))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_toml_say_the_same() {
+        let json = r#"{"links": [{"device": "wan0", "addresses": ["198.51.100.7/24"],
+            "gateways": ["198.51.100.1"]}], "settings": {"net.ipv4.ip_forward": "0"}}"#;
+        let toml = "[[links]]\ndevice = \"wan0\"\naddresses = [\"198.51.100.7/24\"]\n\
+            gateways = [\"198.51.100.1\"]\n[settings]\n\"net.ipv4.ip_forward\" = \"0\"\n";
+        let observed = Observed::parse(json).unwrap();
+        assert_eq!(observed, Observed::parse(toml).unwrap());
+        assert!(observed.links[0].up);
+        assert_eq!(observed.links[0].mtu, 1500);
+        let again = serde_json::to_string(&observed).unwrap();
+        assert_eq!(observed, Observed::parse(&again).unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, word) in [
+            (r#"{"links": [{"device": "a/b"}]}"#, "device name"),
+            (
+                r#"{"links": [{"device": "a", "addresses": ["1.2.3.4"]}]}"#,
+                "prefix",
+            ),
+            (r#"{"lnks": []}"#, "lnks"),
+            ("links = 3", "TOML"),
+        ] {
+            let error = Observed::parse(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn dots_of_devices_are_kept_apart() {
+        assert_eq!(
+            device_setting(Family::V4, "eth0.7", "rp_filter"),
+            "net.ipv4.conf.eth0/7.rp_filter"
+        );
+    }
+}
