@@ -31,8 +31,8 @@ pub(crate) fn remote() -> HostState {
         }),
         Resource::Address(Address {
             device: name("nc0"),
-            prefix: prefix("fd6e:6362::2/64"),
-            peer: None,
+            prefix: prefix("fd6e:6362::2/128"),
+            peer: Some(address("fd6e:6362::3")),
         }),
     ]
     .into_iter()
