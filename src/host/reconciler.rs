@@ -51,7 +51,7 @@ pub enum Event {
 
 /// One tunnel's hold on the host.
 #[derive(Debug)]
-pub struct Reconciler<H> {
+pub struct Reconciler<H = super::System> {
     host: H,
     tunnel: IfName,
     baseline: Baseline,
