@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod ip;
 pub mod pool;
 
 pub use flow::{FlowHash, FlowHasher};

@@ -77,8 +77,8 @@ pub struct Tunnel {
     queue: Queue,
     domains: Vec<Domain>,
     reorder: Resequencer,
-    /// The newest send time seen of the peer's clock.
-    peer_clock: Option<Stamp>,
+    /// The newest send time seen of the peer's clock, and when.
+    peer_clock: Option<(Stamp, Instant)>,
     pool: Pool,
     /// Datagrams of handshakes.
     outbox: VecDeque<(Place, Vec<u8>)>,
@@ -113,7 +113,8 @@ impl Tunnel {
         let keys = Keys::new(&config, entropy.as_mut());
         let mut secret = [0; 8];
         entropy.fill(&mut secret);
-        let pool = Pool::new(usize::from(config.mtu.bytes()));
+        // The owner reads one byte more, to see what is too long.
+        let pool = Pool::new(usize::from(config.mtu.bytes()) + 1);
         Self {
             identity,
             entropy,
@@ -171,14 +172,19 @@ impl Tunnel {
                         budget: 0,
                     },
                 );
-                let path = self.paths[id.index()].get_or_insert_with(|| {
-                    Box::new(Path::new(
-                        id,
-                        transport,
-                        gate(transport, congestion, rate_up),
-                    ))
+                let new_gate = || gate(transport, congestion, rate_up);
+                let path = self.paths[id.index()]
+                    .get_or_insert_with(|| Box::new(Path::new(id, transport, new_gate())));
+                let terms = (transport, congestion, rate_up);
+                if path.opener.is_none_or(|opener| opener.terms != terms) {
+                    path.transport = transport;
+                    path.gate = new_gate();
+                }
+                path.opener = Some(Opener {
+                    link,
+                    rate_down,
+                    terms,
                 });
-                path.opener = Some(Opener { link, rate_down });
                 path.metric = metric;
                 path.caps[0] = rate_up;
                 path.status_due = true;
@@ -298,7 +304,12 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
 /// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.
 fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> Gate {
     let controller: Box<dyn Controller> = match (transport, congestion, rate) {
-        (Transport::Tcp, _, _) => return Gate::Stream { budget: 0 },
+        (Transport::Tcp, _, _) => {
+            return Gate::Stream {
+                budget: 0,
+                pacer: Pacer::default(),
+            };
+        }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
         (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
     };
