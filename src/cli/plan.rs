@@ -9,12 +9,15 @@ use lexopt::prelude::*;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
+use super::look::{Seen, look};
 use crate::config::Config;
+use crate::host::RUN_DIRECTORY;
 use crate::route::lower::{freebsd, linux};
 use crate::route::{HostState, Observed, conflicts, desired, diff};
 
 pub(super) const HELP: &str = "\
-usage: netcombiner plan NAME|FILE [--links FILE] [--os linux|freebsd] [--down] [--json]
+usage: netcombiner plan NAME|FILE [--links FILE] [--os linux|freebsd]
+                        [--down] [--json] [--run-dir DIR]
 
 Prints the operations that would bring this host's routing to what the configuration
 asks for, in order, as the commands that do the same. Changes nothing.
@@ -24,6 +27,8 @@ asks for, in order, as the commands that do the same. Changes nothing.
   --os SYSTEM    linux or freebsd (default: this system)
   --down         what `down` would run instead
   --json         as JSON
+  --run-dir DIR  where a running or killed daemon left its state (default: /run/netcombiner,
+                 /var/run/netcombiner on FreeBSD)
 ";
 
 /// The system that is planned for.
@@ -46,15 +51,9 @@ pub struct Wish {
     pub json: bool,
 }
 
-/// A host as it is: its links, and what it holds now of what is desired or was ours.
-struct Seen {
-    observed: Observed,
-    /// Nothing: the host is at its baseline.
-    present: Option<HostState>,
-}
-
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let (mut what, mut links) = (None, None);
+    let mut run_dir = PathBuf::from(RUN_DIRECTORY);
     let mut wish = Wish {
         system: System::here(),
         down: false,
@@ -65,6 +64,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             Short('h') | Long("help") => return help::print(HELP),
             Long("links") => links = Some(PathBuf::from(parser.value()?)),
             Long("os") => wish.system = System::named(&parser.value()?.string()?)?,
+            Long("run-dir") => run_dir = PathBuf::from(parser.value()?),
             Long("down") => wish.down = true,
             Long("json") => wish.json = true,
             Value(word) if what.is_none() => what = Some(word),
@@ -78,7 +78,12 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         .map_err(|errors| CliError::failed(errors.to_string()))?;
     let seen = match links {
         Some(path) => described(&path)?,
-        None => look(&config, wish.system)?,
+        None if wish.system != System::here() => {
+            return Err(CliError::usage(
+                "a plan for another system needs a description of the host's links: add --links FILE",
+            ));
+        }
+        None => look(&config, &run_dir).map_err(|error| CliError::failed(error.to_string()))?,
     };
     warnings.extend(conflicts(&config, &seen.observed));
     for warning in warnings {
@@ -121,13 +126,6 @@ fn described(path: &Path) -> Result<Seen, CliError> {
         observed,
         present: None,
     })
-}
-
-/// This host. The one place of this verb that asks `crate::host`.
-fn look(_config: &Config, _system: System) -> Result<Seen, CliError> {
-    Err(CliError::usage(
-        "a plan needs a description of the host's links: write --links FILE",
-    ))
 }
 
 /// Prints the plan for a host that looks like `observed` and holds `present`; when nothing is

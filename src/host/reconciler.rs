@@ -84,6 +84,11 @@ impl<H: Host> Reconciler<H> {
         Ok(observed)
     }
 
+    /// What the host holds now of `desired`, and all that is ours.
+    pub async fn present(&mut self, desired: &HostState) -> Result<HostState, HostError> {
+        self.host.observe(&self.baseline.scope(desired)).await
+    }
+
     /// Makes the host look like `desired`; on an error it looks as before.
     pub async fn apply(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
         let nothing_was_borrowed = self.baseline.is_empty();
