@@ -134,7 +134,7 @@ fn what_forwarding_writes_over_is_given_back() {
             let wanted = desired(&config, &ours.links().await.unwrap());
             ours.apply(&wanted).await.unwrap();
             assert_eq!(sysctl("net.ipv4.conf.wan0.forwarding"), "1");
-            ip("link add late type dummy");
+            ip("tuntap add late mode tap");
             // Another look finds the same state before us, and has nothing to do.
             let mut next = reconciler(&directory);
             let again = desired(&config, &next.links().await.unwrap());
