@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netcombiner::route::desired;
 
@@ -11,8 +11,10 @@ use crate::portals::remote;
 use crate::support;
 use crate::traffic::beyond;
 
-/// Longer than the kernel needs for an answer, and shorter than its three questions.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How often it is looked whether an answer came, and the pause before it is looked again: 1.5 s,
+/// longer than the kernel needs, and shorter than its three questions.
+const LOOKS: u32 = 75;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether the neighbour beyond `wan0-other` that has forgotten all others learns who has `address`.
 fn finds(address: &str) -> bool {
@@ -24,15 +26,14 @@ fn finds(address: &str) -> bool {
     } else {
         ("0.0.0.0:0", format!("-4 neighbour show {address}"))
     };
-    let asked = Instant::now();
-    while asked.elapsed() < PATIENCE {
+    for _ in 0..LOOKS {
         let socket = UdpSocket::bind(any).unwrap();
         // What is sent does not matter, and that it cannot be is the question.
         let _ = socket.send_to(b"?", (address, 9));
         if ip(&show).contains("lladdr") {
             return true;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE);
     }
     false
 }
