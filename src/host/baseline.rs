@@ -82,9 +82,9 @@ impl Baseline {
         self.borrowed == Borrowed::default()
     }
 
-    /// The borrowed settings, key and value from before.
-    pub fn settings(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.borrowed.settings.iter()
+    /// The value from before of a setting that is borrowed.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.borrowed.settings.get(key).map(String::as_str)
     }
 
     /// Everything borrowed, as it was.
@@ -136,6 +136,7 @@ impl Baseline {
                     self.borrowed.addresses.entry(words).or_insert(before);
                 }
                 Resource::Address(_)
+                | Resource::Neighbour(_)
                 | Resource::Route(_)
                 | Resource::Filter(_)
                 | Resource::Rule(_) => {}
@@ -196,7 +197,10 @@ impl Baseline {
                 // The administrator's address stays where it stands, and is not put back when he
                 // took it away meanwhile.
                 Resource::Address(_) => present.contains(resource),
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => false,
+                Resource::Neighbour(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => false,
             };
             if wanted {
                 complete.insert(resource.clone());

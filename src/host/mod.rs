@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use crate::config::units::{Family, IfName};
 use crate::route::links::Observed;
-use crate::route::resource::Address;
+use crate::route::resource::{Address, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
@@ -92,6 +92,9 @@ pub struct Scope {
     pub local_tables: BTreeSet<Family>,
     /// Addresses on other devices than the tunnel's.
     pub addresses: BTreeSet<Address>,
+    /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
+    /// invisible to whoever does not want it.
+    pub neighbours: BTreeSet<ProxyNeighbour>,
 }
 
 impl Scope {
@@ -102,6 +105,7 @@ impl Scope {
             settings: BTreeSet::new(),
             local_tables: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -113,6 +117,9 @@ impl Scope {
                 }
                 Resource::Address(address) if address.device != *tunnel => {
                     scope.addresses.insert(address.clone());
+                }
+                Resource::Neighbour(neighbour) => {
+                    scope.neighbours.insert(neighbour.clone());
                 }
                 Resource::Address(_)
                 | Resource::Route(_)

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::forwarding;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, IfName, Prefix, TableId};
@@ -96,9 +97,9 @@ pub(super) fn tunnel_addresses(state: &mut HostState, config: &Config) {
 pub(super) fn forwarding(state: &mut HostState, config: &Config, observed: &Observed) {
     for address in config.public.iter() {
         match Family::of(address) {
-            Family::V4 => set(state, "net.ipv4.ip_forward", 1),
+            Family::V4 => forwarding::turn_on(state, observed, "net.ipv4.ip_forward"),
             Family::V6 => {
-                set(state, "net.ipv6.conf.all.forwarding", 1);
+                forwarding::turn_on(state, observed, "net.ipv6.conf.all.forwarding");
                 for link in &observed.links {
                     let key = device_setting(Family::V6, link.device.as_str(), "accept_ra");
                     if link.gateways.iter().any(IpAddr::is_ipv6) && observed.number(&key) == Some(1)

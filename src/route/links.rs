@@ -144,6 +144,7 @@ impl Observed {
                     pref: KERNEL_LOCAL_PREF,
                 })),
                 Resource::Address(_)
+                | Resource::Neighbour(_)
                 | Resource::Route(_)
                 | Resource::Filter(_)
                 | Resource::Rule(_) => None,

@@ -5,6 +5,7 @@
 
 pub mod conflicts;
 pub mod diff;
+pub mod forwarding;
 mod link;
 pub mod links;
 pub mod local;

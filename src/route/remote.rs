@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 
 use super::link;
-use super::links::{Observed, device_setting, neighbour_setting};
-use super::resource::{Filter, FilterClause, HostState, LocalTable, Resource, Route, Rule};
+use super::links::{Observed, neighbour_setting};
+use super::resource::{
+    Filter, FilterClause, HostState, LocalTable, ProxyNeighbour, Resource, Route, Rule,
+};
 use crate::config::units::{Family, Prefix, RulePref, TableId};
 use crate::config::{Config, Keep, PortProtocol, Remote, Transport};
 
@@ -83,15 +85,20 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
 }
 
 /// Linux answers who has an address by a routing look-up, which here ends in the tunnel: the
-/// gateway would lose the host as soon as its ARP entry is old (tried). As a proxy the device
-/// answers for what is routed by another one, which is this address; without the proxy's pause of
-/// up to 0.8 s. IPv6 looks at the device's own addresses, and needs nothing.
+/// gateway would lose the host as soon as its ARP entry is old (tried). So the device answers as a
+/// proxy, for this address alone: while forwarding is on and the address is routed by another
+/// device (arp_process). Without the proxy's pause, by chance up to 0.8 s, that every packet for
+/// this host would wait for. With table local before it again, or the tunnel gone, the kernel
+/// answers as ever. IPv6 looks at the device's own addresses (ndisc_recv_ns), and needs nothing.
 fn answer_arp(state: &mut HostState, observed: &Observed, address: IpAddr) {
     if address.is_ipv4() {
         for holder in observed.holders(address) {
             let device = holder.device.as_str();
-            link::set(state, device_setting(Family::V4, device, "proxy_arp"), 1);
             link::set(state, neighbour_setting(device, "proxy_delay"), 0);
+            state.insert(Resource::Neighbour(ProxyNeighbour {
+                device: holder.device.clone(),
+                address,
+            }));
         }
     }
 }

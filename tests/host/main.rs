@@ -7,8 +7,11 @@
 )]
 
 mod filter;
+mod kernel_habits;
 mod namespace;
 mod portals;
+#[path = "../config/support.rs"]
+mod support;
 mod traffic;
 
 use std::time::Duration;
@@ -164,6 +167,8 @@ fn what_is_not_ours_stays() {
         ip("rule add pref 1 to 203.0.113.2 ipproto tcp dport 22 lookup 77");
         ip("route add 192.0.2.0/24 dev lan table 19");
         ip("address add 192.168.1.1/32 dev lan");
+        ip("neighbour add proxy 203.0.113.2 dev lan");
+        ip("neighbour add proxy 203.0.113.2 dev wan0");
         let before = snapshot();
         let mut reconciler = reconciler(&directory);
         reconciler.apply(&remote()).await.unwrap();

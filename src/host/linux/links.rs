@@ -18,15 +18,18 @@ use crate::route::links::{
 };
 
 /// The settings of a host that routing depends on, beside those of its devices.
-const SETTINGS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+const SETTINGS: [&str; 3] = [
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv4.conf.all.accept_redirects",
+];
 
 /// The settings of each device, and of `all` and `default`.
-const DEVICE_SETTINGS: [(Family, &str); 8] = [
+const DEVICE_SETTINGS: [(Family, &str); 7] = [
     (Family::V4, "accept_local"),
     (Family::V4, "arp_announce"),
     (Family::V4, "arp_ignore"),
     (Family::V4, "forwarding"),
-    (Family::V4, "proxy_arp"),
     (Family::V4, "rp_filter"),
     (Family::V6, "accept_ra"),
     (Family::V6, "forwarding"),

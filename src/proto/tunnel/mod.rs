@@ -23,7 +23,7 @@ use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, fram
 use super::{Entropy, Instant};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
-use crate::packet::{FlowHasher, Packet, Pool};
+use crate::packet::{FlowHasher, Packet, Pool, mss};
 use keys::Keys;
 
 /// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
@@ -229,7 +229,7 @@ impl Tunnel {
     }
 
     /// A packet from the TUN, in a buffer of `take_buffer`.
-    pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
+    pub fn handle_packet(&mut self, now: Instant, mut packet: Packet) {
         self.count.packets_in += 1;
         self.count.bytes_in += packet.len() as u64;
         let cause = match self.hasher.flow(packet.bytes()) {
@@ -237,6 +237,7 @@ impl Tunnel {
             _ if self.keys.current().is_none() => Discard::NoPath,
             None => Discard::NotIp,
             Some(hash) => {
+                mss::clamp(packet.buffer(), self.config.mtu.bytes());
                 let (count, pool) = (&mut self.count, &mut self.pool);
                 self.queue.push(now, hash, packet, |drop, packet| {
                     discard(count, pool, drop, packet)
@@ -251,7 +252,9 @@ impl Tunnel {
 
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        let packet = self.delivered.pop_front()?;
+        let mut packet = self.delivered.pop_front()?;
+        // Again: the two portals' MTUs may differ.
+        mss::clamp(packet.buffer(), self.config.mtu.bytes());
         self.count.packets_out += 1;
         self.count.bytes_out += packet.len() as u64;
         Some(packet)
