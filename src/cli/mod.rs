@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod down;
 mod genkey;
 mod genpsk;
 mod help;
@@ -9,12 +10,15 @@ mod init;
 mod key_output;
 pub mod plan;
 mod pubkey;
+mod run;
+mod show;
+mod up;
 mod version;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use args::CliError;
+use args::{CliError, config_path};
 use lexopt::prelude::*;
 
 use crate::config::suggest::nearest;
@@ -36,6 +40,34 @@ struct Verb {
 
 /// All verbs, in the order that `help` shows them.
 static VERBS: &[Verb] = &[
+    Verb {
+        name: "up",
+        arguments: "NAME|FILE",
+        about: "start a tunnel in the background (also: `netcombiner NAME`)",
+        help: up::HELP,
+        run: up::run,
+    },
+    Verb {
+        name: "down",
+        arguments: "NAME",
+        about: "stop a tunnel, or clean up after one that was killed",
+        help: down::HELP,
+        run: down::run,
+    },
+    Verb {
+        name: "show",
+        arguments: "[NAME] [dump | --json]",
+        about: "show how the tunnels are",
+        help: show::HELP,
+        run: show::run,
+    },
+    Verb {
+        name: "run",
+        arguments: "NAME|FILE",
+        about: "run a tunnel in the foreground",
+        help: run::HELP,
+        run: run::run,
+    },
     Verb {
         name: "init",
         arguments: "--public-address ADDRESS ...",
@@ -125,6 +157,13 @@ fn dispatch(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     };
     match VERBS.iter().find(|verb| verb.name == word) {
         Some(verb) => (verb.run)(parser),
+        // As in the dissertation (3.1.3): a tunnel's name is enough.
+        None if config_path(word.as_ref()).is_ok_and(|path| path.is_file()) => {
+            match parser.next()? {
+                None => up::start(&word),
+                Some(other) => Err(args::unexpected(&other, "up")),
+            }
+        }
         None => Err(CliError::usage(
             match nearest(&word, VERBS.iter().map(|verb| verb.name)) {
                 Some(name) => format!("unknown verb {word:?} (did you mean {name:?}?)"),

@@ -1,3 +1,13 @@
-//! Moves bytes between the kernel and the core; decides nothing.
+//! Moves bytes between the kernel and the tunnel. Nothing here decides anything that is longer than
+//! "is it readable".
 
+pub mod clock;
 pub mod entropy;
+pub mod poll;
+pub mod socket;
+pub mod tcp;
+pub mod tun;
+pub mod udp;
+
+pub use clock::Clock;
+pub use tun::Tun;

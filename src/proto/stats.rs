@@ -104,4 +104,6 @@ pub enum Discard {
     ReorderFull,
     /// The socket refused it.
     SendFailed,
+    /// The kernel refused a packet that was given to the TUN.
+    TunRefused,
 }

@@ -1,0 +1,113 @@
+//! `netcombiner show`: how the tunnels are.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use super::args::{CliError, unexpected};
+use super::help;
+use crate::config::units::IfName;
+use crate::control::{self, Answer, Request, Status};
+use crate::host::RUN_DIRECTORY;
+
+pub(super) const HELP: &str = "\
+usage: netcombiner show [NAME] [dump | --json] [--run-dir DIR]
+
+Shows the running tunnels, or one of them.
+
+  NAME           a tunnel, like nc0
+  dump           for scripts: one line a path, fields between tabs: interface, path,
+                 link, device, transport, state, endpoint, rtt (ms), loss (0-1), rate
+                 sent, rate received (bit/s), bytes sent, bytes received, handshake age
+                 (s); what is not known is -
+  --json         everything, as one JSON array of tunnels (of one object with NAME)
+  --run-dir DIR  where the sockets are kept
+
+Exit code: 0; 1 when NAME is not running.
+";
+
+enum Form {
+    Pretty,
+    Dump,
+    Json,
+}
+
+pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut run_dir = PathBuf::from(RUN_DIRECTORY);
+    let mut form = Form::Pretty;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return help::print(HELP),
+            Long("run-dir") => run_dir = parser.value()?.into(),
+            Long("json") => form = Form::Json,
+            Value(word) if word == "dump" => form = Form::Dump,
+            Value(word) if words.is_empty() => words.push(word),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "show")),
+        }
+    }
+    let mut out = io::stdout().lock();
+    if let Some(word) = words.first() {
+        let name: IfName = word
+            .to_string_lossy()
+            .parse()
+            .map_err(|error| CliError::usage(format!("{error}")))?;
+        let status = ask(&run_dir, name.as_str()).map_err(|reason| {
+            CliError::failed(format!(
+                "{name}: {reason} (start it: netcombiner up {name})"
+            ))
+        })?;
+        let text = match form {
+            Form::Json => json(&status)?,
+            Form::Pretty | Form::Dump => text(&form, &[status]),
+        };
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut all = Vec::new();
+    for name in control::tunnels(&run_dir) {
+        match ask(&run_dir, &name) {
+            Ok(status) => all.push(status),
+            // A killed one's socket, or one that goes down at this moment.
+            Err(reason) => writeln!(io::stderr().lock(), "netcombiner: {name}: {reason}")?,
+        }
+    }
+    let text = match form {
+        Form::Json => json(&all)?,
+        Form::Pretty | Form::Dump => text(&form, &all),
+    };
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(run_dir: &Path, name: &str) -> Result<Status, String> {
+    match control::ask(&control::socket_path(run_dir, name), Request::Show) {
+        Ok(Answer::Status(status)) => Ok(*status),
+        Ok(Answer::Error(reason)) => Err(reason),
+        Ok(Answer::Stopping) => Err("it is stopping".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn text(form: &Form, tunnels: &[Status]) -> String {
+    match form {
+        Form::Dump => tunnels.iter().map(control::dump).collect(),
+        Form::Pretty | Form::Json => tunnels
+            .iter()
+            .map(control::pretty)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, CliError> {
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(|error| CliError::failed(error.to_string()))?;
+    text.push('\n');
+    Ok(text)
+}

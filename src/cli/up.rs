@@ -1,0 +1,162 @@
+//! `netcombiner up`, and `netcombiner NAME` as in the dissertation (3.1.3): a tunnel in the
+//! background.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use super::args::{CliError, config_path, unexpected};
+use super::help;
+use super::run::{BACKGROUND, READY};
+use crate::config::Config;
+use crate::control::{self, Request};
+use crate::daemon::level_of;
+use crate::host::RUN_DIRECTORY;
+
+pub(super) const HELP: &str = "\
+usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL]
+       netcombiner NAME
+
+Starts a tunnel in the background. Returns 0 when its device is up and the routing is
+set up; prints the reason and returns 1 when that fails, and the host is as before.
+The daemon's log is RUN_DIR/NAME.log.
+
+  NAME           a tunnel, like nc0: its configuration in the usual place
+  FILE           a file: has a / in it or ends in .toml
+  --run-dir DIR  where its socket, lock, baseline and log are kept
+  --log LEVEL    off, error, warn, info (default), debug, trace
+";
+
+/// Setting up the routing takes well below a second; a daemon that is not ready by then hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
+    let mut what: Option<OsString> = None;
+    let mut run_dir = PathBuf::from(RUN_DIRECTORY);
+    let mut level = None;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return help::print(HELP),
+            Long("run-dir") => run_dir = parser.value()?.into(),
+            Long("log") => {
+                let word = parser.value()?.string()?;
+                level_of(&word).map_err(CliError::usage)?;
+                level = Some(word);
+            }
+            Value(word) if what.is_none() => what = Some(word),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "up")),
+        }
+    }
+    let word = what.ok_or_else(|| {
+        CliError::usage("up what? Write `netcombiner up nc0` or `netcombiner up FILE`")
+    })?;
+    bring_up(&word, &run_dir, level.as_deref())
+}
+
+/// `netcombiner NAME`.
+pub(crate) fn start(name: &str) -> Result<ExitCode, CliError> {
+    bring_up(OsStr::new(name), Path::new(RUN_DIRECTORY), None)
+}
+
+fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCode, CliError> {
+    let path = config_path(word)?;
+    // Errors of the file are told here, where they are read; the child reads it again.
+    let (config, warnings) =
+        Config::read(&path).map_err(|errors| CliError::failed(errors.to_string()))?;
+    for warning in warnings {
+        log_to_stderr(&format!("warning: {warning}"));
+    }
+    let name = config.name.as_str();
+    let log = run_dir.join(format!("{name}.log"));
+    let mut child = spawn(&path, run_dir, level, &log)
+        .map_err(|error| CliError::failed(format!("cannot start the daemon: {error}")))?;
+    let mut pipe = child
+        .stdout
+        .take()
+        .ok_or_else(|| CliError::failed("cannot hear the daemon"))?;
+
+    // Reading a pipe has no time-out: a thread reads.
+    let (sender, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let mut bytes = [0; 512];
+        while text != READY {
+            match pipe.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(length) => text.push_str(&String::from_utf8_lossy(&bytes[..length])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        sender.send(text)
+    });
+    match said.recv_timeout(PATIENCE) {
+        Ok(text) if text == READY => Ok(ExitCode::SUCCESS),
+        Ok(text) if text.trim().is_empty() => {
+            let status = child
+                .wait()
+                .map_or_else(|error| error.to_string(), |status| status.to_string());
+            Err(CliError::failed(format!(
+                "the daemon ended without a word ({status}); see {}",
+                log.display()
+            )))
+        }
+        Ok(text) => {
+            // Its child is done: it has said why.
+            let _ = child.wait();
+            Err(CliError::failed(text.trim_end()))
+        }
+        Err(_) => {
+            // Asked to end, it gives back what it has set up; killed, it would not.
+            let _ = control::ask(&control::socket_path(run_dir, name), Request::Down);
+            Err(CliError::failed(format!(
+                "{name} is not up after {} s and was told to stop; see {}",
+                PATIENCE.as_secs(),
+                log.display()
+            )))
+        }
+    }
+}
+
+fn spawn(
+    config: &Path,
+    run_dir: &Path,
+    level: Option<&str>,
+    log: &Path,
+) -> io::Result<std::process::Child> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)?;
+    let log: File = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(log)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["run", &format!("--{BACKGROUND}"), "--run-dir"])
+        .arg(run_dir)
+        .arg("-c")
+        .arg(std::path::absolute(config)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    if let Some(level) = level {
+        command.args(["--log", level]);
+    }
+    command.spawn()
+}
+
+fn log_to_stderr(text: &str) {
+    use std::io::Write as _;
+    // There is no other place to complain.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

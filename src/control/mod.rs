@@ -1,0 +1,66 @@
+//! The control socket of a running tunnel: one line of JSON asked, one line of JSON answered.
+//!
+//! `RUN_DIR/NAME.sock`, for root only. The words are serde types, so `show --json` is the answer
+//! itself.
+
+mod client;
+mod dump;
+mod pretty;
+mod server;
+mod status;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{AskError, ask};
+pub use dump::dump;
+pub use pretty::pretty;
+pub use server::{Asked, Server};
+pub use status::{DeviceStatus, LinkStatus, PathStatus, Portal, Status, Traffic};
+
+/// The longest line that either side reads, bytes: 32 links and 8 paths are some 20 kB.
+const MAX_LINE: u64 = 256 * 1024;
+
+/// What a client may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// How is the tunnel?
+    Show,
+    /// Stop, and give the host back.
+    Down,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// To [`Request::Show`].
+    Status(Box<Status>),
+    /// To [`Request::Down`]: it has begun.
+    Stopping,
+    /// The request was not understood or could not be met.
+    Error(String),
+}
+
+/// The place of a tunnel's control socket.
+pub fn socket_path(run_dir: &Path, name: &str) -> PathBuf {
+    run_dir.join(format!("{name}.sock"))
+}
+
+/// The names of the tunnels that have a control socket, sorted.
+pub fn tunnels(run_dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(run_dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_suffix(".sock").map(str::to_owned)
+        })
+        .collect();
+    names.sort();
+    names
+}

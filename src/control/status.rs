@@ -1,0 +1,298 @@
+//! What `show` knows: the answer of the daemon. No secret is part of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::proto::event::PathState;
+
+/// A running tunnel at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The tunnel's device.
+    pub interface: String,
+    /// Which portal this is.
+    pub role: Portal,
+    /// This portal's public key.
+    pub public_key: String,
+    /// The peer's public key.
+    pub peer: String,
+    /// `encrypt`, `authenticate` or `none`.
+    pub security: String,
+    /// The AEAD or MAC in use; nothing: no session yet.
+    pub cipher: Option<String>,
+    /// Seconds since the newest handshake; nothing: no session yet.
+    pub latest_handshake_s: Option<f64>,
+    /// Seconds since the daemon started.
+    pub uptime_s: f64,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The addresses that are handed to the client.
+    pub public_addresses: Vec<String>,
+    /// The TUN's MTU, bytes.
+    pub mtu: u16,
+    /// Where flows are waited for: `udp:0.0.0.0:4725`.
+    pub listening: Vec<String>,
+    /// What is wrong with the host's routing; nothing: as it should be.
+    pub routing_error: Option<String>,
+    /// The links of this portal.
+    pub links: Vec<LinkStatus>,
+    /// The paths that the peer opened.
+    pub paths: Vec<PathStatus>,
+    /// What went through the TUN.
+    pub traffic: Traffic,
+    /// Packets waiting to be sent.
+    pub queue_packets: usize,
+    /// Bytes waiting to be sent.
+    pub queue_bytes: usize,
+    /// Packets waiting for an earlier one.
+    pub reorder_packets: usize,
+    /// Why packets and datagrams died, and how many; only causes that occurred.
+    pub discards: BTreeMap<String, u64>,
+}
+
+/// The two portals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Portal {
+    /// At home.
+    Local,
+    /// On the VPS.
+    Remote,
+}
+
+/// One link of this portal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// What the user calls it.
+    pub name: String,
+    /// Its device.
+    pub device: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// Its tier.
+    pub metric: u8,
+    /// How its device and its socket are.
+    pub status: DeviceStatus,
+    /// The address its flow leaves from.
+    pub local: Option<SocketAddr>,
+    /// The path it carries, once there is one.
+    pub path: Option<PathStatus>,
+}
+
+/// How far a link got below the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceStatus {
+    /// Its socket is open.
+    Open,
+    /// It has no socket, and this is why.
+    Waiting(String),
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Its number.
+    pub path: u32,
+    /// What it is good for.
+    pub state: PathState,
+    /// The peer's address.
+    pub endpoint: Option<SocketAddr>,
+    /// Smoothed round trip, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Least round trip, milliseconds.
+    pub min_rtt_ms: Option<f64>,
+    /// The round trip's variation, milliseconds.
+    pub rtt_var_ms: f64,
+    /// Share of the sent datagrams that were lost, 0 to 1.
+    pub loss: f64,
+    /// The controller's window, bytes.
+    pub window: u64,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Bits per second sent over the last second.
+    pub rate_sent: u64,
+    /// Bits per second received over the last second.
+    pub rate_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams held for lost.
+    pub lost: u64,
+}
+
+/// What went through the TUN.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from the TUN.
+    pub packets_in: u64,
+    /// Bytes from the TUN.
+    pub bytes_in: u64,
+    /// Packets to the TUN.
+    pub packets_out: u64,
+    /// Bytes to the TUN.
+    pub bytes_out: u64,
+}
+
+impl Status {
+    /// Every path with its link, the links' own first.
+    pub fn all_paths(&self) -> impl Iterator<Item = (Option<&LinkStatus>, &PathStatus)> {
+        let linked = self
+            .links
+            .iter()
+            .filter_map(|link| Some((Some(link), link.path.as_ref()?)));
+        linked.chain(self.paths.iter().map(|path| (None, path)))
+    }
+}
+
+/// The word of a path's state.
+pub(super) fn state_word(state: PathState) -> &'static str {
+    match state {
+        PathState::Up => "up",
+        PathState::Suspect => "suspect",
+        PathState::Validating => "validating",
+        PathState::Dead => "dead",
+        PathState::Down => "down",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A local portal with a link that is up, one that waits and one that connects.
+    pub(in crate::control) fn local_example() -> Status {
+        Status {
+            interface: "nc0".to_owned(),
+            role: Portal::Local,
+            public_key: "bG9jYWw=".to_owned(),
+            peer: "cmVtb3Rl".to_owned(),
+            security: "encrypt".to_owned(),
+            cipher: Some("ChaCha20-Poly1305".to_owned()),
+            latest_handshake_s: Some(72.4),
+            uptime_s: 100.0,
+            pid: 4711,
+            public_addresses: vec!["203.0.113.2".to_owned()],
+            mtu: 1400,
+            listening: Vec::new(),
+            routing_error: Some("table 19 is taken".to_owned()),
+            links: vec![
+                link("dsl", "wan0", DeviceStatus::Open, Some(path_up())),
+                LinkStatus {
+                    transport: "tcp".to_owned(),
+                    metric: 1,
+                    ..link(
+                        "lte",
+                        "wwan0",
+                        DeviceStatus::Waiting("the device has no address".to_owned()),
+                        None,
+                    )
+                },
+                link("cable", "wan1", DeviceStatus::Open, None),
+            ],
+            paths: Vec::new(),
+            traffic: Traffic {
+                packets_in: 3,
+                bytes_in: 2048,
+                packets_out: 900,
+                bytes_out: 1 << 20,
+            },
+            queue_packets: 3,
+            queue_bytes: 4200,
+            reorder_packets: 0,
+            discards: [("queue_full", 2), ("send_failed", 1)]
+                .map(|(cause, count)| (cause.to_owned(), count))
+                .into(),
+        }
+    }
+
+    /// A remote portal that was spoken to but has no session yet.
+    pub(in crate::control) fn remote_example() -> Status {
+        Status {
+            role: Portal::Remote,
+            public_key: "cmVtb3Rl".to_owned(),
+            peer: "bG9jYWw=".to_owned(),
+            cipher: None,
+            latest_handshake_s: None,
+            listening: vec!["udp:0.0.0.0:4725".to_owned(), "tcp:0.0.0.0:4725".to_owned()],
+            routing_error: None,
+            links: Vec::new(),
+            paths: vec![PathStatus {
+                state: PathState::Validating,
+                endpoint: Some("198.51.100.7:40001".parse().unwrap()),
+                rtt_ms: None,
+                min_rtt_ms: None,
+                loss: 0.0,
+                rate_sent: 0,
+                rate_received: 0,
+                bytes_sent: 92,
+                bytes_received: 148,
+                ..path_up()
+            }],
+            traffic: Traffic::default(),
+            queue_packets: 0,
+            queue_bytes: 0,
+            discards: BTreeMap::new(),
+            ..local_example()
+        }
+    }
+
+    fn link(
+        name: &str,
+        device: &str,
+        status: DeviceStatus,
+        path: Option<PathStatus>,
+    ) -> LinkStatus {
+        LinkStatus {
+            name: name.to_owned(),
+            device: device.to_owned(),
+            transport: "udp".to_owned(),
+            metric: 0,
+            status,
+            local: Some("192.0.2.10:40001".parse().unwrap()),
+            path,
+        }
+    }
+
+    fn path_up() -> PathStatus {
+        PathStatus {
+            path: 0,
+            state: PathState::Up,
+            endpoint: Some("203.0.113.2:4725".parse().unwrap()),
+            rtt_ms: Some(20.5),
+            min_rtt_ms: Some(15.0),
+            rtt_var_ms: 1.25,
+            loss: 0.005,
+            window: 64_000,
+            in_flight: 1400,
+            rate_sent: 1_500_000,
+            rate_received: 20_100_000,
+            bytes_sent: 10 << 20,
+            bytes_received: 1 << 30,
+            datagrams_sent: 7500,
+            datagrams_received: 770_000,
+            lost: 38,
+        }
+    }
+
+    #[test]
+    fn it_survives_json_and_holds_no_secret() {
+        let status = local_example();
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        assert!(!text.contains("private") && !text.contains("preshared"));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["links"][0]["path"]["state"], "up");
+        assert_eq!(
+            value["links"][1]["status"]["waiting"],
+            "the device has no address"
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! The packet path: one thread that carries bytes between the TUN, the sockets and the tunnel.
+//!
+//! No lock, no runtime, no allocation once warm. Every round takes a bounded batch from each source
+//! that is ready, so none starves, and then gives away all that the tunnel has for others.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc as news, oneshot};
+
+use super::sockets::{LinkSocket, LinkTerms, Sockets};
+use crate::config::units::Mtu;
+use crate::io::poll::{PollSet, Ready, Waker};
+use crate::io::socket::Origin;
+use crate::io::tcp::TcpListener;
+use crate::io::udp::UdpSocket;
+use crate::io::{Clock, Tun};
+use crate::proto::event::{Event, LinkId};
+use crate::proto::stats::{Discard, TunnelStats};
+use crate::proto::tunnel::Tunnel;
+use crate::proto::{Entropy, Instant, event::TunnelConfig};
+
+/// Packets read from the TUN before the sockets get their turn: two GSO batches and a half.
+const TUN_BATCH: usize = 64;
+/// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
+const TUN_KEY: usize = 0;
+
+/// What the control side tells the packet thread.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Wait for peers on this socket.
+    ListenUdp(UdpSocket),
+    /// Wait for connections on this socket.
+    ListenTcp(TcpListener),
+    /// A link can be used: open its flow. Replaces what the link had.
+    OpenLink {
+        /// Which.
+        link: LinkId,
+        /// By what.
+        carrier: Carrier,
+        /// The peer's address.
+        remote: SocketAddr,
+        /// What the configuration says of it.
+        terms: LinkTerms,
+    },
+    /// A link is gone.
+    CloseLink(LinkId),
+    /// How is it going?
+    Report(oneshot::Sender<Report>),
+    /// Say goodbye to the peer and end.
+    Stop,
+}
+
+/// What a link's flow leaves by.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// A bound socket.
+    Udp(UdpSocket),
+    /// A place to connect from, again and again.
+    Tcp(Origin),
+}
+
+/// The tunnel and its links at one moment.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// The tunnel's own counters, with those of the loop.
+    pub(super) stats: TunnelStats,
+    /// The sockets of the links that were opened.
+    pub(super) links: Vec<(LinkId, LinkSocket)>,
+}
+
+/// Why the packet thread ended by itself.
+#[derive(Debug, Error)]
+pub(super) enum LoopError {
+    /// Waiting for sources failed.
+    #[error("cannot wait for packets: {0}")]
+    Poll(io::Error),
+    /// The TUN is unusable.
+    #[error("the tunnel's device is gone: {0}")]
+    Tun(io::Error),
+}
+
+/// The control side's handle on the packet thread.
+#[derive(Debug)]
+pub(super) struct PacketThread {
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+    thread: std::thread::JoinHandle<Result<Tun, LoopError>>,
+}
+
+/// What the packet thread is made from.
+pub(super) struct Start {
+    /// The open TUN.
+    pub(super) tun: Tun,
+    /// Its MTU.
+    pub(super) mtu: Mtu,
+    /// The tunnel's configuration.
+    pub(super) config: TunnelConfig,
+    /// Randomness.
+    pub(super) entropy: Box<dyn Entropy>,
+    /// Where the tunnel's events go; closed when the thread ends.
+    pub(super) events: news::UnboundedSender<Event>,
+}
+
+impl PacketThread {
+    /// Starts it.
+    pub(super) fn spawn(start: Start) -> io::Result<Self> {
+        let poll = PollSet::new()?;
+        let waker = poll.waker();
+        poll.add(&start.tun, TUN_KEY)?;
+        let (commands, receiver) = mpsc::channel();
+        let clock = Clock::start();
+        let packet_loop = PacketLoop {
+            tunnel: Tunnel::new(start.config, start.entropy, clock.now()),
+            clock,
+            tun: start.tun,
+            // One byte more than fits: a longer packet shows itself instead of being cut.
+            read_size: usize::from(start.mtu.bytes()) + 1,
+            tun_refused: 0,
+            sockets: Sockets::new(poll),
+            commands: receiver,
+            events: start.events,
+            batch: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("packets".to_owned())
+            .spawn(move || packet_loop.run())?;
+        Ok(Self {
+            commands,
+            waker,
+            thread,
+        })
+    }
+
+    /// Tells it something. When it has ended, nothing happens: its end is told by the events.
+    pub(super) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Asks for a report; nothing when the thread has ended.
+    pub(super) async fn report(&self) -> Option<Report> {
+        let (sender, report) = oneshot::channel();
+        self.tell(Command::Report(sender));
+        report.await.ok()
+    }
+
+    /// Waits for its end and gives the TUN back, or says why it ended.
+    pub(super) fn join(self) -> Result<Tun, String> {
+        match self.thread.join() {
+            Ok(Ok(tun)) => Ok(tun),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(
+                "the packet thread panicked: this is a bug of netcombiner; please report \
+                 the lines above"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+struct PacketLoop {
+    clock: Clock,
+    tun: Tun,
+    read_size: usize,
+    tun_refused: u64,
+    tunnel: Tunnel,
+    sockets: Sockets,
+    commands: mpsc::Receiver<Command>,
+    events: news::UnboundedSender<Event>,
+    /// The bytes of the batch that is being sent.
+    batch: Vec<u8>,
+}
+
+impl PacketLoop {
+    fn run(mut self) -> Result<Tun, LoopError> {
+        let mut ready = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            self.sockets
+                .wait(timeout, &mut ready)
+                .map_err(LoopError::Poll)?;
+            let now = self.clock.now();
+            for &ready in &ready {
+                self.serve(now, ready)?;
+            }
+            if self.obey(now) {
+                return Ok(self.tun);
+            }
+            if self.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                self.tunnel.handle_timeout(now);
+            }
+            self.sockets.handle_timeout(now, &mut self.tunnel);
+            self.drain(now);
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let at = [self.tunnel.poll_timeout(), self.sockets.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(at.since(self.clock.now()))
+    }
+
+    fn serve(&mut self, now: Instant, ready: Ready) -> Result<(), LoopError> {
+        if ready.key == TUN_KEY {
+            return self.read_tun(now).map_err(LoopError::Tun);
+        }
+        self.sockets.serve(now, ready, &mut self.tunnel);
+        Ok(())
+    }
+
+    fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..TUN_BATCH {
+            let mut packet = self.tunnel.take_buffer();
+            packet.buffer().resize(self.read_size, 0);
+            match self.tun.read(packet.buffer()) {
+                Ok(length) => {
+                    packet.buffer().truncate(length);
+                    self.tunnel.handle_packet(now, packet);
+                }
+                Err(error) => {
+                    self.tunnel.recycle(packet);
+                    return match error.raw_os_error() {
+                        // FreeBSD says EHOSTDOWN until the device has an address.
+                        Some(libc::EAGAIN | libc::EINTR | libc::EHOSTDOWN) => Ok(()),
+                        Some(_) | None => Err(error),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives away all that the tunnel has: datagrams, packets, events.
+    fn drain(&mut self, now: Instant) {
+        while let Some(transmit) = self.tunnel.poll_transmit(now, &mut self.batch) {
+            self.sockets
+                .send(now, &transmit, &self.batch, &mut self.tunnel);
+        }
+        while let Some(packet) = self.tunnel.poll_packet() {
+            if self.tun.write(packet.bytes()).is_err() {
+                self.tun_refused += 1;
+            }
+            self.tunnel.recycle(packet);
+        }
+        while let Some(event) = self.tunnel.poll_event() {
+            // The control side is gone only when the process ends.
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Does what the control side said. True: the end.
+    fn obey(&mut self, now: Instant) -> bool {
+        loop {
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(mpsc::TryRecvError::Empty) => return false,
+                Err(mpsc::TryRecvError::Disconnected) => Command::Stop,
+            };
+            match command {
+                Command::ListenUdp(socket) => {
+                    self.sockets.add_udp(now, socket, None, &mut self.tunnel);
+                }
+                Command::ListenTcp(listener) => self.sockets.add_listener(listener),
+                Command::OpenLink {
+                    link,
+                    carrier,
+                    remote,
+                    terms,
+                } => {
+                    self.sockets.close_link(now, link, &mut self.tunnel);
+                    match carrier {
+                        Carrier::Udp(socket) => self.sockets.add_udp(
+                            now,
+                            socket,
+                            Some((link, remote, terms)),
+                            &mut self.tunnel,
+                        ),
+                        Carrier::Tcp(origin) => {
+                            self.sockets.add_tcp_link(now, link, origin, remote, terms);
+                        }
+                    }
+                }
+                Command::CloseLink(link) => self.sockets.close_link(now, link, &mut self.tunnel),
+                Command::Report(answer) => {
+                    // Who asked may have gone.
+                    let _ = answer.send(self.report(now));
+                }
+                Command::Stop => {
+                    self.tunnel.close(now);
+                    self.drain(now);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant) -> Report {
+        let mut stats = self.tunnel.stats(now);
+        for (cause, count) in [
+            (Discard::SendFailed, self.sockets.send_failed()),
+            (Discard::TunRefused, self.tun_refused),
+        ] {
+            if count > 0 {
+                stats.discards.push((cause, count));
+            }
+        }
+        Report {
+            stats,
+            links: self.sockets.links(),
+        }
+    }
+}

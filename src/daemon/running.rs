@@ -1,0 +1,454 @@
+//! The life of a tunnel between "up" and "down": links come and go, names get addresses, people
+//! ask, and at the end the host is given back.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::links::{Flow, LinkIds, Plan, Resolved, plan, remote_hosts};
+use super::packet_loop::{Carrier, Command, PacketThread};
+use super::resolve::{Answer as Address, Resolver};
+use super::status::{Known, status};
+use super::{DaemonError, Options, notify};
+use crate::config::units::Mtu;
+use crate::config::{Config, Role, Transport};
+use crate::control::{Answer, Asked, Request};
+use crate::host::{self, Host, Reconciler};
+use crate::io::Clock;
+use crate::io::udp::UdpSocket;
+use crate::proto::Instant;
+use crate::proto::event::{Event, LinkId, PathState};
+use crate::route::links::Observed;
+use crate::route::{self, HostState};
+
+/// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
+/// tested for duplicates (RFC 4862) cannot be bound for a second.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The signals that the daemon obeys.
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    /// Begins to catch them.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// What the desired state of the host is made from, shared with the reconciler's loop.
+#[derive(Debug, Clone)]
+pub(super) struct Desired(Rc<RefCell<(Config, Resolved)>>);
+
+impl Desired {
+    pub(super) fn new(config: &Config) -> Self {
+        Self(Rc::new(RefCell::new((config.clone(), Resolved::new()))))
+    }
+
+    /// The host as it should be.
+    pub(super) fn state(&self, observed: &Observed) -> HostState {
+        let (config, resolved) = &*self.0.borrow();
+        if !config.manage_routing {
+            return HostState::new();
+        }
+        let mut observed = observed.clone();
+        observed.remotes = resolved.values().flatten().copied().collect();
+        route::desired(config, &observed)
+    }
+}
+
+/// A tunnel that is up.
+pub(super) struct Running<'a> {
+    options: &'a Options,
+    config: Config,
+    mtu: Mtu,
+    packets: PacketThread,
+    desired: Desired,
+    observed: Observed,
+    clock: Clock,
+    since: Instant,
+    ids: LinkIds,
+    plans: Vec<Plan>,
+    /// The flows that the packet thread was told to open.
+    open: BTreeMap<LinkId, (Flow, Plan)>,
+    resolved: Resolved,
+    resolver: Resolver,
+    addresses_out: mpsc::UnboundedSender<Address>,
+    addresses: mpsc::UnboundedReceiver<Address>,
+    routing_error: Option<String>,
+}
+
+/// What made the daemon end.
+enum End {
+    Asked(&'static str),
+    Packets,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        options: &'a Options,
+        config: Config,
+        mtu: Mtu,
+        packets: PacketThread,
+        desired: Desired,
+        observed: Observed,
+    ) -> Self {
+        let (addresses_out, addresses) = mpsc::unbounded_channel();
+        let clock = Clock::start();
+        let resolver = Resolver::start(remote_hosts(&config), &addresses_out);
+        let mut running = Self {
+            options,
+            config,
+            mtu,
+            packets,
+            desired,
+            observed,
+            clock,
+            since: clock.now(),
+            ids: LinkIds::default(),
+            plans: Vec::new(),
+            open: BTreeMap::new(),
+            resolved: Resolved::new(),
+            resolver,
+            addresses_out,
+            addresses,
+            routing_error: None,
+        };
+        // Remotes given as addresses are there at once.
+        while let Ok((host, found)) = running.addresses.try_recv() {
+            running.resolved.insert(host, found);
+        }
+        running.publish();
+        running.update_links();
+        running
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    /// Serves until the end, and gives the host back.
+    pub(super) async fn serve<H: Host>(
+        mut self,
+        reconciler: Reconciler<H>,
+        mut stop: Stop,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut asked: mpsc::Receiver<Asked>,
+    ) -> Result<(), DaemonError> {
+        let (commands, commands_in) = mpsc::channel(8);
+        let (host_out, mut host_events) = mpsc::unbounded_channel();
+        let desired = self.desired.clone();
+        let mut reconciling = pin!(reconciler.run(
+            move |observed| desired.state(observed),
+            commands_in,
+            host_out
+        ));
+        let mut retry = interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = loop {
+            let refresh = tokio::select! {
+                // It ends only when it is told to.
+                result = &mut reconciling => {
+                    self.packets.tell(Command::Stop);
+                    return result.map(|_| ()).map_err(DaemonError::from);
+                }
+                _ = stop.terminate.recv() => break End::Asked("SIGTERM"),
+                _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
+                _ = stop.hangup.recv() => self.reload(),
+                event = events.recv() => match event {
+                    Some(event) => { self.log(&event); false }
+                    None => break End::Packets,
+                },
+                Some(event) = host_events.recv() => { self.heed(event); false }
+                Some((host, found)) = self.addresses.recv() => {
+                    self.resolved.insert(host, found);
+                    self.publish();
+                    self.update_links();
+                    true
+                }
+                Some(Asked { request, answer }) = asked.recv() => {
+                    let (reply, ends) = match request {
+                        Request::Show => (self.show().await, false),
+                        Request::Down => (Answer::Stopping, true),
+                    };
+                    // Who asked may have gone.
+                    let _ = answer.send(reply);
+                    if ends {
+                        break End::Asked("down");
+                    }
+                    false
+                }
+                _ = retry.tick() => {
+                    if self.has_unopened() {
+                        self.update_links();
+                    }
+                    false
+                }
+            };
+            if refresh {
+                // A full queue holds a refresh already.
+                let _ = commands.try_send(host::Command::Refresh);
+            }
+        };
+
+        if let End::Asked(by) = end {
+            log::info!("{} goes down ({by})", self.name());
+        }
+        notify::notify("STOPPING=1");
+        // The peer hears it first, while the links' routing still stands.
+        self.packets.tell(Command::Stop);
+        let tun = self.packets.join();
+        // A dropped sender says the same, should the loop be busy.
+        let _ = commands.try_send(host::Command::Stop);
+        drop(commands);
+        let restored = reconciling.await;
+        let ended = match (end, tun) {
+            (End::Asked(_), Ok(_)) => Ok(()),
+            (End::Packets, Ok(_)) => Err("the packet thread ended".to_owned()),
+            (End::Asked(_) | End::Packets, Err(error)) => Err(error),
+        };
+        let outcome = restored?;
+        for operation in &outcome.executed {
+            log::debug!("{operation}");
+        }
+        ended.map_err(DaemonError::Packets)?;
+        log::info!("the host is as it was before");
+        Ok(())
+    }
+
+    /// Makes names' addresses and the configuration known to the reconciler.
+    fn publish(&self) {
+        *self.desired.0.borrow_mut() = (self.config.clone(), self.resolved.clone());
+    }
+
+    /// A link whose socket could not be opened has a plan without a flow as well.
+    fn has_unopened(&self) -> bool {
+        self.plans.iter().any(|plan| plan.flow.is_err())
+    }
+
+    /// Opens, moves and closes the links' sockets so that they are as planned.
+    fn update_links(&mut self) {
+        let flows = self
+            .open
+            .iter()
+            .map(|(id, (flow, _))| (*id, flow.clone()))
+            .collect();
+        let mut plans = plan(
+            &self.config,
+            &mut self.ids,
+            &self.observed,
+            &self.resolved,
+            &flows,
+        );
+        let gone: Vec<LinkId> = self
+            .open
+            .keys()
+            .filter(|id| {
+                !plans
+                    .iter()
+                    .any(|plan| plan.id == **id && plan.flow.is_ok())
+            })
+            .copied()
+            .collect();
+        for id in gone {
+            self.close(id);
+        }
+        for plan in &mut plans {
+            let before = self
+                .plans
+                .iter()
+                .find(|it| it.id == plan.id)
+                .map(|it| it.flow.clone());
+            if let Err(reason) = &plan.flow
+                && before.as_ref() != Some(&plan.flow)
+            {
+                log::info!("link {} waits: {reason}", plan.name);
+            }
+            let Ok(flow) = plan.flow.clone() else {
+                continue;
+            };
+            let is_open = self.open.get(&plan.id).is_some_and(|(open, with)| {
+                *open == flow && with.terms == plan.terms && with.transport == plan.transport
+            });
+            if is_open {
+                continue;
+            }
+            // A socket with a fixed port must go before its successor can have the port.
+            self.close(plan.id);
+            match self.open(plan, &flow) {
+                Ok(()) => drop(self.open.insert(plan.id, (flow, plan.clone()))),
+                Err(reason) => {
+                    plan.flow = Err(reason);
+                    if let Err(reason) = &plan.flow
+                        && before.as_ref() != Some(&plan.flow)
+                    {
+                        log::warn!("link {} waits: {reason}", plan.name);
+                    }
+                }
+            }
+        }
+        self.plans = plans;
+    }
+
+    fn open(&self, plan: &Plan, flow: &Flow) -> Result<(), String> {
+        let carrier = match plan.transport {
+            Transport::Udp => {
+                Carrier::Udp(UdpSocket::link(&flow.origin).map_err(|error| error.to_string())?)
+            }
+            Transport::Tcp => Carrier::Tcp(flow.origin.clone()),
+        };
+        log::info!(
+            "link {}: {} {} to {}",
+            plan.name,
+            plan.transport,
+            flow.origin,
+            flow.remote
+        );
+        self.packets.tell(Command::OpenLink {
+            link: plan.id,
+            carrier,
+            remote: flow.remote,
+            terms: plan.terms,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self, id: LinkId) {
+        if self.open.remove(&id).is_some() {
+            self.packets.tell(Command::CloseLink(id));
+        }
+    }
+
+    /// What the reconciler tells.
+    fn heed(&mut self, event: host::Event) {
+        match event {
+            host::Event::Links(observed) => {
+                self.observed = observed;
+                self.update_links();
+            }
+            host::Event::Changed(outcome) => {
+                self.routing_error = None;
+                log::info!("routing: {} operations", outcome.executed.len());
+                for operation in &outcome.executed {
+                    log::debug!("{operation}");
+                }
+            }
+            host::Event::Failed(reason) => {
+                if self.routing_error.as_ref() != Some(&reason) {
+                    log::warn!("routing: {reason}");
+                }
+                self.routing_error = Some(reason);
+            }
+        }
+    }
+
+    async fn show(&self) -> Answer {
+        let Some(report) = self.packets.report().await else {
+            return Answer::Error("the packet thread has ended".to_owned());
+        };
+        let known = Known {
+            config: &self.config,
+            mtu: self.mtu,
+            uptime: self.clock.now().since(self.since),
+            routing_error: self.routing_error.as_deref(),
+            plans: &self.plans,
+        };
+        Answer::Status(Box::new(status(&known, &report)))
+    }
+
+    /// Reads the configuration again. True: the host is to be looked at anew.
+    fn reload(&mut self) -> bool {
+        let new = match Config::read(&self.options.config) {
+            Ok((new, _)) => new,
+            Err(errors) => {
+                log::error!("the configuration stays as it was:\n{errors}");
+                return false;
+            }
+        };
+        if new == self.config {
+            log::info!("the configuration is unchanged");
+            return false;
+        }
+        if !can_change(&self.config, &new) {
+            log::warn!(
+                "the configuration's new keys, names, addresses, MTU or listen need a restart: \
+                 it stays as it was"
+            );
+            return false;
+        }
+        log::info!("the new configuration is in use");
+        self.resolver = Resolver::start(remote_hosts(&new), &self.addresses_out);
+        log::debug!("{} names are watched", self.resolver.names());
+        self.config = new;
+        self.publish();
+        self.update_links();
+        true
+    }
+
+    fn log(&self, event: &Event) {
+        let name = self.name();
+        match event {
+            Event::Connected => log::info!("{name}: connected with the peer"),
+            Event::Rekeyed => log::debug!("{name}: new keys are in use"),
+            Event::Disconnected => log::warn!("{name}: no path is usable any more"),
+            Event::Path {
+                path,
+                link,
+                state,
+                remote,
+            } => {
+                let link = link
+                    .and_then(|id| self.plans.iter().find(|plan| plan.id == id))
+                    .map_or(String::new(), |plan| format!(" (link {})", plan.name));
+                let remote = remote.map_or(String::new(), |remote| format!(" with {remote}"));
+                let word = match state {
+                    PathState::Up => "up",
+                    PathState::Suspect => "silent",
+                    PathState::Validating => "being validated",
+                    PathState::Dead => "dead",
+                    PathState::Down => "down",
+                };
+                log::info!("{name}: path {path}{link}{remote} is {word}");
+            }
+            Event::Roamed { path, to } => {
+                log::info!("{name}: the peer moved to {to} on path {path}");
+            }
+            Event::SecurityMismatch { peer } => log::error!(
+                "{name}: the peer has security = \"{peer}\", this portal \"{}\": the tunnel stays \
+                 down until both say the same",
+                self.config.security
+            ),
+        }
+    }
+}
+
+/// True when a running tunnel can go on with the new configuration.
+fn can_change(old: &Config, new: &Config) -> bool {
+    let same_role = matches!(
+        (&old.role, &new.role),
+        (Role::Local(_), Role::Local(_)) | (Role::Remote(_), Role::Remote(_))
+    );
+    same_role
+        && old.name == new.name
+        && old.keys == new.keys
+        && old.security == new.security
+        && old.public == new.public
+        && old.tunnel == new.tunnel
+        && old.mtu == new.mtu
+        && old.listen == new.listen
+        && old.numbers == new.numbers
+}

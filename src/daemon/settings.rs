@@ -1,0 +1,54 @@
+//! From the configuration to what the tunnel needs to know.
+
+use crate::config::units::Mtu;
+use crate::config::{Config, Role};
+use crate::proto::event::{Side, TunnelConfig};
+use crate::route::links::Observed;
+
+/// The bytes around a packet in the tunnel: 33 of ours (header, tag, frame), UDP 8, IPv6 40
+/// (PROTOCOL.md 2.1).
+const OVERHEAD: u32 = 33 + 8 + 40;
+
+/// The tunnel's part of the configuration.
+pub(super) fn tunnel_config(config: &Config, mtu: Mtu) -> TunnelConfig {
+    TunnelConfig {
+        side: match config.role {
+            Role::Local(_) => Side::Local,
+            Role::Remote(_) => Side::Remote,
+        },
+        private: config.keys.private.clone(),
+        peer: config.keys.peer,
+        preshared: config.keys.preshared.clone(),
+        security: config.security,
+        aes: has_aes(),
+        mtu,
+    }
+}
+
+/// The TUN's MTU: the configured one, or what fits every device that flows may leave by.
+pub(super) fn mtu(config: &Config, observed: &Observed) -> Mtu {
+    if let Some(mtu) = config.mtu {
+        return mtu;
+    }
+    let is_used = |device: &_| {
+        config.links.is_empty() || config.links.iter().any(|link| link.device == *device)
+    };
+    observed
+        .links
+        .iter()
+        .filter(|link| is_used(&link.device) && link.has_default())
+        .filter_map(|link| u16::try_from(link.mtu.saturating_sub(OVERHEAD)).ok())
+        .filter_map(Mtu::new)
+        .min()
+        .map_or(Mtu::TUNNEL_DEFAULT, |least| least.min(Mtu::TUNNEL_DEFAULT))
+}
+
+/// True when this processor has instructions for AES.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}

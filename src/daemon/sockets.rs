@@ -1,0 +1,490 @@
+//! The sockets of the packet thread: which are open, what each is for, when a TCP link tries again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::tcp_link::TcpLink;
+use crate::config::units::Bitrate;
+use crate::config::{Congestion, Transport};
+use crate::io::poll::{PollSet, Ready};
+use crate::io::socket::Origin;
+use crate::io::tcp::{TcpConnection, TcpListener};
+use crate::io::udp::{ReceiveBuffer, UdpSocket};
+use crate::proto::Instant;
+use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
+use crate::proto::tunnel::Tunnel;
+
+/// Accepted connections at most: four times the paths a tunnel has.
+const MAX_ACCEPTED: usize = 32;
+/// An accepted connection that carries no path is dropped after so long without a datagram.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often accepted connections are looked through.
+const SWEEP: Duration = Duration::from_secs(2);
+/// Connections accepted in one round before others get their turn.
+const ACCEPT_BATCH: usize = 8;
+
+/// What the configuration says of a link to the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct LinkTerms {
+    /// The tier.
+    pub(super) metric: u8,
+    /// A cap on what is sent.
+    pub(super) rate_up: Option<Bitrate>,
+    /// A cap on what is received.
+    pub(super) rate_down: Option<Bitrate>,
+    /// The congestion controller.
+    pub(super) congestion: Congestion,
+}
+
+impl LinkTerms {
+    fn attachment(self, link: LinkId, transport: Transport, remote: SocketAddr) -> Attachment {
+        Attachment::Link {
+            link,
+            transport,
+            remote,
+            metric: self.metric,
+            rate_up: self.rate_up,
+            rate_down: self.rate_down,
+            congestion: self.congestion,
+        }
+    }
+}
+
+/// How a link's socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LinkSocket {
+    /// Open, bound to this address.
+    Open(Option<SocketAddr>),
+    /// A TCP connection that is not there, and why.
+    Waiting(String),
+}
+
+#[derive(Debug)]
+enum Entry {
+    Udp {
+        socket: UdpSocket,
+        link: Option<LinkId>,
+    },
+    Listener(TcpListener),
+    Connection {
+        connection: TcpConnection,
+        link: Option<LinkId>,
+        heard: Instant,
+    },
+}
+
+/// All sockets of the packet thread.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    poll: PollSet,
+    entries: BTreeMap<SocketId, Entry>,
+    tcp_links: BTreeMap<LinkId, TcpLink>,
+    next: u32,
+    received: ReceiveBuffer,
+    send_failed: u64,
+    sweep_at: Option<Instant>,
+}
+
+impl Sockets {
+    pub(super) fn new(poll: PollSet) -> Self {
+        Self {
+            poll,
+            entries: BTreeMap::new(),
+            tcp_links: BTreeMap::new(),
+            next: 1,
+            received: ReceiveBuffer::default(),
+            send_failed: 0,
+            sweep_at: None,
+        }
+    }
+
+    /// Waits; see [`PollSet::wait`].
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Ready>,
+    ) -> io::Result<()> {
+        self.poll.wait(timeout, ready)
+    }
+
+    /// Datagrams that sockets refused.
+    pub(super) fn send_failed(&self) -> u64 {
+        self.send_failed
+    }
+
+    /// The links that were opened, and how their sockets are.
+    pub(super) fn links(&self) -> Vec<(LinkId, LinkSocket)> {
+        let mut links: BTreeMap<LinkId, LinkSocket> = self
+            .tcp_links
+            .iter()
+            .map(|(&link, tcp)| (link, LinkSocket::Waiting(tcp.reason())))
+            .collect();
+        for entry in self.entries.values() {
+            match entry {
+                Entry::Udp {
+                    socket,
+                    link: Some(link),
+                } => {
+                    links.insert(*link, LinkSocket::Open(socket.local_addr()));
+                }
+                Entry::Connection {
+                    connection,
+                    link: Some(link),
+                    ..
+                } if connection.is_connected() => {
+                    links.insert(*link, LinkSocket::Open(connection.local_addr()));
+                }
+                Entry::Udp { .. } | Entry::Connection { .. } | Entry::Listener(_) => {}
+            }
+        }
+        links.into_iter().collect()
+    }
+
+    pub(super) fn add_udp(
+        &mut self,
+        now: Instant,
+        socket: UdpSocket,
+        link: Option<(LinkId, SocketAddr, LinkTerms)>,
+        tunnel: &mut Tunnel,
+    ) {
+        let id = self.new_id();
+        if let Err(error) = self.poll.add(&socket, key(id)) {
+            log::error!("cannot wait for a UDP socket: {error}");
+            return;
+        }
+        let attachment = match link {
+            Some((link, remote, terms)) => terms.attachment(link, Transport::Udp, remote),
+            None => Attachment::Listen {
+                transport: Transport::Udp,
+            },
+        };
+        let link = link.map(|(link, ..)| link);
+        self.entries.insert(id, Entry::Udp { socket, link });
+        tunnel.handle_socket_up(now, id, attachment);
+    }
+
+    pub(super) fn add_listener(&mut self, listener: TcpListener) {
+        let id = self.new_id();
+        if let Err(error) = self.poll.add(&listener, key(id)) {
+            log::error!("cannot wait for a TCP listener: {error}");
+            return;
+        }
+        self.entries.insert(id, Entry::Listener(listener));
+    }
+
+    pub(super) fn add_tcp_link(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        origin: Origin,
+        remote: SocketAddr,
+        terms: LinkTerms,
+    ) {
+        self.tcp_links
+            .insert(link, TcpLink::new(now, origin, remote, terms));
+    }
+
+    /// Closes all that a link has.
+    pub(super) fn close_link(&mut self, now: Instant, link: LinkId, tunnel: &mut Tunnel) {
+        self.tcp_links.remove(&link);
+        let ids: Vec<SocketId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| match entry {
+                Entry::Udp { link: of, .. } | Entry::Connection { link: of, .. } => {
+                    *of == Some(link)
+                }
+                Entry::Listener(_) => false,
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ids {
+            self.close(now, id, tunnel);
+        }
+    }
+
+    /// Sends one batch.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        transmit: &Transmit,
+        bytes: &[u8],
+        tunnel: &mut Tunnel,
+    ) {
+        let id = transmit.socket;
+        match self.entries.get_mut(&id) {
+            Some(Entry::Udp { socket, .. }) => {
+                let was_blocked = socket.is_blocked();
+                self.send_failed += socket.send(transmit.destination, transmit.segment_size, bytes);
+                if socket.is_blocked() && !was_blocked {
+                    watch(&self.poll, socket, id, true);
+                }
+            }
+            Some(Entry::Connection { connection, .. }) if connection.is_connected() => {
+                match connection.send(transmit.segment_size, bytes) {
+                    Ok(()) => watch(&self.poll, connection, id, true),
+                    Err(error) => self.fail(now, id, &error, tunnel),
+                }
+            }
+            Some(Entry::Connection { .. } | Entry::Listener(_)) | None => {}
+        }
+    }
+
+    /// Does what a socket is ready for.
+    pub(super) fn serve(&mut self, now: Instant, ready: Ready, tunnel: &mut Tunnel) {
+        let Ok(number) = u32::try_from(ready.key) else {
+            return;
+        };
+        let id = SocketId(number);
+        match self.entries.get_mut(&id) {
+            Some(Entry::Udp { socket, .. }) => {
+                if ready.writable && socket.is_blocked() {
+                    self.send_failed += socket.flush();
+                    if !socket.is_blocked() {
+                        watch(&self.poll, socket, id, false);
+                    }
+                }
+                // An error on a UDP socket concerns one datagram that is lost already.
+                if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
+                    self.received
+                        .for_each(|from, datagram| tunnel.handle_datagram(now, id, from, datagram));
+                }
+            }
+            Some(Entry::Connection { .. }) => self.serve_connection(now, id, ready, tunnel),
+            Some(Entry::Listener(_)) => self.accept(now, id, tunnel),
+            // Closed earlier in this round.
+            None => {}
+        }
+    }
+
+    fn serve_connection(&mut self, now: Instant, id: SocketId, ready: Ready, tunnel: &mut Tunnel) {
+        let Some(Entry::Connection {
+            connection,
+            link,
+            heard,
+        }) = self.entries.get_mut(&id)
+        else {
+            return;
+        };
+        if !connection.is_connected() {
+            let link = *link;
+            match connection.finish_connect() {
+                Ok(false) => return,
+                Ok(true) => {}
+                Err(error) => return self.fail(now, id, &error, tunnel),
+            }
+            if let Some((link, tcp)) =
+                link.and_then(|link| Some((link, self.tcp_links.get_mut(&link)?)))
+            {
+                tcp.connected(now);
+                let attachment = tcp.terms.attachment(link, Transport::Tcp, tcp.remote);
+                tunnel.handle_socket_up(now, id, attachment);
+            }
+            watch(&self.poll, connection, id, false);
+            tunnel.handle_writable(now, id, connection.budget());
+        }
+        let mut result = Ok(());
+        if ready.writable {
+            result = connection.flush();
+            let budget = connection.budget();
+            if result.is_ok() && budget > 0 {
+                watch(&self.poll, connection, id, false);
+                tunnel.handle_writable(now, id, budget);
+            }
+        }
+        if ready.readable && result.is_ok() {
+            let peer = connection.peer();
+            result = connection.receive(|datagram| {
+                *heard = now;
+                tunnel.handle_datagram(now, id, peer, datagram);
+            });
+        }
+        if let Err(error) = result {
+            self.fail(now, id, &error, tunnel);
+        }
+    }
+
+    fn accept(&mut self, now: Instant, listener: SocketId, tunnel: &mut Tunnel) {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(Entry::Listener(waiting)) = self.entries.get(&listener) else {
+                return;
+            };
+            // An error is one that was reset before it was accepted, or no descriptor left: the
+            // next round, or the sweep, brings us on.
+            let Ok(Some(connection)) = waiting.accept() else {
+                return;
+            };
+            if self.accepted().count() >= MAX_ACCEPTED {
+                self.drop_stranger(now, tunnel);
+            }
+            let id = self.new_id();
+            if let Err(error) = self.poll.add(&connection, key(id)) {
+                log::warn!("cannot wait for a TCP connection: {error}");
+                return;
+            }
+            tunnel.handle_socket_up(
+                now,
+                id,
+                Attachment::Listen {
+                    transport: Transport::Tcp,
+                },
+            );
+            tunnel.handle_writable(now, id, connection.budget());
+            self.entries.insert(
+                id,
+                Entry::Connection {
+                    connection,
+                    link: None,
+                    heard: now,
+                },
+            );
+            self.sweep_at.get_or_insert(now + SWEEP);
+        }
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = (SocketId, SocketAddr, Instant)> {
+        self.entries.iter().filter_map(|(&id, entry)| match entry {
+            Entry::Connection {
+                connection,
+                link: None,
+                heard,
+            } => Some((id, connection.peer(), *heard)),
+            Entry::Connection { .. } | Entry::Udp { .. } | Entry::Listener(_) => None,
+        })
+    }
+
+    /// Accepted connections that carry no path, so that nobody has proven who they are.
+    fn strangers(&self, now: Instant, tunnel: &mut Tunnel) -> Vec<(SocketId, Instant)> {
+        let paths = tunnel.stats(now).paths;
+        self.accepted()
+            .filter(|(_, peer, _)| !paths.iter().any(|path| path.remote == Some(*peer)))
+            .map(|(id, _, heard)| (id, heard))
+            .collect()
+    }
+
+    /// Makes room for one connection: the stranger that has been silent for longest goes.
+    fn drop_stranger(&mut self, now: Instant, tunnel: &mut Tunnel) {
+        let silent = self
+            .strangers(now, tunnel)
+            .into_iter()
+            .min_by_key(|(_, heard)| *heard);
+        if let Some((id, _)) = silent {
+            self.close(now, id, tunnel);
+        }
+    }
+
+    /// When [`Sockets::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.tcp_links
+            .values()
+            .filter_map(TcpLink::poll_timeout)
+            .chain(self.sweep_at)
+            .min()
+    }
+
+    /// Connects links again, gives up connections that do not come, and drops silent strangers.
+    pub(super) fn handle_timeout(&mut self, now: Instant, tunnel: &mut Tunnel) {
+        let due: Vec<LinkId> = self
+            .tcp_links
+            .iter()
+            .filter(|(_, tcp)| tcp.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(&link, _)| link)
+            .collect();
+        for link in due {
+            self.retry(now, link, tunnel);
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            for (id, heard) in self.strangers(now, tunnel) {
+                if now.since(heard) >= STRANGER_PATIENCE {
+                    self.close(now, id, tunnel);
+                }
+            }
+            let any_left = self.accepted().next().is_some();
+            self.sweep_at = any_left.then(|| now + SWEEP);
+        }
+    }
+
+    fn retry(&mut self, now: Instant, link: LinkId, tunnel: &mut Tunnel) {
+        let connecting = self.entries.iter().find_map(|(&id, entry)| {
+            matches!(entry, Entry::Connection { link: of, .. } if *of == Some(link)).then_some(id)
+        });
+        if let Some(id) = connecting {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            return self.fail(now, id, &late, tunnel);
+        }
+        let Some(tcp) = self.tcp_links.get_mut(&link) else {
+            return;
+        };
+        let connection = match TcpConnection::connect(&tcp.origin, tcp.remote) {
+            Ok(connection) => connection,
+            Err(error) => return tcp.failed(now, error.to_string()),
+        };
+        tcp.connecting(now);
+        let id = self.new_id();
+        let watched = self
+            .poll
+            .add(&connection, key(id))
+            .and_then(|()| self.poll.watch_writable_only(&connection, key(id)));
+        if let Err(error) = watched {
+            log::warn!("cannot wait for a TCP connection: {error}");
+        }
+        self.entries.insert(
+            id,
+            Entry::Connection {
+                connection,
+                link: Some(link),
+                heard: now,
+            },
+        );
+    }
+
+    /// A connection broke: it is closed, and its link tries again later.
+    fn fail(&mut self, now: Instant, id: SocketId, error: &io::Error, tunnel: &mut Tunnel) {
+        if let Some(Entry::Connection {
+            connection, link, ..
+        }) = self.entries.get(&id)
+        {
+            log::debug!("TCP connection with {} ended: {error}", connection.peer());
+            if let Some(tcp) = link.and_then(|link| self.tcp_links.get_mut(&link)) {
+                tcp.failed(now, format!("no TCP connection: {error}"));
+            }
+        }
+        self.close(now, id, tunnel);
+    }
+
+    fn close(&mut self, now: Instant, id: SocketId, tunnel: &mut Tunnel) {
+        match self.entries.remove(&id) {
+            Some(Entry::Udp { socket, .. }) => self.poll.remove(&socket),
+            Some(Entry::Connection { connection, .. }) => {
+                self.poll.remove(&connection);
+                if !connection.is_connected() {
+                    // The tunnel never knew it.
+                    return;
+                }
+            }
+            Some(Entry::Listener(_)) | None => return,
+        }
+        tunnel.handle_socket_down(now, id);
+    }
+
+    /// Never used twice: at a thousand connections a second they last for 49 days, and then the
+    /// first are long gone.
+    fn new_id(&mut self) -> SocketId {
+        let id = SocketId(self.next);
+        self.next = self.next.checked_add(1).unwrap_or(1);
+        id
+    }
+}
+
+fn key(id: SocketId) -> usize {
+    // A SocketId is 32 bits, and so is the smallest usize of the systems we run on.
+    id.0 as usize
+}
+
+fn watch(poll: &PollSet, source: &impl std::os::fd::AsFd, id: SocketId, writable: bool) {
+    if let Err(error) = poll.watch_writable(source, key(id), writable) {
+        log::warn!("cannot wait for a socket: {error}");
+    }
+}

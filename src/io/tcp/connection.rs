@@ -1,0 +1,292 @@
+//! One TCP connection: records in, records out, and how much it takes before it queues.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use socket2::{SockAddr, Socket};
+
+use super::record::{Reader, append};
+use crate::config::Transport;
+use crate::io::socket::{OpenError, Origin, bind_link};
+
+/// Bytes that may wait unsent in the kernel and in our own buffer: the queue belongs in the tunnel.
+/// 32 KB fill 1 Gbit/s for 0.25 ms (PROTOCOL.md 2.2: 16-32 KB).
+const NOT_SENT: usize = 32 * 1024;
+/// Datagrams read in one go before others get their turn: bytes.
+const READ_BUDGET: usize = 256 * 1024;
+/// After so long without an acknowledgement the kernel gives the connection up (RFC 5482); the
+/// tunnel has long moved its packets to other paths.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// An idle connection is asked after so long whether it still lives.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// A TCP connection, non-blocking.
+#[derive(Debug)]
+pub struct TcpConnection {
+    socket: Socket,
+    peer: SocketAddr,
+    connected: bool,
+    reader: Reader,
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+impl TcpConnection {
+    /// Begins to connect from a link; it is up when [`TcpConnection::finish_connect`] says so.
+    pub fn connect(origin: &Origin, peer: SocketAddr) -> Result<Self, OpenError> {
+        let socket = bind_link(Transport::Tcp, origin)?;
+        match socket.connect(&SockAddr::from(peer)) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(source) => {
+                return Err(OpenError::late(
+                    Transport::Tcp,
+                    format!("{origin} to {peer}"),
+                    source,
+                ));
+            }
+        }
+        Self::new(socket, peer, false)
+            .map_err(|source| OpenError::late(Transport::Tcp, origin.to_string(), source))
+    }
+
+    pub(super) fn accepted(socket: Socket, peer: SocketAddr) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Self::new(socket, peer, true)
+    }
+
+    fn new(socket: Socket, peer: SocketAddr, connected: bool) -> io::Result<Self> {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
+        #[cfg(target_os = "linux")]
+        {
+            socket.set_tcp_notsent_lowat(NOT_SENT as u32)?;
+            socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        }
+        Ok(Self {
+            socket,
+            peer,
+            connected,
+            reader: Reader::default(),
+            unsent: Vec::new(),
+            sent: 0,
+        })
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Our own end.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// False while the connection is being made.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Call when it became writable while connecting: true when it is up now.
+    pub fn finish_connect(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => self.connected = true,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.connected)
+    }
+
+    /// Queues datagrams of `segment_size` bytes each (the last may be shorter) and writes what the
+    /// kernel takes.
+    pub fn send(&mut self, segment_size: usize, bytes: &[u8]) -> io::Result<()> {
+        for datagram in bytes.chunks(segment_size.max(1)) {
+            append(&mut self.unsent, datagram);
+        }
+        self.flush()
+    }
+
+    /// Writes what the kernel takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.sent < self.unsent.len() {
+            match (&self.socket).write(&self.unsent[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.sent == self.unsent.len() {
+            self.unsent.clear();
+            self.sent = 0;
+        } else if self.sent > NOT_SENT {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// How many more bytes may be queued. Ask when it became writable: then less than half of
+    /// [`NOT_SENT`] waits in the kernel.
+    pub fn budget(&self) -> usize {
+        NOT_SENT.saturating_sub(self.unsent.len() - self.sent)
+    }
+
+    /// Reads and hands over whole datagrams. An error, the end of the stream among them, means that
+    /// the connection is done.
+    pub fn receive(&mut self, mut take: impl FnMut(&mut [u8])) -> io::Result<()> {
+        let mut total = 0;
+        while total < READ_BUDGET {
+            let room = self.reader.room();
+            let asked = room.len();
+            let length = match (&self.socket).read(room) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.reader.filled(length);
+            while let Some(record) = self
+                .reader
+                .next()
+                .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?
+            {
+                take(record);
+            }
+            total += length;
+            if length < asked {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for TcpConnection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+
+    use super::super::TcpListener;
+    use super::*;
+
+    fn pair() -> (TcpConnection, TcpStream) {
+        let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for _ in 0..100 {
+            if let Some(connection) = listener.accept().unwrap() {
+                return (connection, stream);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("no connection came");
+    }
+
+    /// Receives until `count` datagrams are there or the connection is done.
+    fn receive(connection: &mut TcpConnection, count: usize) -> (Vec<Vec<u8>>, io::Result<()>) {
+        let mut got = Vec::new();
+        for _ in 0..400 {
+            let result = connection.receive(|datagram| got.push(datagram.to_vec()));
+            if result.is_err() || got.len() >= count {
+                return (got, result);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (got, Ok(()))
+    }
+
+    #[test]
+    fn a_datagram_in_three_pieces_is_one_datagram() {
+        let (mut connection, mut stream) = pair();
+        for piece in [&[0, 0][..], &[0, 5, b'h', b'e'], b"llo", &[0, 0, 0, 0]] {
+            stream.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (got, result) = receive(&mut connection, 2);
+        assert!(result.is_ok());
+        assert_eq!(got, [b"hello".to_vec(), Vec::new()]);
+    }
+
+    #[test]
+    fn garbage_and_the_end_close_it() {
+        let (mut connection, mut stream) = pair();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let (got, result) = receive(&mut connection, 1);
+        assert!(got.is_empty());
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidData);
+
+        let (mut connection, stream) = pair();
+        drop(stream);
+        let (_, result) = receive(&mut connection, 1);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_queued_counts_against_the_budget_and_arrives_whole() {
+        let (mut connection, mut stream) = pair();
+        assert_eq!(connection.budget(), NOT_SENT);
+        // The other end does not read: the kernel stops taking, and the rest waits with us.
+        let datagram = vec![9; 1400];
+        let mut sent = 0;
+        while connection.budget() > 0 {
+            connection.send(1400, &datagram).unwrap();
+            sent += 1;
+            assert!(sent < 100_000, "the kernel takes without end");
+        }
+        let reader = std::thread::spawn(move || {
+            let mut bytes = vec![0; sent * 1404];
+            stream.read_exact(&mut bytes).unwrap();
+            bytes
+        });
+        for _ in 0..2000 {
+            connection.flush().unwrap();
+            if connection.budget() == NOT_SENT {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(connection.budget(), NOT_SENT);
+        let bytes = reader.join().unwrap();
+        for record in bytes.chunks(1404) {
+            assert_eq!(record[..4], 1400u32.to_be_bytes());
+            assert_eq!(record[4..], datagram);
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let origin = Origin {
+            device: "lo".parse().unwrap(),
+            source: [127, 0, 0, 1].into(),
+            port: None,
+        };
+        if cfg!(target_os = "linux") {
+            // Older kernels let only root bind to a device.
+            let Ok(mut connection) = TcpConnection::connect(&origin, address) else {
+                return;
+            };
+            assert!(connection.finish_connect().unwrap());
+            drop(listener);
+            let refused = TcpConnection::connect(&origin, address)
+                .map(|mut connection| connection.finish_connect());
+            assert!(!matches!(refused, Ok(Ok(true))));
+        }
+    }
+}

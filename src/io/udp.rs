@@ -1,0 +1,337 @@
+//! UDP sockets: batches out by GSO, batches in by recvmmsg and GRO.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::Socket;
+
+use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
+use crate::config::Transport;
+
+/// What the kernel may keep for us in each direction: 4 MiB is 30 ms at 1 Gbit/s.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// The bytes of one GSO send: a UDP datagram's most (65,507), less some for IPv6 extension headers.
+const GSO_BYTES: usize = 65_000;
+/// What waits in a blocked socket at most; beyond it datagrams are dropped, for the queue is in the
+/// tunnel and nowhere else. Four full GSO batches.
+const BACKLOG_BYTES: usize = 4 * GSO_BYTES;
+/// Slots of one reception: 16 times one GRO super-datagram.
+const RECEIVE_SLOTS: usize = 16;
+/// The longest GRO super-datagram (a UDP datagram's length is 16 bits).
+const RECEIVE_SLOT: usize = 65_536;
+/// How many peers a listening socket remembers its own address for.
+const LOCAL_ADDRESSES: usize = 32;
+
+/// A UDP socket, non-blocking.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: Socket,
+    state: UdpSocketState,
+    backlog: VecDeque<Batch>,
+    backlog_bytes: usize,
+    locals: LocalAddresses,
+}
+
+/// Datagrams that the kernel did not take yet.
+#[derive(Debug)]
+struct Batch {
+    destination: SocketAddr,
+    segment_size: usize,
+    bytes: Vec<u8>,
+}
+
+impl UdpSocket {
+    /// A socket that waits for peers.
+    pub fn listen(address: SocketAddr) -> Result<Self, OpenError> {
+        Self::new(bind_listen(Transport::Udp, address)?)
+            .map_err(|source| OpenError::late(Transport::Udp, address.to_string(), source))
+    }
+
+    /// A link's own socket.
+    pub fn link(origin: &Origin) -> Result<Self, OpenError> {
+        Self::new(bind_link(Transport::Udp, origin)?)
+            .map_err(|source| OpenError::late(Transport::Udp, origin.to_string(), source))
+    }
+
+    fn new(socket: Socket) -> io::Result<Self> {
+        enlarge_buffers(&socket, SOCKET_BUFFER);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self {
+            socket,
+            state,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            locals: LocalAddresses::default(),
+        })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// True when the kernel takes no more and something waits: watch for writability, then
+    /// [`UdpSocket::flush`].
+    pub fn is_blocked(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Sends datagrams of `segment_size` bytes each (the last may be shorter). Gives how many were
+    /// refused and are lost; a full kernel loses nothing until the backlog is full as well.
+    pub fn send(&mut self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> u64 {
+        if bytes.is_empty() {
+            return 0;
+        }
+        let segment_size = segment_size.clamp(1, bytes.len());
+        if self.is_blocked() {
+            return self.keep(destination, segment_size, bytes);
+        }
+        let (sent, refused) = self.try_send(destination, segment_size, bytes);
+        refused + self.keep(destination, segment_size, &bytes[sent..])
+    }
+
+    /// Sends what waits. Gives how many datagrams were refused and are lost.
+    pub fn flush(&mut self) -> u64 {
+        let mut lost = 0;
+        while let Some(mut batch) = self.backlog.pop_front() {
+            let (sent, refused) =
+                self.try_send(batch.destination, batch.segment_size, &batch.bytes);
+            lost += refused;
+            self.backlog_bytes -= sent;
+            if sent < batch.bytes.len() {
+                batch.bytes.drain(..sent);
+                self.backlog.push_front(batch);
+                break;
+            }
+        }
+        lost
+    }
+
+    fn keep(&mut self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> u64 {
+        if bytes.is_empty() {
+            return 0;
+        }
+        if self.backlog_bytes + bytes.len() > BACKLOG_BYTES {
+            return bytes.len().div_ceil(segment_size) as u64;
+        }
+        self.backlog_bytes += bytes.len();
+        self.backlog.push_back(Batch {
+            destination,
+            segment_size,
+            bytes: bytes.to_vec(),
+        });
+        0
+    }
+
+    /// Sends until the kernel is full. Gives the bytes done with, and the datagrams among them that
+    /// were refused for good.
+    fn try_send(&self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> (usize, u64) {
+        let source = self.locals.find(destination);
+        let (mut sent, mut refused) = (0, 0);
+        while sent < bytes.len() {
+            let segments = self
+                .state
+                .max_gso_segments()
+                .min(GSO_BYTES / segment_size)
+                .max(1);
+            let end = bytes.len().min(sent + segments * segment_size);
+            let contents = &bytes[sent..end];
+            let transmit = Transmit {
+                destination,
+                ecn: None,
+                contents,
+                segment_size: (contents.len() > segment_size).then_some(segment_size),
+                src_ip: source,
+            };
+            match self
+                .state
+                .try_send(UdpSockRef::from(&self.socket), &transmit)
+            {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A device without segmentation: quinn-udp has switched to single datagrams.
+                Err(_) if segments > self.state.max_gso_segments() => continue,
+                // EMSGSIZE, ENETUNREACH, EPERM, ENOBUFS and the like come from the network's state
+                // of this moment: a datagram lost like any other.
+                Err(_) => refused += contents.len().div_ceil(segment_size) as u64,
+            }
+            sent = end;
+        }
+        (sent, refused)
+    }
+
+    /// Receives a batch. Gives false when nothing was there.
+    pub fn receive(&mut self, into: &mut ReceiveBuffer) -> io::Result<bool> {
+        let mut slots = into.storage.chunks_exact_mut(RECEIVE_SLOT);
+        let mut slots: [IoSliceMut<'_>; RECEIVE_SLOTS] =
+            std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
+        into.filled = 0;
+        match self
+            .state
+            .recv(UdpSockRef::from(&self.socket), &mut slots, &mut into.meta)
+        {
+            Ok(filled) => into.filled = filled,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        for meta in &into.meta[..into.filled] {
+            if let Some(local) = meta.dst_ip {
+                self.locals.note(meta.addr, local);
+            }
+        }
+        Ok(into.filled > 0)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The memory of receptions, one for all sockets of a loop: 1 MiB.
+#[derive(Debug)]
+pub struct ReceiveBuffer {
+    storage: Vec<u8>,
+    meta: [RecvMeta; RECEIVE_SLOTS],
+    filled: usize,
+}
+
+impl Default for ReceiveBuffer {
+    fn default() -> Self {
+        Self {
+            storage: vec![0; RECEIVE_SLOTS * RECEIVE_SLOT],
+            meta: [RecvMeta::default(); RECEIVE_SLOTS],
+            filled: 0,
+        }
+    }
+}
+
+impl ReceiveBuffer {
+    /// Hands over every datagram of the last reception with its sender.
+    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8])) {
+        let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
+        for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
+            let length = meta.len.min(slot.len());
+            for datagram in slot[..length].chunks_mut(meta.stride.max(1)) {
+                take(meta.addr, datagram);
+            }
+        }
+    }
+}
+
+/// By which of the host's addresses each peer of a listening socket last spoke to us: the answer
+/// must come from there, or the peer's NAT drops it.
+#[derive(Debug, Default)]
+struct LocalAddresses {
+    known: Vec<(SocketAddr, IpAddr)>,
+    next: usize,
+}
+
+impl LocalAddresses {
+    fn find(&self, peer: SocketAddr) -> Option<IpAddr> {
+        self.known
+            .iter()
+            .find(|(known, _)| *known == peer)
+            .map(|&(_, local)| local)
+    }
+
+    fn note(&mut self, peer: SocketAddr, local: IpAddr) {
+        if let Some(entry) = self.known.iter_mut().find(|(known, _)| *known == peer) {
+            entry.1 = local;
+        } else if self.known.len() < LOCAL_ADDRESSES {
+            self.known.push((peer, local));
+        } else {
+            // A flood of made-up senders costs a peer its entry until its next datagram, no more.
+            self.known[self.next] = (peer, local);
+            self.next = (self.next + 1) % LOCAL_ADDRESSES;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn localhost() -> UdpSocket {
+        UdpSocket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+    }
+
+    fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut buffer = ReceiveBuffer::default();
+        let mut got = Vec::new();
+        for _ in 0..200 {
+            while socket.receive(&mut buffer).unwrap() {
+                buffer.for_each(|from, bytes| got.push((from, bytes.to_vec())));
+            }
+            if got.len() >= count {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        got
+    }
+
+    #[test]
+    fn a_batch_arrives_as_the_datagrams_it_was_made_of() {
+        let (mut a, mut b) = (localhost(), localhost());
+        let to = b.local_addr().unwrap();
+        // More than one GSO send: 100 datagrams of 1,000 bytes, and a short last one.
+        let mut bytes = Vec::new();
+        for number in 0..100u8 {
+            bytes.extend(std::iter::repeat_n(number, 1000));
+        }
+        bytes.extend([200; 7]);
+        assert_eq!(a.send(to, 1000, &bytes), 0);
+        let got = receive_all(&mut b, 101);
+        assert_eq!(got.len(), 101);
+        for (number, (from, datagram)) in got.iter().enumerate().take(100) {
+            assert_eq!(*from, a.local_addr().unwrap());
+            assert_eq!(datagram, &vec![number as u8; 1000]);
+        }
+        assert_eq!(got[100].1, [200; 7]);
+    }
+
+    #[test]
+    fn a_datagram_that_cannot_leave_is_counted_and_harms_nothing() {
+        let (mut a, mut b) = (localhost(), localhost());
+        let to = b.local_addr().unwrap();
+        // Longer than any UDP datagram: EMSGSIZE.
+        assert_eq!(a.send(to, 70_000, &[0; 70_000]), 1);
+        // A loopback source cannot reach the outside: EINVAL or ENETUNREACH.
+        assert_eq!(a.send("192.0.2.1:9".parse().unwrap(), 10, &[0; 30]), 3);
+        assert_eq!(a.send(to, 3, b"abcde"), 0);
+        let got: Vec<Vec<u8>> = receive_all(&mut b, 2).into_iter().map(|it| it.1).collect();
+        assert_eq!(got, [b"abc".to_vec(), b"de".to_vec()]);
+    }
+
+    #[test]
+    fn answers_leave_by_the_address_that_was_spoken_to() {
+        let mut server = UdpSocket::listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let mut client = localhost();
+        let other = SocketAddr::from(([127, 0, 0, 77], port));
+        assert_eq!(client.send(other, 2, b"hi"), 0);
+        let (from, _) = receive_all(&mut server, 1).remove(0);
+        assert_eq!(server.send(from, 2, b"ho"), 0);
+        let (from, _) = receive_all(&mut client, 1).remove(0);
+        assert_eq!(from, other);
+    }
+
+    #[test]
+    fn a_flood_of_senders_is_forgotten_but_the_newest_is_known() {
+        let mut locals = LocalAddresses::default();
+        let local = IpAddr::from([127, 0, 0, 1]);
+        for port in 1..1000 {
+            locals.note(([192, 0, 2, 1], port).into(), local);
+            assert_eq!(locals.find(([192, 0, 2, 1], port).into()), Some(local));
+        }
+        assert_eq!(locals.known.len(), LOCAL_ADDRESSES);
+        assert_eq!(locals.find(([192, 0, 2, 1], 1).into()), None);
+    }
+}
