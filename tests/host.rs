@@ -103,7 +103,9 @@ fn snapshot() -> String {
         text += &ip(command);
     }
     // The kernel makes a device's multicast route with its first address and keeps it.
-    let lines = text.lines().filter(|l| !l.starts_with("multicast ff00::/8 dev nc0"));
+    let lines = text
+        .lines()
+        .filter(|l| !l.starts_with("multicast ff00::/8 dev nc0"));
     let mut text: String = lines.map(|l| format!("{l}\n")).collect();
     text += &run("nft", "list ruleset");
     for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
@@ -325,7 +327,14 @@ fn a_remote_portal_comes_and_goes() {
         assert_eq!(sysctl("net.ipv4.ip_forward"), "1");
 
         // The same again is nothing to do.
-        assert!(reconciler.apply(&remote()).await.unwrap().executed.is_empty());
+        assert!(
+            reconciler
+                .apply(&remote())
+                .await
+                .unwrap()
+                .executed
+                .is_empty()
+        );
         assert!(directory.join("nc0.baseline.json").exists());
         reconciler.stop().await.unwrap();
         assert_eq!(snapshot(), before);

@@ -183,6 +183,11 @@ pub fn device_setting(family: Family, device: &str, name: &str) -> String {
     format!("net.{family}.conf.{}.{name}", device.replace('.', "/"))
 }
 
+/// The name of a device's setting of ARP, `net.ipv4.neigh.eth0.proxy_delay`.
+pub fn neighbour_setting(device: &str, name: &str) -> String {
+    format!("net.ipv4.neigh.{}.{name}", device.replace('.', "/"))
+}
+
 fn yes() -> bool {
     true
 }

@@ -79,6 +79,6 @@ mod tests {
         paths[2].state = Dead;
         assert_eq!(order(&paths), [1]);
         paths[1].state = Dead;
-        assert_eq!(order(&paths), []);
+        assert!(order(&paths).is_empty());
     }
 }

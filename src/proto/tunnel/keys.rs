@@ -215,6 +215,13 @@ impl Tunnel {
         let Self { responder, identity, keys, entropy, .. } = self;
         let answer = responder.receive(identity, &keys.hello, message, from.remote, now, entropy.as_mut());
         match answer {
+            // An answer that the peer has had no time to use yet is not pushed aside: whoever recorded
+            // initiations of an earlier life of the peer could keep it from ever being used.
+            Ok(Answer::Accepted { .. })
+                if keys.next.as_ref().is_some_and(|next| now.since(next.since) < RETRY_FIRST) =>
+            {
+                self.count.discard(Discard::HandshakeFlood);
+            }
             Ok(Answer::Accepted { response, established }) => {
                 let Established { session, peer_hello } = *established;
                 keys.next = Some(Epoch { session, peer: peer_hello, since: now, initiator: false });

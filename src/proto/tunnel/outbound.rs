@@ -13,7 +13,7 @@ use crate::proto::path::{Path, Place};
 use crate::proto::recovery::Sent;
 use crate::proto::scheduler::{Candidate, Order};
 use crate::proto::wire::frame::{self, Bucket, ack_len};
-use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, STAMP_LEN, Stamp, TAG_LEN};
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, Stamp, TAG_LEN};
 
 /// Datagrams in one batch at most: what Linux takes in one GSO call (UDP_MAX_SEGMENTS was 64 before
 /// Linux 6.9).

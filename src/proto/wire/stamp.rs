@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn expands_across_the_wrap() {
-        let reference = Stamp(0x1_ff_fffe);
-        assert_eq!(Stamp::expand([0, 0, 3], reference), Stamp(0x2_00_0003));
-        assert_eq!(Stamp::expand([0xff, 0xff, 0xf0], reference), Stamp(0x1_ff_fff0));
+        let reference = Stamp(0x1ff_fffe);
+        assert_eq!(Stamp::expand([0, 0, 3], reference), Stamp(0x200_0003));
+        assert_eq!(Stamp::expand([0xff, 0xff, 0xf0], reference), Stamp(0x1ff_fff0));
         assert_eq!(Stamp::expand(Stamp(77).encode(), Stamp(80)), Stamp(77));
         assert_eq!(Stamp::expand([0xff, 0xff, 0xff], Stamp(2)), Stamp(0xff_ffff));
     }

@@ -63,15 +63,15 @@ impl Outcome {
     }
 
     fn json(&self) -> String {
-        let round = |mbps: f64| (mbps * 100.0).round() / 100.0;
-        serde_json::json!({
-            "best_link_mbps": round(self.best_link_mbps),
-            "down_mbps": round(self.down_mbps),
-            "up_mbps": round(self.up_mbps),
-            "longest_gap_ms": self.longest_gap.as_millis() as u64,
-            "leftovers": self.leftovers,
-        })
-        .to_string()
+        format!(
+            "{{\"best_link_mbps\":{:.2},\"down_mbps\":{:.2},\"up_mbps\":{:.2},\
+             \"longest_gap_ms\":{},\"leftovers\":{}}}",
+            self.best_link_mbps,
+            self.down_mbps,
+            self.up_mbps,
+            self.longest_gap.as_millis(),
+            self.leftovers
+        )
     }
 }
 
@@ -263,4 +263,27 @@ fn with_logs(error: Error, portals: [&Portal; 2]) -> Error {
         text += &format!("\n{}", portal.last_words());
     }
     Error::Failed(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_json_with_the_promised_keys() {
+        let outcome = Outcome {
+            best_link_mbps: 19.1,
+            down_mbps: 27.25,
+            up_mbps: 26.0,
+            longest_gap: Duration::from_millis(312),
+            ..Outcome::default()
+        };
+        let text = outcome.json();
+        let keys = "{\"best_link_mbps\":19.10,\"down_mbps\":27.25,\"up_mbps\":26.00,";
+        assert_eq!(
+            text,
+            format!("{keys}\"longest_gap_ms\":312,\"leftovers\":0}}")
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
 }

@@ -91,7 +91,10 @@ pub(super) fn watch(
             }
         }
         if monitor.samples.len().is_multiple_of(LINE) {
-            monitor.line(down.then_some(cut).flatten())?;
+            // A line tells of the second before it.
+            let middle = (TICK * (monitor.samples.len() - LINE / 2) as u32).as_millis();
+            let in_it = |cut: &Cut| (cut.from.as_millis()..cut.to.as_millis()).contains(&middle);
+            monitor.line(cut.filter(in_it))?;
         }
     }
     let report = flow.finish()?;
