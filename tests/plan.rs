@@ -1,6 +1,11 @@
 //! What `plan` prints: one folder a case under `tests/plan`, with the configuration and the links
 //! that go in and the text that comes out. `UPDATE_GOLDEN=1` writes the text anew.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of these tests fail as the tests do"
+)]
+
 #[path = "config/support.rs"]
 mod support;
 
@@ -25,7 +30,7 @@ fn folder() -> PathBuf {
 fn cases() -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder())
         .unwrap()
-        .map(|entry| entry.unwrap())
+        .map(Result::unwrap)
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();

@@ -148,15 +148,14 @@ impl Baseline {
     }
 
     fn borrow_setting(&mut self, key: &str, present: &HostState) {
-        let value = present.iter().find_map(|resource| match resource {
-            Resource::Setting(setting) if setting.key == key => Some(setting.value.clone()),
-            _ => None,
-        });
-        if let Some(value) = value {
-            self.borrowed
-                .settings
-                .entry(key.to_owned())
-                .or_insert(value);
+        for resource in present.iter() {
+            if let Resource::Setting(setting) = resource
+                && setting.key == key
+            {
+                let value = || setting.value.clone();
+                let entry = self.borrowed.settings.entry(key.to_owned());
+                entry.or_insert_with(value);
+            }
         }
     }
 
@@ -167,13 +166,14 @@ impl Baseline {
         };
         // Two can stand there when an earlier instance was killed amid the move: the first is the
         // kernel's. None at all is a broken host, to which the kernel's own place is given back.
-        let pref = present
-            .iter()
-            .filter_map(|resource| match resource {
-                Resource::LocalTable(local) if local.family == family => Some(local.pref.0),
-                _ => None,
-            })
-            .min();
+        let mut pref = None;
+        for resource in present.iter() {
+            if let Resource::LocalTable(local) = resource
+                && local.family == family
+            {
+                pref = Some(pref.unwrap_or(u32::MAX).min(local.pref.0));
+            }
+        }
         self.borrowed
             .local_tables
             .entry(number)
@@ -300,8 +300,10 @@ mod tests {
     }
 
     fn directory(name: &str) -> PathBuf {
-        let directory =
-            std::env::temp_dir().join(format!("netcombiner-baseline-{name}-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!(
+            "netcombiner-baseline-{name}-{}",
+            std::process::id()
+        ));
         let _ = fs::remove_dir_all(&directory);
         directory
     }

@@ -247,7 +247,11 @@ mod tests {
         ])
     }
 
-    async fn go(host: &mut Fake, from: &HostState, to: &HostState) -> Result<Outcome, ConvergeError> {
+    async fn go(
+        host: &mut Fake,
+        from: &HostState,
+        to: &HostState,
+    ) -> Result<Outcome, ConvergeError> {
         converge(host, &tunnel(), from, to).await
     }
 
@@ -275,11 +279,7 @@ mod tests {
     async fn any_failure_leaves_the_host_as_before() {
         let one = desired("172.19.152.3", 1);
         let two = desired("172.19.152.4", 2);
-        for (from, to) in [
-            (&baseline(), &one),
-            (&one, &two),
-            (&one, &baseline()),
-        ] {
+        for (from, to) in [(&baseline(), &one), (&one, &two), (&one, &baseline())] {
             let mut start = host();
             if *from != baseline() {
                 go(&mut start, &baseline(), from).await.unwrap();
@@ -300,7 +300,10 @@ mod tests {
                     assert!(matches!(error.back, Back::Restored), "{error}");
                     assert_eq!(host.state, before, "{fails} {also}");
                     let text = error.to_string();
-                    assert!(text.contains("Operation not permitted (os error 1)"), "{text}");
+                    assert!(
+                        text.contains("Operation not permitted (os error 1)"),
+                        "{text}"
+                    );
                     assert!(text.ends_with("the host is as it was before"), "{text}");
                 }
             }
@@ -325,7 +328,10 @@ mod tests {
         let one = desired("172.19.152.3", 1);
         let error = go(&mut host, &baseline(), &one).await.unwrap_err();
         assert!(matches!(error.back, Back::Failed(_)));
-        assert!(error.to_string().contains("could not be put back"), "{error}");
+        assert!(
+            error.to_string().contains("could not be put back"),
+            "{error}"
+        );
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -335,7 +341,10 @@ mod tests {
         let one = desired("172.19.152.3", 1);
         let error = go(&mut host, &baseline(), &one).await.unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("dev nc0: No such device (os error 19)"), "{text}");
+        assert!(
+            text.contains("dev nc0: No such device (os error 19)"),
+            "{text}"
+        );
     }
 
     /// The address is not the host's, so ssh would be lost once the local rule has moved.

@@ -1,4 +1,8 @@
 //! A kernel in memory that fails on demand, and that refuses what a real one refuses.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a part of the tests, which picks one kind of resource at a time"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,8 +14,8 @@ use tokio::sync::Notify;
 use super::{Host, HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref, TableId};
 use crate::route::links::{Observed, ObservedLink};
-use crate::route::resource::{LocalTable, Route, Rule};
 use crate::route::lower::linux;
+use crate::route::resource::{LocalTable, Route, Rule};
 use crate::route::{HostState, Lookup, Operation, Resource, diff};
 
 /// A kernel in memory.
@@ -49,12 +53,6 @@ impl Fake {
             devices: devices.iter().map(|name| name.parse().unwrap()).collect(),
             ..Self::default()
         }
-    }
-
-    /// Somebody else changes the host.
-    pub(crate) fn disturb(&mut self, keep: impl FnMut(&Resource) -> bool) {
-        self.state.retain(keep);
-        self.notice.notify_one();
     }
 
     fn add(&mut self, resource: Resource) -> io::Result<()> {
@@ -141,7 +139,8 @@ impl Fake {
                 if let Some(old) = &old {
                     self.state.remove(old);
                 }
-                self.add_route(&route).inspect_err(|_| self.state.extend(old))
+                self.add_route(&route)
+                    .inspect_err(|_| self.state.extend(old))
             }
             Operation::RemoveRoute(route) => self.remove(&Resource::Route(route), libc::ESRCH),
             Operation::AddRule(rule) => self.add(Resource::Rule(rule)),
@@ -200,9 +199,8 @@ impl Fake {
         }
         tables.into_values().flatten().find(|table| {
             let local = *table == TableId::LOCAL && self.own.contains(&lookup.to);
-            let routed = |route: &Route| {
-                route.table == *table && route.destination.contains(lookup.to)
-            };
+            let routed =
+                |route: &Route| route.table == *table && route.destination.contains(lookup.to);
             local || self.routes().any(routed)
         })
     }
@@ -278,7 +276,12 @@ impl Host for Fake {
             _ => None,
         });
         Ok(Observed {
-            links: self.devices.iter().filter(|d| *d != tunnel).map(link).collect(),
+            links: self
+                .devices
+                .iter()
+                .filter(|d| *d != tunnel)
+                .map(link)
+                .collect(),
             settings: settings.collect(),
             ..Observed::default()
         })

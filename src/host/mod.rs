@@ -15,6 +15,10 @@ pub mod linux;
 
 #[cfg(test)]
 pub(crate) mod fake;
+// What FreeBSD's programs print is read by pure functions, tested everywhere.
+#[cfg(all(test, not(target_os = "freebsd")))]
+#[path = "freebsd/read.rs"]
+mod freebsd_read;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,12 +32,19 @@ use crate::route::resource::Address;
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
-pub use reconciler::{Command, Event, Reconciler};
+pub use reconciler::{Command, Event, Hold};
 
+/// What is wanted of a host, in the words of its system.
+#[cfg(target_os = "linux")]
+pub type Desired = HostState;
+#[cfg(target_os = "linux")]
+pub use crate::route::desired;
 #[cfg(target_os = "freebsd")]
-pub use freebsd::System;
+pub use freebsd::{Desired, Reconciler, System, desired};
 #[cfg(target_os = "linux")]
 pub use linux::System;
+#[cfg(target_os = "linux")]
+pub use reconciler::Reconciler;
 
 /// Where the baseline files are kept: a place that a reboot empties, as it empties the kernel.
 pub const RUN_DIRECTORY: &str = if cfg!(target_os = "freebsd") {

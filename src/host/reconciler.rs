@@ -123,57 +123,238 @@ impl<H: Host> Reconciler<H> {
         Ok(outcome)
     }
 
+    /// Waits until the kernel tells of a change.
+    pub async fn changed(&mut self) -> Result<(), HostError> {
+        self.host.changed().await
+    }
+
     /// Keeps the host as `desired` says until it is told to stop, or nobody is left to tell it;
     /// then gives the host back.
     pub async fn run<D>(
         mut self,
-        mut desired: D,
-        mut commands: mpsc::Receiver<Command>,
+        desired: D,
+        commands: mpsc::Receiver<Command>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Outcome, ConvergeError>
     where
         D: FnMut(&Observed) -> HostState,
     {
-        let mut links = None;
-        // A daemon that no longer listens to events still wants its host kept.
-        let tell = |event| drop(events.send(event));
-        loop {
-            match self.links().await {
-                Ok(seen) => {
-                    let wanted = desired(&seen);
-                    if links.as_ref() != Some(&seen) {
-                        tell(Event::Links(seen.clone()));
-                        links = Some(seen);
-                    }
-                    match self.apply(&wanted).await {
-                        Ok(outcome) if outcome.executed.is_empty() => {}
-                        Ok(outcome) => tell(Event::Changed(outcome)),
-                        Err(error) => tell(Event::Failed(error.to_string())),
-                    }
-                }
-                Err(error) => tell(Event::Failed(error.to_string())),
-            }
-            if self.wait(&mut commands).await == Some(Command::Stop) {
-                return self.stop().await;
-            }
-        }
+        keep(&mut self, desired, commands, events).await
+    }
+}
+
+/// What the loop needs of one tunnel's hold on a host.
+#[expect(
+    async_fn_in_trait,
+    reason = "control runs on one thread: no future has to be Send"
+)]
+pub trait Hold {
+    /// How this system says what is wanted.
+    type Desired;
+
+    /// See [`Reconciler::links`].
+    async fn links(&mut self) -> Result<Observed, HostError>;
+
+    /// See [`Reconciler::apply`].
+    async fn apply(&mut self, desired: &Self::Desired) -> Result<Outcome, ConvergeError>;
+
+    /// See [`Reconciler::stop`].
+    async fn stop(&mut self) -> Result<Outcome, ConvergeError>;
+
+    /// See [`Reconciler::changed`]. May be dropped while it waits.
+    async fn changed(&mut self) -> Result<(), HostError>;
+}
+
+impl<H: Host> Hold for Reconciler<H> {
+    type Desired = HostState;
+
+    async fn links(&mut self) -> Result<Observed, HostError> {
+        self.links().await
     }
 
-    /// Waits for a reason to look at the host again.
-    async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
-        let changed = async {
-            let change = timeout(RESYNC, self.host.changed()).await;
-            // Without notices there is the resync; without a pause a broken socket would spin.
-            let pause = if matches!(change, Ok(Err(_))) {
-                RESYNC
-            } else {
-                DEBOUNCE
-            };
-            sleep(pause).await;
-        };
-        tokio::select! {
-            () = changed => None,
-            command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+    async fn apply(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
+        self.apply(desired).await
+    }
+
+    async fn stop(&mut self) -> Result<Outcome, ConvergeError> {
+        self.stop().await
+    }
+
+    async fn changed(&mut self) -> Result<(), HostError> {
+        self.changed().await
+    }
+}
+
+/// See [`Reconciler::run`].
+pub(crate) async fn keep<K, D>(
+    hold: &mut K,
+    mut desired: D,
+    mut commands: mpsc::Receiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<Outcome, ConvergeError>
+where
+    K: Hold,
+    D: FnMut(&Observed) -> K::Desired,
+{
+    let mut links = None;
+    // A daemon that no longer listens to events still wants its host kept.
+    let tell = |event| drop(events.send(event));
+    loop {
+        match hold.links().await {
+            Ok(seen) => {
+                let wanted = desired(&seen);
+                if links.as_ref() != Some(&seen) {
+                    tell(Event::Links(seen.clone()));
+                    links = Some(seen);
+                }
+                match hold.apply(&wanted).await {
+                    Ok(outcome) if outcome.executed.is_empty() => {}
+                    Ok(outcome) => tell(Event::Changed(outcome)),
+                    Err(error) => tell(Event::Failed(error.to_string())),
+                }
+            }
+            Err(error) => tell(Event::Failed(error.to_string())),
         }
+        if wait(hold, &mut commands).await == Some(Command::Stop) {
+            return hold.stop().await;
+        }
+    }
+}
+
+/// Waits for a reason to look at the host again.
+async fn wait<K: Hold>(hold: &mut K, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    let changed = async {
+        match timeout(RESYNC, hold.changed()).await {
+            Ok(Ok(())) => sleep(DEBOUNCE).await,
+            // Without notices there is the resync; without a pause a broken socket would spin.
+            Ok(Err(_)) => sleep(RESYNC).await,
+            Err(_) => {}
+        }
+    };
+    tokio::select! {
+        () = changed => None,
+        command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::units::{Family, RulePref, TableId};
+    use crate::host::fake::{Fake, setting};
+    use crate::route::Resource;
+    use crate::route::resource::{LocalTable, Route, Rule};
+
+    const FORWARD: &str = "net.ipv4.ip_forward";
+
+    fn directory(name: &str) -> PathBuf {
+        let name = format!("netcombiner-reconciler-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&directory);
+        directory
+    }
+
+    fn tunnel() -> IfName {
+        "nc0".parse().unwrap()
+    }
+
+    fn host() -> Fake {
+        Fake::new(&["wan0", "nc0"], &[FORWARD])
+    }
+
+    fn desired() -> HostState {
+        HostState::from_iter([
+            setting(FORWARD, "1"),
+            Resource::LocalTable(LocalTable {
+                family: Family::V4,
+                pref: RulePref(20),
+            }),
+            Resource::Route(Route {
+                table: TableId(19),
+                destination: "203.0.113.2/32".parse().unwrap(),
+                via: None,
+                device: tunnel(),
+                source: None,
+                onlink: false,
+            }),
+            Resource::Rule(Rule::new(Family::V4, RulePref(19), TableId(19))),
+        ])
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_killed_instance_is_cleaned_up_after() {
+        let directory = directory("killed");
+        let before = host().state;
+        let mut killed = Reconciler::open(host(), &tunnel(), &directory).unwrap();
+        killed.apply(&desired()).await.unwrap();
+        let Reconciler { host: left, .. } = killed;
+
+        let mut next = Reconciler::open(left, &tunnel(), &directory).unwrap();
+        // The settings are told as they were before the killed one.
+        assert_eq!(next.links().await.unwrap().settings[FORWARD], "0");
+        assert!(next.apply(&desired()).await.unwrap().executed.is_empty());
+        next.stop().await.unwrap();
+        assert_eq!(next.host().state, before);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_refused_start_leaves_nothing() {
+        let directory = directory("refused");
+        let before = host().state;
+        let mut kernel = host();
+        kernel.devices.remove(&tunnel());
+        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
+        reconciler.apply(&desired()).await.unwrap_err();
+        assert_eq!(reconciler.host().state, before);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_stop_tries_again() {
+        let directory = directory("stop");
+        let before = host().state;
+        let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
+        let steps = reconciler.apply(&desired()).await.unwrap().executed.len();
+        reconciler.host().failing.insert(steps + 1);
+        reconciler.stop().await.unwrap();
+        assert_eq!(reconciler.host().state, before);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// What fails is told, and tried again within the debounce after a change; a stop gives all
+    /// back.
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn the_loop_keeps_the_host() {
+        let directory = directory("loop");
+        let mut kernel = host();
+        let notice = std::rc::Rc::clone(&kernel.notice);
+        kernel.failing.insert(0);
+        let reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
+        let (commands, commanded) = mpsc::channel(1);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let kept = reconciler.run(|_| desired(), commanded, tell);
+        let script = async {
+            assert!(matches!(told.recv().await, Some(Event::Links(_))));
+            let Some(Event::Failed(reason)) = told.recv().await else {
+                panic!("the failure is not told");
+            };
+            assert!(reason.contains("as it was before"), "{reason}");
+            let asked = tokio::time::Instant::now();
+            notice.notify_one();
+            let Some(Event::Changed(outcome)) = told.recv().await else {
+                panic!("it is not tried again");
+            };
+            assert!(!outcome.executed.is_empty());
+            assert_eq!(asked.elapsed().as_millis() / 10, 20);
+            commands.send(Command::Stop).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(kept, script);
+        assert!(!outcome.unwrap().executed.is_empty());
+        assert!(!directory.join("nc0.baseline.json").exists());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

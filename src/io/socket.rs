@@ -59,7 +59,11 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} on {}", self.address(), self.device)
+        match self.port {
+            Some(port) => write!(f, "from port {port} of {}", self.source)?,
+            None => write!(f, "from {}", self.source)?,
+        }
+        write!(f, " on {}", self.device)
     }
 }
 

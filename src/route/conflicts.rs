@@ -14,7 +14,6 @@ use crate::config::{Config, Role, Warning};
 pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let state = super::desired(config, observed);
-    numbers(&mut warnings, config);
     occupied(&mut warnings, &state, observed);
     marks(&mut warnings, config, observed);
     public_address(&mut warnings, config, observed);
@@ -28,35 +27,6 @@ fn warn(warnings: &mut Vec<Warning>, place: impl Into<String>, text: impl Into<S
         place: place.into(),
         text: text.into(),
     });
-}
-
-/// The order of our own preferences: kept ports, links, the tunnel.
-fn numbers(warnings: &mut Vec<Warning>, config: &Config) {
-    let numbers = &config.numbers;
-    let base = numbers.table_base.0;
-    for (name, pref) in [
-        ("keep_pref", numbers.keep_pref),
-        ("link_pref", numbers.link_pref),
-    ] {
-        if pref.0 == 0 || pref.0 >= base {
-            warn(
-                warnings,
-                name,
-                format!(
-                    "{pref} is not between 0 and table_base ({base}): its rules would not be asked before the tunnel's"
-                ),
-            );
-        }
-    }
-    // Table main is asked at 32766 (kernel); a rule below it is never reached by what has a route.
-    const MAIN_PREF: u32 = 32766;
-    if base.saturating_add(2) >= MAIN_PREF {
-        warn(
-            warnings,
-            "table_base",
-            format!("{base} leaves no place before table main, which is asked at {MAIN_PREF}"),
-        );
-    }
 }
 
 /// Our preferences and tables in the hands of somebody else.
@@ -182,7 +152,7 @@ fn public_address(warnings: &mut Vec<Warning>, config: &Config, observed: &Obser
 fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
     for (index, configured) in config.links.iter().enumerate() {
         let device = &configured.device;
-        let place = format!("link[{index}].device");
+        let place = format!("link[{}].device", index + 1);
         match observed.link(device) {
             None => warn(warnings, place, format!("there is no device {device}")),
             Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
@@ -191,7 +161,7 @@ fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
         if link::delivery_device(config) == Some(device) {
             warn(
                 warnings,
-                format!("link[{index}].device"),
+                format!("link[{}].device", index + 1),
                 format!("{device} is the client's device too"),
             );
         }
@@ -219,14 +189,14 @@ fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
             "no device has a default route, and none is configured",
         );
     }
-    if let Some(device) = link::delivery_device(config) {
-        if observed.link(device).is_none() {
-            warn(
-                warnings,
-                "client.device",
-                format!("there is no device {device}"),
-            );
-        }
+    if let Some(device) = link::delivery_device(config)
+        && observed.link(device).is_none()
+    {
+        warn(
+            warnings,
+            "client.device",
+            format!("there is no device {device}"),
+        );
     }
     let mut owners: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
     for used in &used {
@@ -274,5 +244,138 @@ fn ip(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip -4",
         Family::V6 => "ip -6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::cases;
+    use crate::route::links::{ForeignRoute, ForeignRule};
+
+    /// One warning of `conflicts` that says this word.
+    fn said(config: &Config, observed: &Observed, place: &str, word: &str) {
+        let warnings = conflicts(config, observed);
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.place == place && warning.text.contains(word)),
+            "{place}: {word} is not in {warnings:#?}"
+        );
+    }
+
+    #[test]
+    fn good_hosts_have_none() {
+        for (config, observed) in [
+            (cases::remote(), cases::vps()),
+            (cases::local_client(), cases::router()),
+            (cases::local_nat(), cases::router()),
+        ] {
+            assert_eq!(conflicts(&config, &observed), []);
+        }
+    }
+
+    #[test]
+    fn preferences_tables_and_marks_of_others() {
+        let rule = |pref, mark| ForeignRule {
+            family: Family::V4,
+            pref,
+            table: Some(7),
+            mark,
+        };
+        let mut observed = cases::vps();
+        observed.foreign_rules = vec![rule(19, None), rule(5210, Some((0x0200_0000, 0xff00_0000)))];
+        observed.foreign_routes = vec![ForeignRoute {
+            table: 19,
+            destination: "10.0.0.0/8".parse().unwrap(),
+            device: None,
+        }];
+        let config = cases::remote();
+        said(&config, &observed, "table_base", "preference 19");
+        said(&config, &observed, "table_base", "table 19 already");
+        said(&config, &observed, "mark_mask", "preference 5210");
+        let moved = Config {
+            numbers: cases::moved(),
+            ..config
+        };
+        let left = conflicts(&moved, &observed);
+        assert!(left.iter().all(|w| w.place == "mark_mask"), "{left:#?}");
+    }
+
+    #[test]
+    fn the_public_address_is_the_vpss_and_nobody_elses() {
+        let mut observed = cases::vps();
+        observed.links[0].addresses = vec!["10.0.0.5/24".parse().unwrap()];
+        said(&cases::remote(), &observed, "public_address", "10.0.0.5");
+        let mut observed = cases::router();
+        observed.links[0]
+            .addresses
+            .push("203.0.113.2/32".parse().unwrap());
+        said(
+            &cases::local_client(),
+            &observed,
+            "public_address",
+            "lan of this router",
+        );
+        observed.foreign_routes = vec![ForeignRoute {
+            table: TableId::MAIN.0,
+            destination: "203.0.113.2/32".parse().unwrap(),
+            device: Some("wan0".into()),
+        }];
+        said(
+            &cases::local_client(),
+            &observed,
+            "public_address",
+            "table main",
+        );
+    }
+
+    #[test]
+    fn links_without_a_way_out() {
+        let mut config = cases::local_client();
+        config.links = ["wan0", "wan1", "wan2", "lan"].map(cases::link).to_vec();
+        let mut observed = cases::router();
+        observed.links[1].up = false;
+        observed.links[2].gateways.clear();
+        said(&config, &observed, "link[1].device", "wan0 is down");
+        said(
+            &config,
+            &observed,
+            "link",
+            "wan1 has no address with a way out",
+        );
+        said(&config, &observed, "link[3].device", "no device wan2");
+        said(&config, &observed, "link[4].device", "client's device");
+        config.links.clear();
+        observed.links.truncate(1);
+        said(&config, &observed, "link", "no device has a default route");
+        observed.links.clear();
+        said(&config, &observed, "client.device", "no device lan");
+    }
+
+    #[test]
+    fn one_address_on_two_links() {
+        let mut observed = cases::router();
+        observed.links[2].addresses = observed.links[1].addresses.clone();
+        said(
+            &cases::local_client(),
+            &observed,
+            "link",
+            "wan0, wan1 all hold 198.51.100.7",
+        );
+    }
+
+    #[test]
+    fn strict_filters_that_are_left_alone() {
+        let config = Config {
+            manage_routing: false,
+            ..cases::local_client()
+        };
+        said(
+            &config,
+            &cases::router(),
+            "manage_routing",
+            "net.ipv4.conf.wan1.rp_filter=2",
+        );
     }
 }

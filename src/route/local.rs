@@ -150,3 +150,142 @@ fn translation(config: &Config, forwards: &[Forward]) -> Filter {
 fn table(config: &Config, which: u32) -> TableId {
     TableId(config.numbers.table_base.0.saturating_add(which))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::cases;
+    use crate::route::diff::{routes, rules};
+    use crate::route::resource::Setting;
+
+    fn state(config: &Config, observed: &Observed) -> HostState {
+        crate::route::desired(config, observed)
+    }
+
+    fn has(state: &HostState, key: &str, value: u8) -> bool {
+        state.contains(&Resource::Setting(Setting::new(key, value)))
+    }
+
+    #[test]
+    fn flows_are_asked_for_before_the_client() {
+        for config in [cases::local_client(), cases::local_nat()] {
+            let state = state(&config, &cases::router());
+            for rule in rules(&state) {
+                let of_links = rule.table.0 >= config.numbers.link_table_base.0;
+                assert_eq!(of_links, rule.pref.0 < 19, "{rule:?}");
+                if of_links {
+                    assert!(rule.oif.is_some() || rule.from.is_some() && rule.to.is_some());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_gone_or_down_leaves_nothing_and_moves_no_other() {
+        let mut config = cases::local_client();
+        config.links = vec![cases::link("wan0"), cases::link("wan1")];
+        let mut observed = cases::router();
+        observed.links[1].up = false;
+        let down = state(&config, &observed);
+        observed.links.remove(1);
+        assert_eq!(down, state(&config, &observed));
+        let tables: Vec<_> = routes(&down)
+            .filter(|route| route.device == cases::name("wan1"))
+            .map(|route| route.table.0)
+            .collect();
+        assert!(
+            !tables.is_empty() && tables.iter().all(|table| *table == 28261),
+            "{tables:?}"
+        );
+        assert!(routes(&down).all(|route| route.device != cases::name("wan0")));
+    }
+
+    #[test]
+    fn every_interface_with_a_default_route_is_a_link() {
+        let state = state(&cases::local_client(), &cases::router());
+        let oifs: Vec<_> = rules(&state).filter_map(|rule| rule.oif.as_ref()).collect();
+        // wan1 in both families.
+        assert_eq!(
+            oifs,
+            [
+                &cases::name("wan0"),
+                &cases::name("wan1"),
+                &cases::name("wan1")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_named_gateway_off_the_link_is_onlink() {
+        let mut config = cases::local_client();
+        config.links = vec![cases::link("wan0")];
+        config.links[0].gateway = Some("10.0.0.1".parse().unwrap());
+        let state = state(&config, &cases::router());
+        let route = routes(&state)
+            .find(|r| r.via == config.links[0].gateway)
+            .unwrap();
+        assert!(route.onlink && route.destination.is_default());
+    }
+
+    #[test]
+    fn strict_filters_become_loose_and_stricter_arp_stays() {
+        let state = state(&cases::local_client(), &cases::router());
+        // `all` is strict, so wan1's own 0 does not help.
+        assert!(has(&state, "net.ipv4.conf.wan0.rp_filter", 2));
+        assert!(has(&state, "net.ipv4.conf.wan1.rp_filter", 2));
+        assert!(has(&state, "net.ipv4.conf.all.arp_announce", 2));
+        assert!(has(&state, "net.ipv4.conf.all.arp_ignore", 1));
+        assert!(!has(&state, "net.ipv4.conf.wan0.accept_local", 1));
+    }
+
+    #[test]
+    fn who_holds_the_other_portals_address_takes_packets_from_it() {
+        let mut config = cases::local_nat();
+        let key = "net.ipv4.conf.wan0.accept_local";
+        assert!(has(&state(&config, &cases::router()), key, 1));
+        // Behind a cloud's 1:1 NAT the two addresses differ.
+        if let Some(remote) = &mut config.remote {
+            remote.host = "198.18.0.1".into();
+        }
+        assert!(!has(&state(&config, &cases::router()), key, 1));
+    }
+
+    #[test]
+    fn an_address_of_the_lan_that_serves_as_gateway_stays_as_it_is() {
+        let config = cases::local_client();
+        let mut observed = cases::router();
+        let added = |observed: &Observed| {
+            state(&config, observed)
+                .iter()
+                .any(|r| matches!(r, Resource::Address(a) if a.device == cases::name("lan")))
+        };
+        assert!(added(&observed));
+        observed.links[0].addresses = vec!["192.168.1.1/24".parse().unwrap()];
+        assert!(!added(&observed));
+        // Our own from before is not the LAN's.
+        observed.links[0].addresses = vec!["192.168.1.1/32".parse().unwrap()];
+        assert!(added(&observed));
+    }
+
+    #[test]
+    fn without_the_clients_device_only_the_links_are_set_up() {
+        let mut observed = cases::router();
+        observed.links.remove(0);
+        for config in [cases::local_client(), cases::local_nat()] {
+            let state = state(&config, &observed);
+            assert!(routes(&state).all(|route| route.device != cases::name("lan")));
+            assert!(rules(&state).all(|rule| rule.iif.is_none()));
+        }
+    }
+
+    #[test]
+    fn hands_off_means_the_tunnel_alone() {
+        let config = Config {
+            manage_routing: false,
+            ..cases::local_client()
+        };
+        let state = state(&config, &cases::router());
+        assert_eq!(state.len(), 1);
+        assert!(state.iter().all(|r| matches!(r, Resource::Address(_))));
+    }
+}

@@ -113,3 +113,83 @@ pub(super) fn kept(config: &Config, role: &Remote, address: IpAddr) -> Vec<Keep>
         });
     role.keep.iter().copied().chain(listened).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::cases;
+    use crate::route::diff::{routes, rules};
+    use crate::route::resource::Setting;
+
+    fn state(config: &Config, observed: &Observed) -> HostState {
+        crate::route::desired(config, observed)
+    }
+
+    #[test]
+    fn nothing_reaches_the_tunnel_before_what_is_kept() {
+        let config = Config {
+            numbers: cases::moved(),
+            ..cases::remote()
+        };
+        let state = state(&config, &cases::vps());
+        for rule in rules(&state) {
+            let base = config.numbers.table_base.0;
+            if rule.table == TableId::LOCAL {
+                assert!(rule.pref.0 < base, "{rule:?}");
+                assert!(
+                    rule.ports.is_some() || rule.mark.is_some(),
+                    "{rule:?} keeps all"
+                );
+            } else {
+                assert_eq!((rule.pref.0, rule.table.0), (base, base), "{rule:?}");
+            }
+        }
+        assert!(state.contains(&Resource::LocalTable(LocalTable {
+            family: Family::V4,
+            pref: RulePref(5501),
+        })));
+    }
+
+    #[test]
+    fn both_families_are_handed_over() {
+        let mut config = cases::remote();
+        config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+        let state = state(&config, &cases::vps());
+        let v6 = |state: &HostState| {
+            routes(state)
+                .filter(|route| route.destination.family() == Family::V6)
+                .count()
+        };
+        assert_eq!(v6(&state), 1);
+        let keeps = |family| {
+            rules(&state)
+                .filter(|rule| rule.family == family && rule.table == TableId::LOCAL)
+                .count()
+        };
+        assert_eq!(keeps(Family::V4), keeps(Family::V6));
+        // Its router is known by advertisements, which a forwarding host ignores by default.
+        let setting = Setting::new("net.ipv6.conf.eth0.accept_ra", 2);
+        assert!(state.contains(&Resource::Setting(setting)));
+    }
+
+    #[test]
+    fn a_listener_of_one_address_keeps_that_one() {
+        let mut config = cases::remote();
+        config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+        for listen in &mut config.listen {
+            listen.address = Some("203.0.113.2".parse().unwrap());
+        }
+        let role = Remote { keep: Vec::new() };
+        assert_eq!(
+            kept(&config, &role, "203.0.113.2".parse().unwrap()).len(),
+            2
+        );
+        assert_eq!(kept(&config, &role, "2001:db8:2::2".parse().unwrap()), []);
+    }
+
+    #[test]
+    fn a_portal_that_only_waits_has_no_link_tables() {
+        let state = state(&cases::remote(), &cases::vps());
+        assert!(routes(&state).all(|route| route.table.0 == 19));
+    }
+}

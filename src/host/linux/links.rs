@@ -134,15 +134,13 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
 }
 
 fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut ObservedLink> {
-    observed.links.iter_mut().find(|link| link.device == *device)
+    observed
+        .links
+        .iter_mut()
+        .find(|link| link.device == *device)
 }
 
-fn add_routes(
-    observed: &mut Observed,
-    messages: &[RouteMessage],
-    names: &Names,
-    tunnel: &IfName,
-) {
+fn add_routes(observed: &mut Observed, messages: &[RouteMessage], names: &Names, tunnel: &IfName) {
     let mut defaults = Vec::new();
     for message in messages {
         if routes::is_ours(message) || message.header.flags.contains(RouteFlags::Cloned) {
@@ -261,11 +259,12 @@ fn foreign_rule(message: &RuleMessage, family: Family) -> Option<ForeignRule> {
 fn add_settings(observed: &mut Observed, tunnel: &IfName) -> io::Result<()> {
     let devices = observed.links.iter().map(|link| link.device.as_str());
     let devices = devices.chain(["all", "default", tunnel.as_str()]);
-    let keys = SETTINGS.iter().map(ToString::to_string).chain(
-        devices.flat_map(|device| {
+    let keys = SETTINGS
+        .iter()
+        .map(ToString::to_string)
+        .chain(devices.flat_map(|device| {
             DEVICE_SETTINGS.map(|(family, name)| device_setting(family, device, name))
-        }),
-    );
+        }));
     for key in keys.collect::<Vec<_>>() {
         if let Some(value) = sysctl::read(&key)? {
             observed.settings.insert(key, value);

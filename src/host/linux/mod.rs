@@ -1,5 +1,10 @@
 //! Linux: routes, rules and addresses over rtnetlink, settings in /proc/sys, marks and NAT over
 //! nf_tables' netlink. No binary is run.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's attributes are non-exhaustive enums of dozens, and what is not named here \
+              is of no meaning here"
+)]
 
 mod addresses;
 mod links;
@@ -59,8 +64,7 @@ impl System {
                 routes::add(handle, routes::encode(route, index)).await
             }
             Operation::ReplaceRoute(route) => {
-                let index = Names::read(handle).await?.index(&route.device)?;
-                routes::replace(handle, routes::encode(route, index)).await
+                routes::replace(handle, &Names::read(handle).await?, route).await
             }
             Operation::RemoveRoute(route) => {
                 routes::delete(handle, &Names::read(handle).await?, route).await
@@ -91,9 +95,13 @@ impl System {
         let (table, kind) = routes::look_up(&self.handle, &names, lookup)
             .await
             .map_err(step)?;
-        // Local routes may stand in other tables than `local`, so the kind counts as well.
-        let kind_fits = lookup.table != TableId::LOCAL || kind == RouteType::Local;
-        if table == lookup.table && kind_fits {
+        // Until the first rule is added, the kernel keeps table local within main and says so
+        // (fib_trie.c, fib_unmerge): then the route's kind alone tells.
+        let table = match kind {
+            RouteType::Local if table == TableId::MAIN => TableId::LOCAL,
+            _ => table,
+        };
+        if table == lookup.table {
             return Ok(());
         }
         Err(HostError::Verify {

@@ -56,9 +56,24 @@ pub(super) async fn add(handle: &Handle, message: RouteMessage) -> io::Result<()
 }
 
 /// Puts a route in the place of the one to the same destination in the same table, in one step.
-pub(super) async fn replace(handle: &Handle, message: RouteMessage) -> io::Result<()> {
-    let request = handle.route().add(message).replace();
-    request.execute().await.map_err(to_io)
+///
+/// IPv6 looks for the next hop by the rules, so a rule that leads to this very table finds the old
+/// default route and refuses the new one (ip6_route_check_nh); there the old one has to go first.
+pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io::Result<()> {
+    let message = encode(route, names.index(&route.device)?);
+    let request = handle.route().add(message.clone()).replace();
+    let result = request.execute().await.map_err(to_io);
+    let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EHOSTUNREACH);
+    if route.destination.family() == Family::V4 || !result.as_ref().is_err_and(refused) {
+        return result;
+    }
+    for old in list(handle, Family::V6).await? {
+        let place = decode(&old, names).map(|old| (old.table, old.destination));
+        if is_ours(&old) && place == Some((route.table, route.destination)) {
+            handle.route().del(old).execute().await.map_err(to_io)?;
+        }
+    }
+    add(handle, message).await
 }
 
 /// Deletes a route of ours, by the kernel's own message.

@@ -14,19 +14,29 @@ const SECOND_REGISTER: u32 = 2;
 const EQUAL: u32 = 0;
 /// NFT_CMP_NEQ.
 const DIFFERENT: u32 = 1;
-/// NFT_META_MARK, _IIFNAME, _OIFNAME, _NFPROTO, _L4PROTO.
+/// NFT_CMP_LTE.
+const AT_MOST: u32 = 3;
+/// NFT_CMP_GTE.
+const AT_LEAST: u32 = 5;
+/// NFT_META_MARK.
 const META_MARK: u32 = 3;
+/// NFT_META_IIFNAME.
 const META_IIFNAME: u32 = 6;
+/// NFT_META_OIFNAME.
 const META_OIFNAME: u32 = 7;
+/// NFT_META_NFPROTO.
 const META_NFPROTO: u32 = 15;
+/// NFT_META_L4PROTO.
 const META_L4PROTO: u32 = 16;
-/// NFT_CT_STATE, NFT_CT_MARK.
+/// NFT_CT_STATE.
 const CT_STATE: u32 = 0;
+/// NFT_CT_MARK.
 const CT_MARK: u32 = 3;
 /// NF_CT_STATE_BIT(IP_CT_NEW): the first packet of a connection.
 const STATE_NEW: u32 = 8;
-/// NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER.
+/// NFT_PAYLOAD_NETWORK_HEADER.
 const NETWORK_HEADER: u32 = 1;
+/// NFT_PAYLOAD_TRANSPORT_HEADER.
 const TRANSPORT_HEADER: u32 = 2;
 /// IFNAMSIZ: device names are compared with their padding, or "nc0" would match "nc01".
 const NAME_SIZE: usize = 16;
@@ -104,7 +114,7 @@ impl Expressions {
     /// Goes on for packets of this family.
     pub(super) fn family(self, family: Family) -> Self {
         self.load_meta(META_NFPROTO)
-            .compare(EQUAL, &[family_number(family) as u8])
+            .compare(EQUAL, &family_number(family).to_be_bytes()[3..])
     }
 
     /// Goes on for packets that came in by `device`.
@@ -143,6 +153,20 @@ impl Expressions {
             .compare(EQUAL, &[number])
             .load_header(TRANSPORT_HEADER, 2, 2)
             .compare(EQUAL, &port.to_be_bytes())
+    }
+
+    /// Goes on for neighbour discovery, whose hop limit shows that no router forwarded it
+    /// (RFC 4861 sections 4 and 6.1). The family must have been asked for before.
+    pub(super) fn neighbour_discovery(self) -> Self {
+        // Hop limit: RFC 8200 section 3; type: RFC 4443 section 2.1; router solicitation to
+        // redirect are 133 to 137.
+        self.load_header(NETWORK_HEADER, 7, 1)
+            .compare(EQUAL, &[255])
+            .load_meta(META_L4PROTO)
+            .compare(EQUAL, &[58])
+            .load_header(TRANSPORT_HEADER, 0, 1)
+            .compare(AT_LEAST, &[133])
+            .compare(AT_MOST, &[137])
     }
 
     /// Goes on for the first packet of a connection.

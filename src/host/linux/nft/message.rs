@@ -156,9 +156,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
             sequence: u32::from_ne_bytes(*whole.get(8..)?.first_chunk()?),
             payload: whole.get(16..)?,
         };
-        rest = rest
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })
 }
@@ -170,9 +168,7 @@ pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
         let whole = rest.get(..length)?;
         let kind = u16::from_ne_bytes(*whole.get(2..)?.first_chunk()?);
         let value = whole.get(4..)?;
-        rest = rest
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         // NLA_TYPE_MASK: the two upper bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
         Some((kind & 0x3fff, value))
     })

@@ -6,35 +6,45 @@ mod expression;
 mod message;
 mod table;
 
-use std::collections::BTreeSet;
 use std::io;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use crate::config::units::IfName;
+use crate::route::lower::nft::table_name;
 use crate::route::resource::Filter;
 use message::{Attributes, BATCH_BEGIN, BATCH_END, FAMILY_ANY, FAMILY_INET, Verb, flag};
-use table::{CHAINS, Chain};
+use table::Chain;
 
 /// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE are all 1.
 const TABLE: u16 = 1;
 /// NFTA_TABLE_FLAGS: among them NFT_TABLE_F_DORMANT, which switches a table off.
 const TABLE_FLAGS: u16 = 2;
+/// NFTA_CHAIN_NAME.
 const CHAIN_NAME: u16 = 3;
+/// NFTA_CHAIN_HOOK.
 const CHAIN_HOOK: u16 = 4;
+/// NFTA_CHAIN_TYPE.
 const CHAIN_TYPE: u16 = 7;
+/// NFTA_HOOK_HOOKNUM.
 const HOOK_NUMBER: u16 = 1;
+/// NFTA_HOOK_PRIORITY.
 const HOOK_PRIORITY: u16 = 2;
+/// NFTA_RULE_CHAIN.
 const RULE_CHAIN: u16 = 2;
+/// NFTA_RULE_EXPRESSIONS.
 const RULE_EXPRESSIONS: u16 = 4;
+/// NFTA_RULE_USERDATA.
 const RULE_USERDATA: u16 = 7;
+/// NFTA_EXPR_NAME.
 const EXPRESSION_NAME: u16 = 1;
+/// NFTA_EXPR_DATA.
 const EXPRESSION_DATA: u16 = 2;
 
 /// Replaces the table, whole, in one transaction: other packets see the old one or the new one.
 pub(super) fn replace(filter: &Filter) -> io::Result<()> {
-    let table = table::name(&filter.tunnel);
+    let table = table_name(&filter.tunnel);
     let mut batch = Batch::begin();
     batch.empty_table(&table);
     batch.add(
@@ -42,10 +52,11 @@ pub(super) fn replace(filter: &Filter) -> io::Result<()> {
         flag::CREATE,
         &Attributes::new().text(TABLE, &table),
     );
-    for chain in CHAINS {
+    let rules = table::rules(filter);
+    for chain in table::chains(&rules) {
         batch.add(Verb::NewChain, flag::CREATE, &encode_chain(&table, chain));
     }
-    for rule in table::rules(filter) {
+    for rule in rules {
         let attributes = Attributes::new()
             .text(TABLE, &table)
             .text(RULE_CHAIN, rule.chain)
@@ -57,7 +68,9 @@ pub(super) fn replace(filter: &Filter) -> io::Result<()> {
         // What nf_tables says when an expression's module is missing.
         Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT) => io::Error::new(
             error.kind(),
-            format!("{error}; the kernel lacks nf_tables, nft_ct or nft_nat (OpenWrt: kmod-nft-nat)"),
+            format!(
+                "{error}; the kernel lacks nf_tables, nft_ct or nft_nat (OpenWrt: kmod-nft-nat)"
+            ),
         ),
         _ => error,
     })
@@ -66,14 +79,14 @@ pub(super) fn replace(filter: &Filter) -> io::Result<()> {
 /// Deletes the table with all in it; no error when there is none.
 pub(super) fn remove(tunnel: &IfName) -> io::Result<()> {
     let mut batch = Batch::begin();
-    batch.empty_table(&table::name(tunnel));
+    batch.empty_table(&table_name(tunnel));
     batch.commit()
 }
 
 /// Our table as it stands in the kernel. When it is not exactly as we write it (somebody changed
 /// it), it has no clauses, which is no state that is ever wanted, so it will be replaced.
 pub(super) fn observe(tunnel: &IfName) -> io::Result<Option<Filter>> {
-    let name = table::name(tunnel);
+    let name = table_name(tunnel);
     let of_table = Attributes::new().text(TABLE, &name);
     let answers = match ask(Verb::GetTable, flag::ACK, &of_table) {
         Ok(answers) => answers,
@@ -93,33 +106,25 @@ pub(super) fn observe(tunnel: &IfName) -> io::Result<Option<Filter>> {
         .all(|run| matches!(message::find(run, TABLE_FLAGS), None | Some([0, 0, 0, 0])));
 
     let ours = |run: &Vec<u8>| message::find(run, TABLE).map(message::text) == Some(&*name);
-    let mut chains = ask(Verb::GetChain, flag::DUMP, &Attributes::new())?;
-    chains.retain(ours);
-    untouched &= chains.len() == CHAINS.len()
-        && CHAINS
-            .iter()
-            .all(|chain| chains.iter().any(|run| is_chain(run, *chain)));
-
-    let mut listed = ask(Verb::GetRule, flag::DUMP, &of_table)?;
-    listed.retain(ours);
-    let clauses: BTreeSet<_> = listed
-        .iter()
-        .filter_map(|run| table::parse(comment(run)))
-        .collect();
+    let mut rules = ask(Verb::GetRule, flag::DUMP, &of_table)?;
+    rules.retain(ours);
+    let clauses = rules.iter().filter_map(|run| table::parse(comment(run)));
     let mut filter = Filter {
         tunnel: tunnel.clone(),
-        clauses,
+        clauses: clauses.collect(),
     };
     let wanted = table::rules(&filter);
-    untouched &= listed.len() == wanted.len()
-        && CHAINS.iter().all(|chain| {
-            let there = listed
-                .iter()
-                .filter(|run| message::find(run, RULE_CHAIN).map(message::text) == Some(chain.name));
+    let mut chains = ask(Verb::GetChain, flag::DUMP, &Attributes::new())?;
+    chains.retain(ours);
+    untouched &= chains.len() == table::chains(&wanted).count()
+        && rules.len() == wanted.len()
+        && table::chains(&wanted).all(|chain| {
+            let listed = rules.iter().filter(|run| is_in(run, chain));
             let wanted = wanted.iter().filter(|rule| rule.chain == chain.name);
-            there
-                .zip(wanted)
-                .all(|(run, rule)| comment(run) == rule.comment && same_steps(run, &rule.steps.0))
+            let same = |(run, rule): (&Vec<u8>, &table::Rule)| {
+                comment(run) == rule.comment && same_steps(run, &rule.steps.0)
+            };
+            chains.iter().any(|run| is_chain(run, chain)) && listed.zip(wanted).all(same)
         });
     if !untouched {
         filter.clauses.clear();
@@ -144,6 +149,10 @@ fn is_chain(run: &[u8], chain: Chain) -> bool {
         && message::find(run, CHAIN_TYPE).map(message::text) == Some(chain.kind)
         && message::find(hook, HOOK_NUMBER) == Some(&chain.hook.to_be_bytes()[..])
         && message::find(hook, HOOK_PRIORITY) == Some(&chain.priority.to_be_bytes()[..])
+}
+
+fn is_in(run: &[u8], chain: Chain) -> bool {
+    message::find(run, RULE_CHAIN).map(message::text) == Some(chain.name)
 }
 
 /// NFTNL_UDATA_RULE_COMMENT as nft writes it: type 0, length, text with its NUL.

@@ -1,4 +1,5 @@
-//! Our table as chains and rules, and each clause as the comment of its rules.
+//! Our table as chains and rules, and each clause as the comment of its rules. The same rules as
+//! the text of [`route::lower::nft`](crate::route::lower::nft), which says why.
 //!
 //! Order of the hooks: conntrack is at -200, so at mangle's -150 a packet's connection is known;
 //! routing comes after prerouting. The comment is what a listed table is read back by, and what
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::expression::{End, Expressions};
-use crate::config::units::{Family, IfName};
+use crate::config::units::Family;
 use crate::config::{Forward, PortProtocol};
 use crate::route::resource::{Filter, FilterClause};
 
@@ -20,13 +21,20 @@ pub(super) struct Chain {
     pub(super) name: &'static str,
     /// `filter` or `nat`.
     pub(super) kind: &'static str,
-    /// NF_INET_*: prerouting 0, output 3, postrouting 4.
+    /// NF_INET_*: prerouting 0, input 1, output 3, postrouting 4.
     pub(super) hook: u32,
     /// Among the chains of the hook, the lower, the earlier.
     pub(super) priority: i32,
 }
 
-/// Marks new connections of this host. NF_IP_PRI_MANGLE.
+/// Marks connections that this host takes. NF_IP_PRI_MANGLE.
+const INPUT: Chain = Chain {
+    name: "input",
+    kind: "filter",
+    hook: 1,
+    priority: -150,
+};
+/// Marks connections that this host opens. NF_IP_PRI_MANGLE.
 const OUTPUT: Chain = Chain {
     name: "output",
     kind: "filter",
@@ -55,8 +63,8 @@ const SOURCE: Chain = Chain {
     priority: 100,
 };
 
-/// All chains of the table.
-pub(super) const CHAINS: [Chain; 4] = [OUTPUT, PREROUTING, DESTINATION, SOURCE];
+/// All chains that the table can have.
+const CHAINS: [Chain; 5] = [PREROUTING, INPUT, OUTPUT, DESTINATION, SOURCE];
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +77,10 @@ pub(super) struct Rule {
     pub(super) steps: Expressions,
 }
 
-/// The table's name.
-pub(super) fn name(tunnel: &IfName) -> String {
-    format!("netcombiner-{tunnel}")
+/// The chains that these rules stand in.
+pub(super) fn chains(rules: &[Rule]) -> impl Iterator<Item = Chain> {
+    let used = |chain: &Chain| rules.iter().any(|rule| rule.chain == chain.name);
+    CHAINS.into_iter().filter(used)
 }
 
 /// The rules of all clauses, in the order in which they are added.
@@ -91,23 +100,37 @@ fn render(clause: &FilterClause) -> Vec<Rule> {
             mark,
             mask,
         } => {
-            let family = || Expressions::new().family(Family::of(*address));
-            vec![
+            let family = Family::of(*address);
+            let at = |end| {
+                Expressions::new()
+                    .family(family)
+                    .address(end, true, *address)
+            };
+            let mut rules = vec![
                 rule(
-                    OUTPUT,
-                    family()
-                        .address(End::Source, true, *address)
+                    PREROUTING,
+                    at(End::Destination)
+                        .connection_mark(*mark, *mask)
+                        .mark_packet(*mark, *mask),
+                ),
+                rule(
+                    INPUT,
+                    at(End::Destination)
                         .new_connection()
                         .mark_connection(*mark, *mask),
                 ),
                 rule(
-                    PREROUTING,
-                    family()
-                        .address(End::Destination, true, *address)
-                        .connection_mark(*mark, *mask)
-                        .mark_packet(*mark, *mask),
+                    OUTPUT,
+                    at(End::Source)
+                        .new_connection()
+                        .mark_connection(*mark, *mask),
                 ),
-            ]
+            ];
+            if family == Family::V6 {
+                let discovery = at(End::Destination).neighbour_discovery();
+                rules.push(rule(PREROUTING, discovery.mark_packet(*mark, *mask)));
+            }
+            rules
         }
         FilterClause::SourceNat { device, address } => vec![rule(
             SOURCE,
@@ -203,6 +226,7 @@ pub(super) fn parse(comment: &str) -> Option<FilterClause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::units::IfName;
 
     #[test]
     fn comments_are_read_back() {
@@ -237,7 +261,14 @@ mod tests {
                 assert!(rule.comment.len() < 128);
             }
         }
-        for comment in ["", "own", "own x 1 2", "nat nc0", "ssh", "own 1.2.3.4 1 2 3"] {
+        for comment in [
+            "",
+            "own",
+            "own x 1 2",
+            "nat nc0",
+            "ssh",
+            "own 1.2.3.4 1 2 3",
+        ] {
             assert_eq!(parse(comment), None, "{comment}");
         }
     }

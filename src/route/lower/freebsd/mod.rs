@@ -72,29 +72,29 @@ fn steps(config: &Config, observed: &Observed) -> Vec<(Command, Option<Command>)
     if !config.manage_routing {
         return steps;
     }
-    if let Some((device, gateway)) = client(config) {
-        if let Some(link) = observed.link(device) {
-            let gateway = IpAddr::V4(gateway);
-            if link.holds(gateway).is_none_or(|prefix| prefix.is_host()) {
-                steps.push((
-                    command(format!(
-                        "ifconfig {device} inet {gateway} netmask 255.255.255.255 alias"
-                    )),
-                    Some(command(format!("ifconfig {device} inet {gateway} -alias"))),
-                ));
-            }
-            for address in config.public.iter() {
-                let family = match Family::of(address) {
-                    Family::V4 => "",
-                    Family::V6 => "-inet6 ",
-                };
-                let route = |verb| {
-                    command(format!(
-                        "route {verb} {family}-host {address} -interface {device}"
-                    ))
-                };
-                steps.push((route("add"), Some(route("delete"))));
-            }
+    if let Some((device, gateway)) = client(config)
+        && let Some(link) = observed.link(device)
+    {
+        let gateway = IpAddr::V4(gateway);
+        if link.holds(gateway).is_none_or(|prefix| prefix.is_host()) {
+            steps.push((
+                command(format!(
+                    "ifconfig {device} inet {gateway} netmask 255.255.255.255 alias"
+                )),
+                Some(command(format!("ifconfig {device} inet {gateway} -alias"))),
+            ));
+        }
+        for address in config.public.iter() {
+            let family = match Family::of(address) {
+                Family::V4 => "",
+                Family::V6 => "-inet6 ",
+            };
+            let route = |verb| {
+                command(format!(
+                    "route {verb} {family}-host {address} -interface {device}"
+                ))
+            };
+            steps.push((route("add"), Some(route("delete"))));
         }
     }
     let name = anchor_name(&config.name);

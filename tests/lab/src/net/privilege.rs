@@ -73,9 +73,16 @@ pub fn way(probe: &[&OsStr]) -> Result<Way, Error> {
     let lacking = |why: String| Error::Lacking(format!("{here}\n(in a user namespace: {why})"));
     match user_namespace(probe).and_then(|mut command| command.output().context("no start")) {
         Ok(output) if output.status.success() => Ok(Way::UserNamespace),
-        Ok(output) => Err(lacking(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
+        Ok(output) => {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            let complaint = complaint.trim();
+            Err(lacking(
+                complaint
+                    .strip_prefix("lab: ")
+                    .unwrap_or(complaint)
+                    .to_owned(),
+            ))
+        }
         Err(error) => Err(lacking(error.to_string())),
     }
 }
