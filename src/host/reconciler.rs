@@ -81,6 +81,13 @@ impl<H: Host> Reconciler<H> {
         Ok(observed)
     }
 
+    /// What [`Self::apply`] would do, in order. Changes nothing.
+    pub async fn plan(&mut self, desired: &HostState) -> Result<Vec<H::Step>, HostError> {
+        let present = self.host.observe(&self.baseline.scope(desired)).await?;
+        let target = self.baseline.complete(desired, &present);
+        Ok(self.host.plan(&present, &target))
+    }
+
     /// Makes the host look like `desired`; on an error it looks as before.
     pub async fn apply(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
         let nothing_was_borrowed = self.baseline.is_empty();
