@@ -4,6 +4,7 @@
 pub(crate) mod case;
 pub(crate) mod kernel;
 pub(crate) mod talk;
+pub(crate) mod wire;
 
-pub(crate) use case::{Case, Outcome, Setup, case, eventually, program};
+pub(crate) use case::{Case, Outcome, Setup, case, eventually};
 pub(crate) use talk::{Answers, Steady, Talk};
