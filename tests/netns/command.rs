@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use netcombiner_lab::prelude::*;
 
 use super::support::case::program;
+use super::support::kernel::sh;
 use super::support::{Case, Outcome, Setup, case};
 
 /// Runs a command in a portal's namespace to its end: exit code, output and errors.
@@ -123,9 +124,7 @@ fn what_goes_wrong_at_the_start_is_told_where_up_was_said() {
         drop(squatter);
 
         // Somebody has the device's name.
-        case.lab
-            .remote
-            .run(|| Command::new("ip").args(["link", "add", "nc0", "type", "dummy"]).status())??;
+        sh(&case.lab.remote, "ip link add nc0 type veth peer name other")?;
         let (code, _, error) = up(&config(case, Side::Remote))?;
         assert_eq!(code, 1, "{error}");
         assert!(error.contains("nc0"), "{error}");

@@ -3,6 +3,7 @@
 
 use netcombiner_lab::prelude::*;
 
+use super::support::kernel::sh;
 use super::support::{Answers, Outcome, Setup, Talk, case};
 
 const MS: Duration = Duration::from_millis(1);
@@ -61,7 +62,24 @@ fn downloads_of_the_host_and_of_the_client_at_once() {
 
 #[test]
 fn a_connection_that_the_host_opened_before_survives_the_start_and_the_end() {
+    opened_before(&[]);
+}
+
+#[test]
+fn and_so_on_a_host_whose_firewall_knew_it() {
+    // Then it is established, and new no more, when our rules come.
+    opened_before(&[
+        "nft add table inet guard",
+        "nft add chain inet guard in { type filter hook input priority 0 ; }",
+        "nft add rule inet guard in ct state established,new accept",
+    ]);
+}
+
+fn opened_before(firewall: &[&str]) {
     case(Setup::default(), |case| -> Outcome {
+        for line in firewall {
+            sh(&case.lab.remote, line)?;
+        }
         let service = Answers::start(&case.lab.server, SERVER, 80)?;
         let mut talk = Talk::open(&case.lab.remote, service.address())?;
         talk.ask()?;

@@ -44,6 +44,8 @@ fn outlives(side: Side) {
         let (remote, local) = case.up()?;
         let mut talk = Talk::open(&lab.client, service.address())?;
         talk.ask()?;
+        // Whatever the server would repeat while nobody forwards it, the remote host refuses.
+        std::thread::sleep(300 * MS);
         let (killed, other) = match side {
             Side::Remote => (remote, local),
             Side::Local => (local, remote),
@@ -78,25 +80,6 @@ fn both_at_once() {
         case.wait_for_paths(2)?;
         content(case)
     });
-}
-
-#[test]
-fn while_the_local_daemon_is_dead_nothing_of_the_client_leaves_by_a_link() {
-    case(Setup::default(), |case| -> Outcome {
-        let lab = &case.lab;
-        let (_remote, local) = case.up()?;
-        local.kill();
-        let before: Vec<u64> = sent(case);
-        // Each would be a packet with a forged source to the provider.
-        assert_eq!(case.pings(&lab.client, SERVER)?, 0);
-        assert_eq!(before, sent(case));
-        Ok(())
-    });
-}
-
-fn sent(case: &Case) -> Vec<u64> {
-    let count = |link| case.lab.emulator.counters(link, Direction::Up).packets;
-    (0..case.lab.links()).map(count).collect()
 }
 
 fn content(case: &Case) -> Outcome {

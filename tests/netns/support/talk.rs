@@ -166,7 +166,7 @@ impl Steady {
         expected: &'static str,
     ) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut lasting = Talk::open_within(from, to, PROMPT)?;
+        let mut lasting = Talk::open(from, to)?;
         let from = from.clone();
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
