@@ -52,6 +52,6 @@ fn text(name: &str, system: System, down: bool, json: bool) -> String {
     let (config, observed) = case(name);
     let mut out = Vec::new();
     let wish = Wish { system, down, json };
-    write(&mut out, &config, &observed, wish).unwrap();
+    write(&mut out, &config, &observed, None, wish).unwrap();
     String::from_utf8(out).unwrap()
 }

@@ -1,31 +1,39 @@
 //! `netcombiner check`: everything that is wrong in a configuration.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
+use super::look::look;
 use crate::config::Config;
+use crate::host::RUN_DIRECTORY;
+use crate::route::conflicts;
 
 pub(super) const HELP: &str = "\
-usage: netcombiner check NAME|FILE
+usage: netcombiner check NAME|FILE [--host]
 
 Prints every error and every warning of a configuration, one a line, each with its
 line of the file and its key; links and other lists are counted from 1.
 
-  NAME   a tunnel, like nc0: its configuration in the usual place
+  NAME   a tunnel, like nc0: its configuration in the usual place; what on this host
+         stands in its way is warned of too
   FILE   a file: has a / in it or ends in .toml
+  --host warn of this host also when a FILE is checked
 
 Exit code: 0 when the configuration can be run, 1 when it has errors.
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut what = None;
+    let mut host = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return help::print(HELP),
+            Long("host") => host = true,
             Value(word) if what.is_none() => what = Some(word),
             other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "check")),
         }
@@ -36,8 +44,13 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let path = config_path(&word)?;
     let mut out = io::stdout().lock();
     let (code, warnings) = match Config::read(&path) {
-        Ok((_, warnings)) => {
+        Ok((config, mut warnings)) => {
             writeln!(out, "{}: no errors", path.display())?;
+            if host || path.as_os_str() != word.as_os_str() {
+                let seen = look(&config, Path::new(RUN_DIRECTORY))
+                    .map_err(|error| CliError::failed(format!("this host: {error}")))?;
+                warnings.extend(conflicts(&config, &seen.observed));
+            }
             (ExitCode::SUCCESS, warnings)
         }
         Err(errors) => {

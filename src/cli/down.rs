@@ -14,6 +14,7 @@ use crate::config::units::IfName;
 use crate::control::{self, Answer, AskError, Request};
 use crate::daemon::{Lock, LockError};
 use crate::host::{self, Outcome, RUN_DIRECTORY, Reconciler};
+use crate::io::Tun;
 
 pub(super) const HELP: &str = "\
 usage: netcombiner down NAME|FILE [--run-dir DIR]
@@ -125,6 +126,8 @@ fn clean(run_dir: &Path, name: &IfName) -> Result<Outcome, Box<dyn std::error::E
         .build()?;
     runtime.block_on(async {
         let mut reconciler = Reconciler::open(host::System::open()?, name, run_dir)?;
-        Ok(reconciler.stop().await?)
+        let outcome = reconciler.stop().await?;
+        Tun::remove_left_behind(name);
+        Ok(outcome)
     })
 }

@@ -8,6 +8,7 @@ mod genpsk;
 mod help;
 mod init;
 mod key_output;
+mod look;
 pub mod plan;
 mod pubkey;
 mod run;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,14 +9,15 @@ use lexopt::prelude::*;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
-use crate::config::{Config, Warning};
-use crate::host::{self, HostError, Reconciler};
+use super::look::{Seen, look};
+use crate::config::Config;
+use crate::host::RUN_DIRECTORY;
 use crate::route::lower::{freebsd, linux};
 use crate::route::{HostState, Observed, conflicts, desired, diff};
 
 pub(super) const HELP: &str = "\
-usage: netcombiner plan NAME|FILE [--links FILE] [--os linux|freebsd] [--down] [--json]
-                        [--run-dir DIR]
+usage: netcombiner plan NAME|FILE [--links FILE] [--os linux|freebsd]
+                        [--down] [--json] [--run-dir DIR]
 
 Prints the operations that would bring this host's routing to what the configuration
 asks for, in order, as the commands that do the same. Changes nothing.
@@ -27,7 +27,8 @@ asks for, in order, as the commands that do the same. Changes nothing.
   --os SYSTEM    linux or freebsd (default: this system)
   --down         what `down` would run instead
   --json         as JSON
-  --run-dir DIR  where a running daemon keeps what this host was like before
+  --run-dir DIR  where a running or killed daemon left its state (default: /run/netcombiner,
+                 /var/run/netcombiner on FreeBSD)
 ";
 
 /// The system that is planned for.
@@ -52,7 +53,7 @@ pub struct Wish {
 
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let (mut what, mut links) = (None, None);
-    let mut run_dir = PathBuf::from(host::RUN_DIRECTORY);
+    let mut run_dir = PathBuf::from(RUN_DIRECTORY);
     let mut wish = Wish {
         system: System::here(),
         down: false,
@@ -63,9 +64,9 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             Short('h') | Long("help") => return help::print(HELP),
             Long("links") => links = Some(PathBuf::from(parser.value()?)),
             Long("os") => wish.system = System::named(&parser.value()?.string()?)?,
+            Long("run-dir") => run_dir = PathBuf::from(parser.value()?),
             Long("down") => wish.down = true,
             Long("json") => wish.json = true,
-            Long("run-dir") => run_dir = parser.value()?.into(),
             Value(word) if what.is_none() => what = Some(word),
             other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "plan")),
         }
@@ -73,35 +74,26 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let word = what.ok_or_else(|| {
         CliError::usage("plan what? Write `netcombiner plan nc0` or `netcombiner plan FILE`")
     })?;
-    let (config, warnings) = Config::read(&config_path(&word)?)
+    let (config, mut warnings) = Config::read(&config_path(&word)?)
         .map_err(|errors| CliError::failed(errors.to_string()))?;
-    let mut out = io::stdout().lock();
-    match links {
-        Some(path) => {
-            let observed = described(&path)?;
-            warn(warnings, &config, &observed)?;
-            write(&mut out, &config, &observed, wish)?;
+    let seen = match links {
+        Some(path) => described(&path)?,
+        None if wish.system != System::here() => {
+            return Err(CliError::usage(
+                "a plan for another system needs a description of the host's links: add --links FILE",
+            ));
         }
-        None => {
-            let (observed, operations) = look(&config, &run_dir, wish.down)?;
-            warn(warnings, &config, &observed)?;
-            if wish.system == System::here() {
-                print(&mut out, &operations, wish.json)?;
-            } else {
-                write(&mut out, &config, &observed, wish)?;
-            }
-        }
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn warn(mut warnings: Vec<Warning>, config: &Config, observed: &Observed) -> io::Result<()> {
-    warnings.extend(conflicts(config, observed));
+        None => look(&config, &run_dir).map_err(|error| CliError::failed(error.to_string()))?,
+    };
+    warnings.extend(conflicts(&config, &seen.observed));
     for warning in warnings {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
     }
-    Ok(())
+    let mut out = io::stdout().lock();
+    let present = seen.present.as_ref();
+    write(&mut out, &config, &seen.observed, present, wish)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl System {
@@ -126,54 +118,19 @@ impl System {
 }
 
 /// A host that a file describes.
-fn described(path: &Path) -> Result<Observed, CliError> {
+fn described(path: &Path) -> Result<Seen, CliError> {
     let failed = |why: String| CliError::failed(format!("{}: {why}", path.display()));
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    Observed::parse(&text).map_err(|error| failed(error.to_string()))
+    let observed = Observed::parse(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(Seen {
+        observed,
+        present: None,
+    })
 }
 
-/// This host: its links, and what would run on it by the daemon's own code.
-fn look(
-    config: &Config,
-    run_dir: &Path,
-    down: bool,
-) -> Result<(Observed, Vec<String>), CliError> {
-    let ask = async || -> Result<_, HostError> {
-        let mut reconciler = Reconciler::open(host::System::open()?, &config.name, run_dir)?;
-        let mut observed = reconciler.links().await?;
-        observed.remotes = remotes(config);
-        let wanted = if down {
-            HostState::new()
-        } else {
-            desired(config, &observed)
-        };
-        let steps = reconciler.plan(&wanted).await?;
-        Ok((observed, steps.iter().map(ToString::to_string).collect()))
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime
-        .block_on(ask())
-        .map_err(|error| CliError::failed(format!("cannot look at this host: {error}")))
-}
-
-/// The addresses of the remote portal's names, as the daemon will find them.
-fn remotes(config: &Config) -> Vec<IpAddr> {
-    let links = config.links.iter().filter_map(|link| link.remote.as_ref());
-    let mut found: Vec<IpAddr> = links
-        .chain(&config.remote)
-        .filter_map(|remote| (remote.host.as_str(), remote.port).to_socket_addrs().ok())
-        .flatten()
-        .map(|address| address.ip())
-        .collect();
-    found.sort();
-    found.dedup();
-    found
-}
-
-/// Prints the plan for a host that looks like `observed`: from its baseline to what is desired, or
-/// back again.
+/// Prints the plan for a host that looks like `observed` and holds `present`; when nothing is
+/// said of what it holds, it is at its baseline before the way up, and as desired before the way
+/// down.
 ///
 /// # Errors
 /// When `out` fails.
@@ -181,10 +138,11 @@ pub fn write(
     out: &mut dyn Write,
     config: &Config,
     observed: &Observed,
+    present: Option<&HostState>,
     wish: Wish,
 ) -> io::Result<()> {
-    let operations: Vec<String> = match wish.system {
-        System::Linux => on_linux(config, observed, wish.down),
+    let operations = match wish.system {
+        System::Linux => on_linux(config, observed, present, wish.down),
         System::FreeBsd => {
             let commands = if wish.down {
                 freebsd::down(config, observed)
@@ -194,12 +152,8 @@ pub fn write(
             commands.iter().map(ToString::to_string).collect()
         }
     };
-    print(out, &operations, wish.json)
-}
-
-fn print(out: &mut dyn Write, operations: &[String], json: bool) -> io::Result<()> {
-    if json {
-        serde_json::to_writer_pretty(&mut *out, operations)?;
+    if wish.json {
+        serde_json::to_writer_pretty(&mut *out, &operations)?;
         return writeln!(out);
     }
     for operation in operations {
@@ -208,13 +162,18 @@ fn print(out: &mut dyn Write, operations: &[String], json: bool) -> io::Result<(
     Ok(())
 }
 
-fn on_linux(config: &Config, observed: &Observed, down: bool) -> Vec<String> {
+fn on_linux(
+    config: &Config,
+    observed: &Observed,
+    present: Option<&HostState>,
+    down: bool,
+) -> Vec<String> {
     let wanted = desired(config, observed);
     let baseline = observed.baseline(&wanted);
     let changes = if down {
-        diff(&wanted, &baseline)
+        diff(present.unwrap_or(&wanted), &baseline)
     } else {
-        diff(&baseline, &wanted)
+        diff(present.unwrap_or(&baseline), &wanted)
     };
     let operations = linux::lower(&changes);
     operations.iter().map(ToString::to_string).collect()

@@ -1,6 +1,7 @@
 //! The log: plain lines to standard error, nothing but changes of state at `info`.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -64,11 +65,12 @@ pub fn start(level: Option<LevelFilter>) -> Result<(), String> {
         }
         (None, Err(_)) => LevelFilter::Info,
     };
-    let logger = Logger {
+    static LOGGER: OnceLock<Logger> = OnceLock::new();
+    let logger = LOGGER.get_or_init(|| Logger {
         stamped: io::stderr().is_terminal() && std::env::var_os("JOURNAL_STREAM").is_none(),
-    };
-    // A second start, as in tests, keeps the first logger.
-    let _ = log::set_boxed_logger(Box::new(logger));
+    });
+    // A second start keeps the first logger.
+    let _ = log::set_logger(logger);
     log::set_max_level(level);
     Ok(())
 }

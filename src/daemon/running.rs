@@ -20,13 +20,12 @@ use super::{DaemonError, Options, notify};
 use crate::config::units::Mtu;
 use crate::config::{Config, Role, Transport};
 use crate::control::{Answer, Asked, Request};
-use crate::host::{self, Host, Reconciler};
+use crate::host::{self, Reconciler};
 use crate::io::Clock;
 use crate::io::udp::UdpSocket;
 use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
 use crate::route::links::Observed;
-use crate::route::{self, HostState};
 
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
@@ -60,14 +59,14 @@ impl Desired {
     }
 
     /// The host as it should be.
-    pub(super) fn state(&self, observed: &Observed) -> HostState {
+    pub(super) fn state(&self, observed: &Observed) -> host::Desired {
         let (config, resolved) = &*self.0.borrow();
         if !config.manage_routing {
-            return HostState::new();
+            return host::Desired::default();
         }
         let mut observed = observed.clone();
         observed.remotes = resolved.values().flatten().copied().collect();
-        route::desired(config, &observed)
+        host::desired(config, &observed)
     }
 }
 
@@ -91,6 +90,12 @@ pub(super) struct Running<'a> {
     addresses: mpsc::UnboundedReceiver<Address>,
     routing_error: Option<String>,
 }
+
+/// This system's hold on the host.
+#[cfg(target_os = "linux")]
+type Hold = Reconciler<host::System>;
+#[cfg(target_os = "freebsd")]
+type Hold = Reconciler;
 
 /// What made the daemon end.
 enum End {
@@ -142,9 +147,9 @@ impl<'a> Running<'a> {
     }
 
     /// Serves until the end, and gives the host back.
-    pub(super) async fn serve<H: Host>(
+    pub(super) async fn serve(
         mut self,
-        reconciler: Reconciler<H>,
+        reconciler: Hold,
         mut stop: Stop,
         mut events: mpsc::UnboundedReceiver<Event>,
         mut asked: mpsc::Receiver<Asked>,

@@ -1,7 +1,7 @@
 //! Makes the kernel look as desired.
 //!
 //! [`Host`] is one system's kernel: it says what is ours on it and carries out one operation at a
-//! time. [`converge`] leads from what is to what shall be and drives back when anything fails;
+//! time. [`mod@converge`] leads from what is to what shall be and drives back when anything fails;
 //! [`baseline`] remembers what was borrowed; [`reconciler`] keeps it so while the daemon runs.
 
 pub mod baseline;

@@ -22,6 +22,10 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// can be lost, and there are none of nf_tables' and of settings.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// How long nothing is tried after a failure: what was done and driven back is a change as well,
+/// and would set off the next try at once.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// How often giving the host back is tried: nobody tries again after us.
 const TRIES_TO_STOP: u32 = 3;
 
@@ -41,14 +45,13 @@ pub enum Event {
     Links(Observed),
     /// The host was not as desired and is now.
     Changed(Outcome),
-    /// The host could not be made as desired, for this reason. It is tried again at the next
-    /// change or resync.
+    /// The host could not be made as desired, for this reason. It is tried again a while later.
     Failed(String),
 }
 
 /// One tunnel's hold on the host.
 #[derive(Debug)]
-pub struct Reconciler<H> {
+pub struct Reconciler<H = super::System> {
     host: H,
     tunnel: IfName,
     baseline: Baseline,
@@ -81,11 +84,9 @@ impl<H: Host> Reconciler<H> {
         Ok(observed)
     }
 
-    /// What [`Self::apply`] would do, in order. Changes nothing.
-    pub async fn plan(&mut self, desired: &HostState) -> Result<Vec<H::Step>, HostError> {
-        let present = self.host.observe(&self.baseline.scope(desired)).await?;
-        let target = self.baseline.complete(desired, &present);
-        Ok(self.host.plan(&present, &target))
+    /// What the host holds now of `desired`, and all that is ours.
+    pub async fn present(&mut self, desired: &HostState) -> Result<HostState, HostError> {
+        self.host.observe(&self.baseline.scope(desired)).await
     }
 
     /// Makes the host look like `desired`; on an error it looks as before.
@@ -207,7 +208,8 @@ where
     // A daemon that no longer listens to events still wants its host kept.
     let tell = |event| drop(events.send(event));
     loop {
-        match hold.links().await {
+        let seen = hold.links().await;
+        let failure = match seen {
             Ok(seen) => {
                 let wanted = desired(&seen);
                 if links.as_ref() != Some(&seen) {
@@ -215,32 +217,41 @@ where
                     links = Some(seen);
                 }
                 match hold.apply(&wanted).await {
-                    Ok(outcome) if outcome.executed.is_empty() => {}
-                    Ok(outcome) => tell(Event::Changed(outcome)),
-                    Err(error) => tell(Event::Failed(error.to_string())),
+                    Ok(outcome) if outcome.executed.is_empty() => None,
+                    Ok(outcome) => {
+                        tell(Event::Changed(outcome));
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
                 }
             }
-            Err(error) => tell(Event::Failed(error.to_string())),
-        }
-        if wait(hold, &mut commands).await == Some(Command::Stop) {
+            Err(error) => Some(error.to_string()),
+        };
+        let pause = match failure {
+            None => Duration::ZERO,
+            Some(reason) => {
+                tell(Event::Failed(reason));
+                PAUSE_AFTER_FAILURE
+            }
+        };
+        let command = tokio::select! {
+            () = wait(hold, pause) => None,
+            command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+        };
+        if command == Some(Command::Stop) {
             return hold.stop().await;
         }
     }
 }
 
-/// Waits for a reason to look at the host again.
-async fn wait<K: Hold>(hold: &mut K, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
-    let changed = async {
-        match timeout(RESYNC, hold.changed()).await {
-            Ok(Ok(())) => sleep(DEBOUNCE).await,
-            // Without notices there is the resync; without a pause a broken socket would spin.
-            Ok(Err(_)) => sleep(RESYNC).await,
-            Err(_) => {}
-        }
-    };
-    tokio::select! {
-        () = changed => None,
-        command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+/// Waits for a reason to look at the host again, after a pause.
+async fn wait<K: Hold>(hold: &mut K, pause: Duration) {
+    sleep(pause).await;
+    match timeout(RESYNC, hold.changed()).await {
+        Ok(Ok(())) => sleep(DEBOUNCE).await,
+        // Without notices there is the resync; without a pause a broken socket would spin.
+        Ok(Err(_)) => sleep(RESYNC).await,
+        Err(_) => {}
     }
 }
 
@@ -332,8 +343,8 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// What fails is told, and tried again within the debounce after a change; a stop gives all
-    /// back.
+    /// What fails is told, and tried again after a pause although the kernel tells of changes all
+    /// the time; a stop gives all back.
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn the_loop_keeps_the_host() {
         let directory = directory("loop");
@@ -356,7 +367,9 @@ mod tests {
                 panic!("it is not tried again");
             };
             assert!(!outcome.executed.is_empty());
-            assert_eq!(asked.elapsed().as_millis() / 10, 20);
+            let waited = asked.elapsed();
+            let least = PAUSE_AFTER_FAILURE + DEBOUNCE;
+            assert!(waited >= least && waited < 2 * least, "{waited:?}");
             commands.send(Command::Stop).await.unwrap();
         };
         let (outcome, ()) = tokio::join!(kept, script);

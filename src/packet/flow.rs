@@ -85,7 +85,9 @@ mod tests {
     use super::*;
 
     fn udp4(source_port: u16, fragment: u16) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut packet = vec![
+            0x45, 0, 0, 28, 0, 1, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         packet[6..8].copy_from_slice(&fragment.to_be_bytes());
         packet.extend_from_slice(&source_port.to_be_bytes());
         packet.extend_from_slice(&[0, 53, 0, 8, 0, 0]);
@@ -99,7 +101,10 @@ mod tests {
         assert_eq!(flow(&udp4(1000, 0)), flow(&udp4(1000, 0)));
         assert_ne!(flow(&udp4(1000, 0)), flow(&udp4(1001, 0)));
         assert_eq!(flow(&udp4(1000, 0x2000)), flow(&udp4(1001, 0x00b9)));
-        assert_ne!(FlowHasher::new(8).flow(&udp4(1000, 0)), hasher.flow(&udp4(1000, 0)));
+        assert_ne!(
+            FlowHasher::new(8).flow(&udp4(1000, 0)),
+            hasher.flow(&udp4(1000, 0))
+        );
     }
 
     #[test]

@@ -9,13 +9,13 @@
 
 mod read;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{self, Stdio};
 
 use socket2::{Domain, Socket, Type};
 use sysctl::Sysctl as _;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::HostError;
@@ -48,7 +48,7 @@ pub fn desired(config: &Config, observed: &Observed) -> Desired {
 
 /// The kernel's notices: a routing socket (route(4)).
 #[derive(Debug)]
-pub struct System(AsyncFd<Socket>);
+pub struct System(UdpSocket);
 
 impl System {
     /// Opens it. Must be called within a tokio runtime.
@@ -56,21 +56,17 @@ impl System {
         let open = || {
             let socket = Socket::new(Domain::from(libc::PF_ROUTE), Type::RAW, None)?;
             socket.set_nonblocking(true)?;
-            AsyncFd::new(socket)
+            // Only received from, which is the same for all sockets that keep messages apart.
+            UdpSocket::from_std(socket.into())
         };
         let refuse = |error| HostError::read("the routing socket", error);
         open().map(Self).map_err(refuse)
     }
 
     async fn changed(&mut self) -> io::Result<()> {
-        let mut message = [0; 2048];
-        loop {
-            let mut ready = self.0.readable_mut().await?;
-            match ready.try_io(|socket| socket.get_mut().read(&mut message)) {
-                Ok(result) => return result.map(drop),
-                Err(_not_yet) => {}
-            }
-        }
+        // Longer messages are cut off: that there was one is enough.
+        let mut message = [0; 64];
+        self.0.recv(&mut message).await.map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
@@ -11,9 +12,14 @@ use rtnetlink::packet_route::address::{
 };
 
 use super::links::Names;
-use super::to_io;
+use super::{routes, to_io};
 use crate::config::units::{Family, Prefix};
 use crate::route::resource::{Address, OUR_PROTOCOL};
+
+/// How long a new address's route is waited for: it takes a millisecond, on a busy host some tens.
+const WAIT: Duration = Duration::from_millis(5);
+/// See [`WAIT`]: a second in all.
+const WAITS: u32 = 200;
 
 /// All addresses of all devices, as the kernel lists them.
 pub(super) async fn list(handle: &Handle) -> io::Result<Vec<AddressMessage>> {
@@ -34,7 +40,26 @@ pub(super) async fn add(handle: &Handle, names: &Names, address: &Address) -> io
             .address()
             .add(index, address.prefix.address(), address.prefix.length());
     *request.message_mut() = encode(address, index);
-    request.execute().await.map_err(to_io)
+    request.execute().await.map_err(to_io)?;
+    if address.prefix.family() == Family::V6 {
+        wait_for_route(handle, address, index).await?;
+    }
+    Ok(())
+}
+
+/// IPv6 enters an address into its tables later, in a work queue, even without detection of
+/// duplicates (addrconf_dad_work); a next hop behind it would be refused until then. A device that
+/// is down gets no route, which the step that needs it will tell.
+async fn wait_for_route(handle: &Handle, address: &Address, index: u32) -> io::Result<()> {
+    let to = Prefix::host(address.peer.unwrap_or(address.prefix.address()));
+    for _ in 0..WAITS {
+        let listed = routes::list(handle, Family::V6).await?;
+        if listed.iter().any(|route| routes::leads(route, to, index)) {
+            break;
+        }
+        tokio::time::sleep(WAIT).await;
+    }
+    Ok(())
 }
 
 /// Deletes an address by the kernel's own message.

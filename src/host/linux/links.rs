@@ -13,16 +13,20 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use super::rules::Listed;
 use super::{addresses, routes, rules, sysctl, to_io};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
-use crate::route::links::{ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting};
+use crate::route::links::{
+    ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting, neighbour_setting,
+};
 
 /// The settings of a host that routing depends on, beside those of its devices.
 const SETTINGS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
 /// The settings of each device, and of `all` and `default`.
-const DEVICE_SETTINGS: [(Family, &str); 6] = [
+const DEVICE_SETTINGS: [(Family, &str); 8] = [
+    (Family::V4, "accept_local"),
     (Family::V4, "arp_announce"),
     (Family::V4, "arp_ignore"),
     (Family::V4, "forwarding"),
+    (Family::V4, "proxy_arp"),
     (Family::V4, "rp_filter"),
     (Family::V6, "accept_ra"),
     (Family::V6, "forwarding"),
@@ -257,15 +261,13 @@ fn foreign_rule(message: &RuleMessage, family: Family) -> Option<ForeignRule> {
 }
 
 fn add_settings(observed: &mut Observed, tunnel: &IfName) -> io::Result<()> {
+    let mut keys = SETTINGS.map(str::to_owned).to_vec();
     let devices = observed.links.iter().map(|link| link.device.as_str());
-    let devices = devices.chain(["all", "default", tunnel.as_str()]);
-    let keys = SETTINGS
-        .iter()
-        .map(ToString::to_string)
-        .chain(devices.flat_map(|device| {
-            DEVICE_SETTINGS.map(|(family, name)| device_setting(family, device, name))
-        }));
-    for key in keys.collect::<Vec<_>>() {
+    for device in devices.chain(["all", "default", tunnel.as_str()]) {
+        keys.extend(DEVICE_SETTINGS.map(|(family, name)| device_setting(family, device, name)));
+        keys.push(neighbour_setting(device, "proxy_delay"));
+    }
+    for key in keys {
         if let Some(value) = sysctl::read(&key)? {
             observed.settings.insert(key, value);
         }

@@ -153,6 +153,15 @@ pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
     })
 }
 
+/// True for a route of any kind and table that leads to `destination` by the device of this index.
+pub(super) fn leads(message: &RouteMessage, destination: Prefix, index: u32) -> bool {
+    let attributes = &message.attributes;
+    let to = RouteAttribute::Destination(destination.address().into());
+    message.header.destination_prefix_length == destination.length()
+        && attributes.contains(&to)
+        && attributes.contains(&RouteAttribute::Oif(index))
+}
+
 /// Asks the kernel how it would route a packet: the table that answers, and the kind of route.
 pub(super) async fn look_up(
     handle: &Handle,

@@ -6,7 +6,9 @@ mod freebsd;
 mod linux;
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io;
+#[cfg(target_os = "linux")]
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use thiserror::Error;
@@ -65,6 +67,14 @@ impl Tun {
             file: system::open(name, mtu)?,
             name: name.clone(),
         })
+    }
+
+    /// Removes a device that a killed daemon left behind. On Linux it went with the daemon.
+    pub fn remove_left_behind(name: &IfName) {
+        #[cfg(target_os = "freebsd")]
+        system::destroy(name);
+        #[cfg(target_os = "linux")]
+        let _ = name;
     }
 
     /// Reads one packet. `WouldBlock`: none is there.

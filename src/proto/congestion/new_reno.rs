@@ -23,7 +23,12 @@ pub struct NewReno {
 
 impl Default for NewReno {
     fn default() -> Self {
-        Self { window: INITIAL_WINDOW, threshold: u64::MAX, recovery_start: None, acked: 0 }
+        Self {
+            window: INITIAL_WINDOW,
+            threshold: u64::MAX,
+            recovery_start: None,
+            acked: 0,
+        }
     }
 }
 
@@ -35,12 +40,19 @@ impl NewReno {
 
 impl Controller for NewReno {
     fn on_ack(&mut self, ack: &AckEvent) {
-        if self.recovery_start.is_some_and(|start| ack.newest_sent <= start) {
+        if self
+            .recovery_start
+            .is_some_and(|start| ack.newest_sent <= start)
+        {
             return;
         }
         // Grow only a window that was used: RFC 9002 section 7.8. In slow start pacing at twice
         // the rate leaves up to half of it unused, hence the halves.
-        let used = if self.in_slow_start() { self.window / 2 } else { self.window - 4 * DATAGRAM.min(self.window / 8) };
+        let used = if self.in_slow_start() {
+            self.window / 2
+        } else {
+            self.window - 4 * DATAGRAM.min(self.window / 8)
+        };
         if ack.in_flight_before < used {
             return;
         }
@@ -56,7 +68,10 @@ impl Controller for NewReno {
     }
 
     fn on_loss(&mut self, loss: &LossEvent) {
-        if self.recovery_start.is_some_and(|start| loss.newest_sent <= start) {
+        if self
+            .recovery_start
+            .is_some_and(|start| loss.newest_sent <= start)
+        {
             return;
         }
         self.recovery_start = Some(loss.now);
@@ -93,12 +108,22 @@ mod tests {
         let now = Instant::from_micros(at);
         let srtt = Duration::from_millis(10);
         let in_flight_before = reno.window();
-        reno.on_ack(&AckEvent { now, bytes, newest_sent: now, in_flight_before, srtt });
+        reno.on_ack(&AckEvent {
+            now,
+            bytes,
+            newest_sent: now,
+            in_flight_before,
+            srtt,
+        });
     }
 
     fn lose(reno: &mut NewReno, now: u64, sent: u64) {
         let (now, newest_sent) = (Instant::from_micros(now), Instant::from_micros(sent));
-        reno.on_loss(&LossEvent { now, bytes: DATAGRAM, newest_sent });
+        reno.on_loss(&LossEvent {
+            now,
+            bytes: DATAGRAM,
+            newest_sent,
+        });
     }
 
     #[test]
@@ -124,7 +149,13 @@ mod tests {
         let mut reno = NewReno::default();
         let now = Instant::from_micros(1);
         let srtt = Duration::from_millis(10);
-        reno.on_ack(&AckEvent { now, bytes: DATAGRAM, newest_sent: now, in_flight_before: DATAGRAM, srtt });
+        reno.on_ack(&AckEvent {
+            now,
+            bytes: DATAGRAM,
+            newest_sent: now,
+            in_flight_before: DATAGRAM,
+            srtt,
+        });
         assert_eq!(reno.window(), INITIAL_WINDOW);
     }
 

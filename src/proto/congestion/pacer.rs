@@ -27,10 +27,16 @@ impl Pacer {
         let earned = in_time(rate, now.since(self.refilled));
         if earned > 0 {
             let most = LEAST_BURST.max(in_time(rate, BURST)) as i64;
-            let credit = self.credit.saturating_add(earned.min(i64::MAX as u64) as i64);
+            let credit = self
+                .credit
+                .saturating_add(earned.min(i64::MAX as u64) as i64);
             self.credit = credit.min(most);
             // Only the time that whole bytes took is spent, or many small steps would slow us down.
-            self.refilled = if credit > most { now } else { self.refilled + time_of(earned, rate) };
+            self.refilled = if credit > most {
+                now
+            } else {
+                self.refilled + time_of(earned, rate)
+            };
         }
         self.credit > 0
     }

@@ -52,7 +52,9 @@ impl Arrivals {
         let delay = if silent || self.unanswered >= MOST_UNANSWERED {
             Duration::ZERO
         } else {
-            min_rtt.map_or(LEAST_ACK_DELAY, |rtt| (rtt / 4).clamp(LEAST_ACK_DELAY, MAX_ACK_DELAY))
+            min_rtt.map_or(LEAST_ACK_DELAY, |rtt| {
+                (rtt / 4).clamp(LEAST_ACK_DELAY, MAX_ACK_DELAY)
+            })
         };
         let due = now + delay;
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
@@ -66,7 +68,12 @@ impl Arrivals {
     /// What an acknowledgement says.
     pub fn ack(&self, path: PathId) -> (AckHead, &Ranges) {
         let received_at = Stamp::of(self.largest_at);
-        let head = AckHead { path, received_at, bytes: self.bytes as u32, ce: self.ce };
+        let head = AckHead {
+            path,
+            received_at,
+            bytes: self.bytes as u32,
+            ce: self.ce,
+        };
         (head, &self.ranges)
     }
 

@@ -54,7 +54,11 @@ pub struct Liveness {
 impl Liveness {
     /// A path that has just proven itself.
     pub fn proven(now: Instant) -> Self {
-        Self { answered: now, asked: now, probes: 0 }
+        Self {
+            answered: now,
+            asked: now,
+            probes: 0,
+        }
     }
 
     /// An acknowledgement accounted for something.
@@ -89,12 +93,22 @@ impl Liveness {
 
     /// When to ask next. `flying`: something that asks is in flight; until `busy_until` the tunnel
     /// counts as busy.
-    pub fn probe_at(&self, verdict: Verdict, flying: bool, busy_until: Instant, rtt: &Rtt) -> Instant {
+    pub fn probe_at(
+        &self,
+        verdict: Verdict,
+        flying: bool,
+        busy_until: Instant,
+        rtt: &Rtt,
+    ) -> Instant {
         match verdict {
             Verdict::Alive if flying => self.asked + rtt.probe_timeout(MAX_ACK_DELAY),
             Verdict::Alive => {
                 let last = self.asked.max(self.answered);
-                last + if last + PROBE_BUSY <= busy_until { PROBE_BUSY } else { PROBE_IDLE }
+                last + if last + PROBE_BUSY <= busy_until {
+                    PROBE_BUSY
+                } else {
+                    PROBE_IDLE
+                }
             }
             Verdict::Suspect => self.asked + PROBE_SUSPECT,
             Verdict::Dead if self.asked.since(self.answered) < DEAD_SOON => self.asked + PROBE_DEAD,
@@ -135,12 +149,27 @@ mod tests {
     fn the_dead_are_asked_less_and_less() {
         let mut liveness = Liveness::proven(at(0));
         let rtt = Rtt::default();
-        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(0), &rtt), at(1000));
-        assert_eq!(liveness.probe_at(Verdict::Alive, false, at(500), &rtt), at(200));
+        assert_eq!(
+            liveness.probe_at(Verdict::Alive, false, at(0), &rtt),
+            at(1000)
+        );
+        assert_eq!(
+            liveness.probe_at(Verdict::Alive, false, at(500), &rtt),
+            at(200)
+        );
         liveness.on_asked(at(2000));
-        assert_eq!(liveness.probe_at(Verdict::Suspect, true, at(0), &rtt), at(2100));
-        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(2250));
+        assert_eq!(
+            liveness.probe_at(Verdict::Suspect, true, at(0), &rtt),
+            at(2100)
+        );
+        assert_eq!(
+            liveness.probe_at(Verdict::Dead, true, at(0), &rtt),
+            at(2250)
+        );
         liveness.on_asked(at(40_000));
-        assert_eq!(liveness.probe_at(Verdict::Dead, true, at(0), &rtt), at(41_000));
+        assert_eq!(
+            liveness.probe_at(Verdict::Dead, true, at(0), &rtt),
+            at(41_000)
+        );
     }
 }

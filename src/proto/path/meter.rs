@@ -35,7 +35,11 @@ impl Meter {
             return;
         }
         // Nothing came for a whole period: what was counted is old.
-        self.rate = if elapsed < 2 * PERIOD { self.bytes * 8_000_000 / elapsed.as_micros() as u64 } else { 0 };
+        self.rate = if elapsed < 2 * PERIOD {
+            self.bytes * 8_000_000 / elapsed.as_micros() as u64
+        } else {
+            0
+        };
         self.start = now;
         self.bytes = 0;
     }

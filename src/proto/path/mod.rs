@@ -182,14 +182,23 @@ impl Path {
 
     /// The number that the next received datagram probably has.
     pub fn expected(&self) -> PacketNumber {
-        self.arrivals.ack(self.id).1.largest().map_or(PacketNumber(0), PacketNumber::next)
+        self.arrivals
+            .ack(self.id)
+            .1
+            .largest()
+            .map_or(PacketNumber(0), PacketNumber::next)
     }
 
     /// Begins to prove the place it has: a new one, or one that was silent.
     pub fn begin_proof(&mut self, place: Place, token: [u8; 8]) {
         self.place = Some(place);
         self.state = PathState::Validating;
-        self.proof = Some(Proof { place, token, asked: None, tries: 0 });
+        self.proof = Some(Proof {
+            place,
+            token,
+            asked: None,
+            tries: 0,
+        });
     }
 
     /// The socket is gone.
@@ -203,7 +212,10 @@ impl Path {
 
     /// The proof of a place came from there. True when it was the one asked for.
     pub fn on_response(&mut self, now: Instant, from: Place, token: [u8; 8]) -> bool {
-        if !self.proof.is_some_and(|proof| proof.token == token && proof.place == from) {
+        if !self
+            .proof
+            .is_some_and(|proof| proof.token == token && proof.place == from)
+        {
             return false;
         }
         self.proof = None;
@@ -220,9 +232,13 @@ impl Path {
 
     /// When the question for a proof is to be asked (again), by the side that may ask first.
     pub fn proof_due(&self) -> Option<Instant> {
-        let proof = self.proof.filter(|proof| self.opener.is_some() && Some(proof.place) == self.place)?;
+        let proof = self
+            .proof
+            .filter(|proof| self.opener.is_some() && Some(proof.place) == self.place)?;
         let pause = PROOF_RETRY * 2u32.saturating_pow(proof.tries.saturating_sub(1).min(4));
-        Some(proof.asked.map_or(Instant::default(), |asked| asked + pause.min(PROOF_RETRY_MOST)))
+        Some(proof.asked.map_or(Instant::default(), |asked| {
+            asked + pause.min(PROOF_RETRY_MOST)
+        }))
     }
 
     /// What its silence means now.
@@ -238,7 +254,10 @@ impl Path {
     /// When a probe is due.
     pub fn probe_due(&self, busy_until: Instant) -> Option<Instant> {
         let flying = self.sent.in_flight() > 0;
-        self.verdict().map(|verdict| self.liveness.probe_at(verdict, flying, busy_until, &self.rtt))
+        self.verdict().map(|verdict| {
+            self.liveness
+                .probe_at(verdict, flying, busy_until, &self.rtt)
+        })
     }
 
     /// When its state gets worse if nothing is heard.
@@ -272,7 +291,9 @@ impl Path {
         let expected = self.sent.next_number();
         let largest = PacketNumber::expand(ack.largest, expected);
         let in_flight_before = self.sent.in_flight();
-        let Some(acked) = self.sent.on_ack(largest, ack.ranges(largest)) else { return false };
+        let Some(acked) = self.sent.on_ack(largest, ack.ranges(largest)) else {
+            return false;
+        };
         if let Some(sent_at) = acked.largest_sent {
             let delay = ack_sent.since(Stamp::expand(ack.received_at, ack_sent));
             self.rtt.update(now.since(sent_at), delay);
@@ -286,7 +307,13 @@ impl Path {
                 && acked.bytes > 0
             {
                 let srtt = self.rtt.smoothed().unwrap_or_default();
-                let event = AckEvent { now, bytes: acked.bytes, newest_sent, in_flight_before, srtt };
+                let event = AckEvent {
+                    now,
+                    bytes: acked.bytes,
+                    newest_sent,
+                    in_flight_before,
+                    srtt,
+                };
                 controller.on_ack(&event);
             }
         }
@@ -298,8 +325,14 @@ impl Path {
         let (lost, next) = self.sent.detect_lost(now, self.rtt.loss_threshold());
         self.loss_at = next;
         self.note_lost(lost);
-        if let (Gate::Controlled { controller, .. }, Some(newest_sent)) = (&mut self.gate, lost.newest_sent) {
-            controller.on_loss(&LossEvent { now, bytes: lost.bytes, newest_sent });
+        if let (Gate::Controlled { controller, .. }, Some(newest_sent)) =
+            (&mut self.gate, lost.newest_sent)
+        {
+            controller.on_loss(&LossEvent {
+                now,
+                bytes: lost.bytes,
+                newest_sent,
+            });
         }
     }
 
@@ -329,8 +362,15 @@ impl Path {
 
     /// The rate to send at, bytes per second; nothing: unpaced.
     fn rate(&self) -> Option<u64> {
-        let cap = self.caps.iter().flatten().map(|cap| cap.bytes_per_second()).min();
-        let Gate::Controlled { controller, .. } = &self.gate else { return None };
+        let cap = self
+            .caps
+            .iter()
+            .flatten()
+            .map(|cap| cap.bytes_per_second())
+            .min();
+        let Gate::Controlled { controller, .. } = &self.gate else {
+            return None;
+        };
         match (controller.pacing_rate(self.rtt.smoothed()), cap) {
             (Some(rate), Some(cap)) => Some(rate.min(cap)),
             (rate, cap) => rate.or(cap),
@@ -352,7 +392,9 @@ impl Path {
     /// When pacing lets the next datagram of data go; nothing when the window does not, or now.
     pub fn paced_until(&self) -> Option<Instant> {
         let rate = self.rate()?;
-        let Gate::Controlled { controller, pacer } = &self.gate else { return None };
+        let Gate::Controlled { controller, pacer } = &self.gate else {
+            return None;
+        };
         (self.sent.in_flight() + DATAGRAM <= controller.window()).then(|| pacer.next_ready(rate))
     }
 

@@ -21,11 +21,20 @@ impl Rtt {
     /// Takes a sample, the peer's delay in acknowledging taken off where that is plausible.
     pub fn update(&mut self, sample: Duration, ack_delay: Duration) {
         let Some(smoothed) = self.smoothed else {
-            *self = Self { smoothed: Some(sample), variation: sample / 2, min: sample, latest: sample };
+            *self = Self {
+                smoothed: Some(sample),
+                variation: sample / 2,
+                min: sample,
+                latest: sample,
+            };
             return;
         };
         self.min = self.min.min(sample);
-        let adjusted = if sample >= self.min + ack_delay { sample - ack_delay } else { sample };
+        let adjusted = if sample >= self.min + ack_delay {
+            sample - ack_delay
+        } else {
+            sample
+        };
         self.latest = adjusted;
         self.variation = (3 * self.variation + smoothed.abs_diff(adjusted)) / 4;
         self.smoothed = Some((7 * smoothed + adjusted) / 8);
@@ -79,6 +88,9 @@ mod tests {
         rtt.update(50 * MS, 9 * MS);
         assert_eq!(rtt.smoothed(), Some(41 * MS));
         assert_eq!(rtt.min(), Some(40 * MS));
-        assert_eq!(rtt.probe_timeout(5 * MS), 41 * MS + 4 * rtt.variation() + 5 * MS);
+        assert_eq!(
+            rtt.probe_timeout(5 * MS),
+            41 * MS + 4 * rtt.variation() + 5 * MS
+        );
     }
 }

@@ -26,7 +26,13 @@ pub(super) struct Codel {
 impl Codel {
     /// Judges the packet at the head: true when it is to be dropped, then the next head is judged.
     /// `lone`: there is no more than one packet behind, so dropping helps nobody.
-    pub(super) fn judge(&mut self, now: Instant, sojourn: Duration, lone: bool, target: Target) -> bool {
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        sojourn: Duration,
+        lone: bool,
+        target: Target,
+    ) -> bool {
         let above = self.is_above(now, sojourn, lone, target);
         if self.dropping {
             if !above {
@@ -70,7 +76,10 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const TARGET: Target = Target { sojourn: Duration::from_millis(5), interval: Duration::from_millis(100) };
+    const TARGET: Target = Target {
+        sojourn: Duration::from_millis(5),
+        interval: Duration::from_millis(100),
+    };
 
     #[test]
     fn drops_faster_and_faster_after_an_interval() {

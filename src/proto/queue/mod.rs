@@ -96,7 +96,13 @@ impl Queue {
     }
 
     /// Takes a packet in. What has to make room is given to `dropped`.
-    pub fn push(&mut self, now: Instant, hash: FlowHash, packet: Packet, mut dropped: impl FnMut(Drop, Packet)) {
+    pub fn push(
+        &mut self,
+        now: Instant,
+        hash: FlowHash,
+        packet: Packet,
+        mut dropped: impl FnMut(Drop, Packet),
+    ) {
         let id = hash.0 as u8;
         let flow = &mut self.flows[usize::from(id)];
         if !flow.listed {
@@ -109,7 +115,9 @@ impl Queue {
         flow.bytes += packet.len();
         flow.packets.push_back((now, packet));
         while self.packets > MOST_PACKETS || self.bytes > MOST_BYTES {
-            let Some(packet) = self.drop_from_fattest() else { break };
+            let Some(packet) = self.drop_from_fattest() else {
+                break;
+            };
             dropped(Drop::Full, packet);
         }
     }
@@ -127,10 +135,18 @@ impl Queue {
         self.head.take()
     }
 
-    fn choose(&mut self, now: Instant, dropped: &mut impl FnMut(Drop, Packet)) -> Option<(Bucket, Packet)> {
+    fn choose(
+        &mut self,
+        now: Instant,
+        dropped: &mut impl FnMut(Drop, Packet),
+    ) -> Option<(Bucket, Packet)> {
         loop {
             let from_fresh = !self.fresh.is_empty();
-            let list = if from_fresh { &mut self.fresh } else { &mut self.old };
+            let list = if from_fresh {
+                &mut self.fresh
+            } else {
+                &mut self.old
+            };
             let id = *list.front()?;
             let flow = &mut self.flows[usize::from(id)];
             if flow.deficit <= 0 {
@@ -148,7 +164,11 @@ impl Queue {
                 None => {
                     // A fresh flow that ran dry waits among the old ones once, lest it cheat
                     // (RFC 8290 section 4.2).
-                    let list = if from_fresh { &mut self.fresh } else { &mut self.old };
+                    let list = if from_fresh {
+                        &mut self.fresh
+                    } else {
+                        &mut self.old
+                    };
                     list.pop_front();
                     if from_fresh && !self.old.is_empty() {
                         self.old.push_back(id);
@@ -202,7 +222,10 @@ fn target(rtt: Duration, bulk_flows: usize) -> Target {
     let rtt = rtt + BEYOND;
     let shared = (bulk_flows.max(1) as f64).sqrt();
     let sojourn = rtt.div_f64(2.0 * shared).clamp(LEAST_TARGET, MOST_TARGET);
-    Target { sojourn, interval: INTERVAL.max(2 * rtt) }
+    Target {
+        sojourn,
+        interval: INTERVAL.max(2 * rtt),
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +242,9 @@ mod tests {
 
     fn next(queue: &mut Queue, ms: u64) -> Option<(u8, usize)> {
         queue.head(at(ms), |_, _| {})?;
-        queue.take().map(|(bucket, packet)| (bucket.0, packet.len()))
+        queue
+            .take()
+            .map(|(bucket, packet)| (bucket.0, packet.len()))
     }
 
     #[test]

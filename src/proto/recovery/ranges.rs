@@ -38,7 +38,9 @@ impl Ranges {
     fn insert_old(&mut self, number: PacketNumber) {
         // The first range that ends at or behind the number, or just before it.
         let at = self.0.partition_point(|(_, high)| high.next() < number);
-        let Some((low, high)) = self.0.get_mut(at) else { return };
+        let Some((low, high)) = self.0.get_mut(at) else {
+            return;
+        };
         if *low <= number && number <= *high {
             return;
         }

@@ -104,7 +104,11 @@ impl SentPackets {
 
     /// When the oldest datagram in flight was sent.
     pub fn oldest_sent(&self) -> Option<Instant> {
-        self.ring.iter().flatten().find(|sent| sent.eliciting).map(|sent| sent.at)
+        self.ring
+            .iter()
+            .flatten()
+            .find(|sent| sent.eliciting)
+            .map(|sent| sent.at)
     }
 
     /// Accounts for one acknowledgement: `largest` and ranges, newest first. Numbers never sent
@@ -123,7 +127,9 @@ impl SentPackets {
                 break;
             }
             for number in low.0.max(self.first.0)..=high.0 {
-                let Some(sent) = self.ring[(number - self.first.0) as usize].take() else { continue };
+                let Some(sent) = self.ring[(number - self.first.0) as usize].take() else {
+                    continue;
+                };
                 if number == largest.0 && sent.eliciting {
                     acked.largest_sent = Some(sent.at);
                 }
@@ -146,7 +152,9 @@ impl SentPackets {
     pub fn detect_lost(&mut self, now: Instant, threshold: Duration) -> (Lost, Option<Instant>) {
         let mut lost = Lost::default();
         let mut next = None;
-        let Some(largest) = self.largest_acked else { return (lost, next) };
+        let Some(largest) = self.largest_acked else {
+            return (lost, next);
+        };
         let overtaken = largest.0.saturating_sub(self.first.0) as usize;
         for (offset, slot) in self.ring.iter_mut().take(overtaken).enumerate() {
             let Some(sent) = *slot else { continue };
@@ -192,7 +200,12 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn sent(at: u64) -> Sent {
-        Sent { at: Instant::from_micros(at), bytes: 100, eliciting: true, status: false }
+        Sent {
+            at: Instant::from_micros(at),
+            bytes: 100,
+            eliciting: true,
+            status: false,
+        }
     }
 
     fn pn(range: (u64, u64)) -> (PacketNumber, PacketNumber) {
@@ -203,7 +216,9 @@ mod tests {
     fn a_gap_of_three_is_a_loss() {
         let mut packets = SentPackets::default();
         (0..6).for_each(|n| packets.push(sent(n)));
-        let acked = packets.on_ack(PacketNumber(3), [pn((1, 3))].into_iter()).unwrap();
+        let acked = packets
+            .on_ack(PacketNumber(3), [pn((1, 3))].into_iter())
+            .unwrap();
         assert_eq!((acked.datagrams, acked.bytes), (3, 300));
         assert_eq!(acked.largest_sent, Some(Instant::from_micros(3)));
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), 100 * MS);
@@ -216,9 +231,14 @@ mod tests {
     fn a_smaller_gap_waits_for_its_time() {
         let mut packets = SentPackets::default();
         (0..3).for_each(|n| packets.push(sent(n)));
-        packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter()).unwrap();
+        packets
+            .on_ack(PacketNumber(1), [pn((1, 1))].into_iter())
+            .unwrap();
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), MS);
-        assert_eq!((lost.datagrams, next), (0, Some(Instant::from_micros(1000))));
+        assert_eq!(
+            (lost.datagrams, next),
+            (0, Some(Instant::from_micros(1000)))
+        );
         let (lost, next) = packets.detect_lost(Instant::from_micros(1000), MS);
         assert_eq!((lost.datagrams, next), (1, None));
     }
@@ -227,7 +247,10 @@ mod tests {
     fn an_ack_of_what_was_never_sent_is_refused() {
         let mut packets = SentPackets::default();
         packets.push(sent(0));
-        assert_eq!(packets.on_ack(PacketNumber(1), [pn((0, 1))].into_iter()), None);
+        assert_eq!(
+            packets.on_ack(PacketNumber(1), [pn((0, 1))].into_iter()),
+            None
+        );
         assert_eq!(packets.in_flight(), 100);
     }
 
@@ -235,13 +258,18 @@ mod tests {
     fn an_abandoned_window_keeps_its_numbers() {
         let mut packets = SentPackets::default();
         (0..3).for_each(|n| packets.push(sent(n)));
-        packets.push(Sent { eliciting: false, ..sent(3) });
+        packets.push(Sent {
+            eliciting: false,
+            ..sent(3)
+        });
         let next = packets.next_number();
         assert_eq!(packets.abandon().datagrams, 3);
         assert_eq!(packets.next_number(), next);
         assert_eq!(packets.in_flight(), 0);
         // A late acknowledgement of them accounts for nothing.
-        let acked = packets.on_ack(PacketNumber(3), [pn((0, 3))].into_iter()).unwrap();
+        let acked = packets
+            .on_ack(PacketNumber(3), [pn((0, 3))].into_iter())
+            .unwrap();
         assert_eq!(acked, Acked::default());
     }
 }

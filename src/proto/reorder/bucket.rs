@@ -56,7 +56,9 @@ impl BucketQueue {
         }
         if ahead < 0 {
             // Late: TCP still uses it. Beyond the history one cannot tell it from a copy.
-            let bit = u32::try_from(-1 - ahead).ok().and_then(|n| 1u128.checked_shl(n));
+            let bit = u32::try_from(-1 - ahead)
+                .ok()
+                .and_then(|n| 1u128.checked_shl(n));
             return match bit {
                 Some(bit) if self.delivered & bit == 0 => {
                     self.delivered |= bit;
@@ -66,7 +68,11 @@ impl BucketQueue {
                 Some(_) | None => Err((Duplicate, new.packet)),
             };
         }
-        let behind = self.waiting.iter().rev().take_while(|old| old.sequence.ahead_of(new.sequence) > 0);
+        let behind = self
+            .waiting
+            .iter()
+            .rev()
+            .take_while(|old| old.sequence.ahead_of(new.sequence) > 0);
         let at = self.waiting.len() - behind.count();
         if at > 0 && self.waiting[at - 1].sequence == new.sequence {
             return Err((Duplicate, new.packet));
@@ -88,7 +94,10 @@ impl BucketQueue {
     }
 
     fn deliver_run(&mut self, out: &mut VecDeque<Packet>) {
-        while self.waiting.front().is_some_and(|head| head.sequence == self.next)
+        while self
+            .waiting
+            .front()
+            .is_some_and(|head| head.sequence == self.next)
             && let Some(head) = self.waiting.pop_front()
         {
             self.advance();

@@ -73,7 +73,13 @@ impl Resequencer {
         let bucket = &mut self.buckets[usize::from(order.bucket.0)];
         let before = bucket.len();
         let deadline = deadline(&self.paths, now, order.mask, sent);
-        let waiting = Waiting { sequence: order.sequence, mask: order.mask, sent, deadline, packet };
+        let waiting = Waiting {
+            sequence: order.sequence,
+            mask: order.mask,
+            sent,
+            deadline,
+            packet,
+        };
         bucket.insert(waiting, out)?;
         match (before, bucket.len()) {
             (0, 0) => return Ok(()),
@@ -110,15 +116,25 @@ impl Resequencer {
 
     /// When `release` has something to do even if nothing comes.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let heads = self.waiting_buckets.iter().filter_map(|id| self.buckets[usize::from(*id)].head());
+        let heads = self
+            .waiting_buckets
+            .iter()
+            .filter_map(|id| self.buckets[usize::from(*id)].head());
         heads.map(|head| head.deadline).min()
     }
 }
 
 fn deadline(paths: &[Skew; MAX_PATHS], now: Instant, mask: u8, sent: Stamp) -> Instant {
     let longest = now + LONGEST_WAIT;
-    let expected = |path: PathId| paths[path.index()].expected_by(sent).map_or(longest, |by| by + MARGIN);
-    let latest = PathId::all().filter(|path| mask & path.bit() != 0).map(expected).max();
+    let expected = |path: PathId| {
+        paths[path.index()]
+            .expected_by(sent)
+            .map_or(longest, |by| by + MARGIN)
+    };
+    let latest = PathId::all()
+        .filter(|path| mask & path.bit() != 0)
+        .map(expected)
+        .max();
     latest.map_or(now, |latest| latest.clamp(now, longest))
 }
 

@@ -61,6 +61,9 @@ mod tests {
         }
         assert!(skew.has_passed(peer(98)));
         assert!(!skew.has_passed(peer(99)));
-        assert_eq!(skew.expected_by(peer(100)), Some(Instant::from_micros(126_000)));
+        assert_eq!(
+            skew.expected_by(peer(100)),
+            Some(Instant::from_micros(126_000))
+        );
     }
 }

@@ -24,21 +24,34 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        Self { buffer: Resequencer::default(), out: VecDeque::new() }
+        Self {
+            buffer: Resequencer::default(),
+            out: VecDeque::new(),
+        }
     }
 
     /// Packet `n` sent at `sent_ms` by `id` comes at `now`.
     fn arrive(&mut self, now: u64, id: u8, sent_ms: u64, n: u32, mask: u8) -> bool {
         self.buffer.on_arrival(at(now), path(id), sent(sent_ms));
-        let order = Order { bucket: Bucket(7), sequence: Sequence::new(n), mask };
+        let order = Order {
+            bucket: Bucket(7),
+            sequence: Sequence::new(n),
+            mask,
+        };
         let packet = Packet::from(&n.to_be_bytes()[..]);
-        let kept = self.buffer.insert(at(now), order, sent(sent_ms), packet, &mut self.out).is_ok();
+        let kept = self
+            .buffer
+            .insert(at(now), order, sent(sent_ms), packet, &mut self.out)
+            .is_ok();
         self.buffer.release(at(now), &mut self.out);
         kept
     }
 
     fn delivered(&mut self) -> Vec<u32> {
-        self.out.drain(..).map(|p| u32::from_be_bytes(p.bytes().try_into().unwrap())).collect()
+        self.out
+            .drain(..)
+            .map(|p| u32::from_be_bytes(p.bytes().try_into().unwrap()))
+            .collect()
     }
 }
 

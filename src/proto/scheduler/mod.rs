@@ -38,13 +38,19 @@ impl Order {
         };
         let mut sorted = [None; MAX_PATHS];
         let mut count = 0;
-        let state = if usable(PathState::Up).next().is_some() { PathState::Up } else { PathState::Suspect };
+        let state = if usable(PathState::Up).next().is_some() {
+            PathState::Up
+        } else {
+            PathState::Suspect
+        };
         for candidate in usable(state).take(MAX_PATHS) {
             sorted[count] = Some(candidate);
             count += 1;
         }
         sorted[..count].sort_by_key(|c| c.map(|c| (c.rtt.unwrap_or(Duration::MAX), c.path)));
-        Self { paths: sorted.map(|c| c.map(|c| c.path)) }
+        Self {
+            paths: sorted.map(|c| c.map(|c| c.path)),
+        }
     }
 
     /// The paths, best first.
@@ -59,18 +65,30 @@ mod tests {
 
     fn candidate(id: u8, state: PathState, metric: u8, rtt: u64) -> Candidate {
         let path = PathId::new(id).unwrap();
-        Candidate { path, state, metric, rtt: Some(Duration::from_millis(rtt)) }
+        Candidate {
+            path,
+            state,
+            metric,
+            rtt: Some(Duration::from_millis(rtt)),
+        }
     }
 
     fn order(candidates: &[Candidate]) -> Vec<u8> {
-        Order::of(candidates.iter().copied()).iter().map(PathId::byte).collect()
+        Order::of(candidates.iter().copied())
+            .iter()
+            .map(PathId::byte)
+            .collect()
     }
 
     #[test]
     fn the_lowest_tier_that_is_up_fastest_first() {
         use PathState::{Dead, Suspect, Up};
-        let mut paths =
-            [candidate(0, Up, 0, 40), candidate(1, Up, 0, 15), candidate(2, Up, 1, 5), candidate(3, Dead, 0, 1)];
+        let mut paths = [
+            candidate(0, Up, 0, 40),
+            candidate(1, Up, 0, 15),
+            candidate(2, Up, 1, 5),
+            candidate(3, Dead, 0, 1),
+        ];
         assert_eq!(order(&paths), [1, 0]);
         paths[1].state = Suspect;
         assert_eq!(order(&paths), [0]);

@@ -34,21 +34,32 @@ struct Opened<'a> {
 
 impl Tunnel {
     /// A datagram (or a record of a TCP connection) came.
-    pub fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) {
         if !self.knows(socket) {
             return;
         }
-        let from = Place { socket, remote: from };
+        let from = Place {
+            socket,
+            remote: from,
+        };
         match datagram.first().copied().and_then(Kind::from_byte) {
             Some(Kind::Initiation) => self.on_initiation(now, from, datagram),
             Some(Kind::Response) => self.on_handshake_response(now, from, datagram),
             Some(Kind::Cookie) => self.on_cookie(now, from, datagram),
             Some(Kind::UnknownIndex) => self.on_unknown_index(now, datagram),
-            Some(kind @ (Kind::Sealed | Kind::Bare)) => match self.open(now, from, kind, datagram) {
-                Ok(opened) => self.on_opened(now, from, &opened),
-                Err(None) => {}
-                Err(Some(cause)) => self.count.discard(cause),
-            },
+            Some(kind @ (Kind::Sealed | Kind::Bare)) => {
+                match self.open(now, from, kind, datagram) {
+                    Ok(opened) => self.on_opened(now, from, &opened),
+                    Err(None) => {}
+                    Err(Some(cause)) => self.count.discard(cause),
+                }
+            }
             None => self.count.discard(Discard::Malformed),
         }
         self.report();
@@ -83,12 +94,19 @@ impl Tunnel {
             }
             &datagram[HEADER_LEN..]
         } else {
-            session.open(id, number, datagram).map_err(|_| Some(Discard::Forged))?
+            session
+                .open(id, number, datagram)
+                .map_err(|_| Some(Discard::Forged))?
         };
         if which == Which::Next {
             self.on_next_used(now);
         }
-        Ok(Opened { id, number, body, length })
+        Ok(Opened {
+            id,
+            number,
+            body,
+            length,
+        })
     }
 
     fn on_opened(&mut self, now: Instant, from: Place, opened: &Opened<'_>) {
@@ -96,7 +114,10 @@ impl Tunnel {
             self.count.discard(Discard::Malformed);
             return;
         };
-        let transport = self.sockets.get(&from.socket).map(|socket| socket.transport);
+        let transport = self
+            .sockets
+            .get(&from.socket)
+            .map(|socket| socket.transport);
         let Some(transport) = transport else { return };
         let sent = match self.peer_clock {
             Some(clock) => Stamp::expand(*stamp, clock),
@@ -104,7 +125,11 @@ impl Tunnel {
         };
         self.peer_clock = self.peer_clock.max(Some(sent));
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
-            Box::new(Path::new(opened.id, transport, gate(transport, Congestion::NewReno, None)))
+            Box::new(Path::new(
+                opened.id,
+                transport,
+                gate(transport, Congestion::NewReno, None),
+            ))
         });
         let newest = opened.number >= path.expected();
         path.replay.commit(opened.number);
@@ -116,14 +141,23 @@ impl Tunnel {
                 path.transport = transport;
                 path.gate = gate(transport, Congestion::NewReno, None);
             }
-            ask_for_proof(path, now, from, opened.length, || token(self.entropy.as_mut()));
+            ask_for_proof(path, now, from, opened.length, || {
+                token(self.entropy.as_mut())
+            });
         }
         self.reorder.on_arrival(now, opened.id, sent);
         self.on_frames(now, from, opened, sent, frames);
         self.reorder.release(now, &mut self.delivered);
     }
 
-    fn on_frames(&mut self, now: Instant, from: Place, opened: &Opened<'_>, sent: Stamp, frames: &[u8]) {
+    fn on_frames(
+        &mut self,
+        now: Instant,
+        from: Place,
+        opened: &Opened<'_>,
+        sent: Stamp,
+        frames: &[u8],
+    ) {
         let mut eliciting = false;
         for frame in Frames::new(frames) {
             eliciting |= !matches!(frame, Ok(Frame::Ack(_)));
@@ -136,7 +170,10 @@ impl Tunnel {
                         self.delivered.push_back(buffer);
                         continue;
                     };
-                    if let Err((_, copy)) = self.reorder.insert(now, order, sent, buffer, &mut self.delivered) {
+                    if let Err((_, copy)) =
+                        self.reorder
+                            .insert(now, order, sent, buffer, &mut self.delivered)
+                    {
                         self.count.discard(Discard::Duplicate);
                         self.pool.give(copy);
                     }
@@ -150,7 +187,11 @@ impl Tunnel {
                 Ok(Frame::Ping) => {}
                 Ok(Frame::Challenge(token)) => self.on_challenge(opened.id, from, token),
                 Ok(Frame::Response(token)) => self.on_response(now, opened.id, from, token),
-                Ok(Frame::Status { path, metric, rate_cap }) => self.on_status(path, metric, rate_cap),
+                Ok(Frame::Status {
+                    path,
+                    metric,
+                    rate_cap,
+                }) => self.on_status(path, metric, rate_cap),
                 Ok(Frame::Close) => {
                     self.lose_session();
                     return;
@@ -170,50 +211,100 @@ impl Tunnel {
     }
 
     fn on_challenge(&mut self, id: PathId, from: Place, token: [u8; 8]) {
-        let Some(path) = self.paths[id.index()].as_deref_mut() else { return };
-        let challenge = path.urgent.filter(|urgent| urgent.place == from).and_then(|urgent| urgent.challenge);
+        let Some(path) = self.paths[id.index()].as_deref_mut() else {
+            return;
+        };
+        let challenge = path
+            .urgent
+            .filter(|urgent| urgent.place == from)
+            .and_then(|urgent| urgent.challenge);
         // Asked on a link of ours, from an address that is not the configured one: the answer still
         // goes to the configured one.
-        let place = if path.opener.is_some() { path.place } else { Some(from) };
+        let place = if path.opener.is_some() {
+            path.place
+        } else {
+            Some(from)
+        };
         if let Some(place) = place {
-            path.urgent = Some(Urgent { place, response: Some(token), challenge });
+            path.urgent = Some(Urgent {
+                place,
+                response: Some(token),
+                challenge,
+            });
         }
     }
 
     fn on_response(&mut self, now: Instant, id: PathId, from: Place, token: [u8; 8]) {
-        let Some(path) = self.paths[id.index()].as_deref_mut() else { return };
+        let Some(path) = self.paths[id.index()].as_deref_mut() else {
+            return;
+        };
         let before = path.place;
-        let from = if path.opener.is_some() { before.unwrap_or(from) } else { from };
+        let from = if path.opener.is_some() {
+            before.unwrap_or(from)
+        } else {
+            from
+        };
         if !path.on_response(now, from, token) {
             return;
         }
-        path.set_budget(self.sockets.get(&from.socket).map_or(0, |socket| socket.budget));
+        path.set_budget(
+            self.sockets
+                .get(&from.socket)
+                .map_or(0, |socket| socket.budget),
+        );
         if before.is_some_and(|before| before != from) {
-            self.events.push_back(Event::Roamed { path: id, to: from.remote });
+            self.events.push_back(Event::Roamed {
+                path: id,
+                to: from.remote,
+            });
         }
     }
 
     fn on_status(&mut self, id: PathId, metric: u8, rate_cap: u32) {
-        if let Some(path) = self.paths[id.index()].as_deref_mut().filter(|path| path.opener.is_none()) {
+        if let Some(path) = self.paths[id.index()]
+            .as_deref_mut()
+            .filter(|path| path.opener.is_none())
+        {
             path.metric = metric;
-            path.caps[1] = (rate_cap > 0).then(|| Bitrate::from_bits_per_second(u64::from(rate_cap) * 1000));
+            path.caps[1] =
+                (rate_cap > 0).then(|| Bitrate::from_bits_per_second(u64::from(rate_cap) * 1000));
         }
     }
 }
 
 /// Something authentic came from a place that is not (yet) the path's: it must prove that it is
 /// there before anything but this question goes to it, and the question is no longer than what came.
-fn ask_for_proof(path: &mut Path, now: Instant, from: Place, length: usize, token: impl FnOnce() -> [u8; 8]) {
+fn ask_for_proof(
+    path: &mut Path,
+    now: Instant,
+    from: Place,
+    length: usize,
+    token: impl FnOnce() -> [u8; 8],
+) {
     let mut proof = match path.proof {
         Some(proof) if proof.place == from => proof,
-        Some(_) | None => Proof { place: from, token: token(), asked: None, tries: 0 },
+        Some(_) | None => Proof {
+            place: from,
+            token: token(),
+            asked: None,
+            tries: 0,
+        },
     };
-    let recent = proof.asked.is_some_and(|asked| now.since(asked) < PROOF_EVERY);
+    let recent = proof
+        .asked
+        .is_some_and(|asked| now.since(asked) < PROOF_EVERY);
     if length >= PROOF_LEN && !recent {
         proof.asked = Some(now);
         proof.tries += 1;
-        let response = path.urgent.filter(|urgent| urgent.place == from).and_then(|urgent| urgent.response);
-        path.urgent = Some(Urgent { place: from, response, challenge: Some(proof.token) });
+        let response = path
+            .urgent
+            .filter(|urgent| urgent.place == from)
+            .and_then(|urgent| urgent.response);
+        path.urgent = Some(Urgent {
+            place: from,
+            response,
+            challenge: Some(proof.token),
+        });
     }
     path.proof = Some(proof);
     if path.place.is_none() {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Tunnel;
-use crate::proto::crypto::{Answer, BootId, Cookie, Established, HandshakeError, Hello, Initiator, Session};
+use crate::proto::crypto::{
+    Answer, BootId, Cookie, Established, HandshakeError, Hello, Initiator, Session,
+};
 use crate::proto::event::{Event, PathState, SocketId, TunnelConfig};
 use crate::proto::path::Place;
 use crate::proto::reorder::Resequencer;
@@ -72,7 +74,12 @@ impl Keys {
     pub(super) fn new(config: &TunnelConfig, entropy: &mut dyn Entropy) -> Self {
         let boot = BootId::generate(entropy);
         Self {
-            hello: Hello { boot, counter: 0, security: config.security, aes: config.aes },
+            hello: Hello {
+                boot,
+                counter: 0,
+                security: config.security,
+                aes: config.aes,
+            },
             current: None,
             next: None,
             previous: None,
@@ -98,24 +105,34 @@ impl Keys {
     /// Whose datagram this is: the keys and the path; `fresh` when it would be the first of a peer
     /// that began anew, so that its numbers start at zero.
     pub(super) fn find(&self, header: &Header) -> Option<(Which, &Session, PathId, bool)> {
-        [Which::Current, Which::Next, Which::Previous].into_iter().find_map(|which| {
-            let epoch = self.get(which)?;
-            let path = epoch.session.rx_path(header.index)?;
-            let fresh = self.peer_boot != Some(epoch.peer.boot);
-            Some((which, &epoch.session, path, fresh))
-        })
+        [Which::Current, Which::Next, Which::Previous]
+            .into_iter()
+            .find_map(|which| {
+                let epoch = self.get(which)?;
+                let path = epoch.session.rx_path(header.index)?;
+                let fresh = self.peer_boot != Some(epoch.peer.boot);
+                Some((which, &epoch.session, path, fresh))
+            })
     }
 }
 
 impl Tunnel {
     /// Where initiations go: by every link; without links, by every path that is proven.
     fn peers(&self) -> Vec<Place> {
-        let dialed: Vec<Place> =
-            self.sockets.values().filter_map(|socket| socket.dials).map(|(_, place)| place).collect();
+        let dialed: Vec<Place> = self
+            .sockets
+            .values()
+            .filter_map(|socket| socket.dials)
+            .map(|(_, place)| place)
+            .collect();
         if !dialed.is_empty() {
             return dialed;
         }
-        let alive = self.paths.iter().flatten().filter(|path| path.verdict().is_some());
+        let alive = self
+            .paths
+            .iter()
+            .flatten()
+            .filter(|path| path.verdict().is_some());
         alive.filter_map(|path| path.place).collect()
     }
 
@@ -137,17 +154,29 @@ impl Tunnel {
     fn new_handshake(&mut self, now: Instant) -> Handshake {
         self.keys.hello.counter += 1;
         let initiator = Initiator::start(&self.identity, self.keys.hello, self.entropy.as_mut());
-        Handshake { initiator, tries: 0, next_at: now }
+        Handshake {
+            initiator,
+            tries: 0,
+            next_at: now,
+        }
     }
 
     fn send_initiations(&mut self, now: Instant) {
         let peers = self.peers();
         let mut jitter = [0; 1];
         self.entropy.fill(&mut jitter);
-        let Some(handshake) = &mut self.keys.handshake else { return };
+        let Some(handshake) = &mut self.keys.handshake else {
+            return;
+        };
         for place in peers {
-            let cookie = self.keys.cookies.iter().find(|(of, _)| *of == place).map(|(_, cookie)| cookie);
-            self.outbox.push_back((place, handshake.initiator.message(cookie, now)));
+            let cookie = self
+                .keys
+                .cookies
+                .iter()
+                .find(|(of, _)| *of == place)
+                .map(|(_, cookie)| cookie);
+            self.outbox
+                .push_back((place, handshake.initiator.message(cookie, now)));
         }
         let pause = (RETRY_FIRST * 2u32.pow(handshake.tries.min(2))).min(RETRY_MOST);
         handshake.tries += 1;
@@ -161,11 +190,23 @@ impl Tunnel {
         let current = keys.current.as_ref();
         let idle = !self.closing && keys.handshake.is_none() && !self.peers().is_empty();
         let rekey = current.map(|epoch| {
-            epoch.since + if epoch.initiator { REKEY_AFTER } else { REKEY_AFTER_BY_RESPONDER }
+            epoch.since
+                + if epoch.initiator {
+                    REKEY_AFTER
+                } else {
+                    REKEY_AFTER_BY_RESPONDER
+                }
         });
-        let again = keys.handshake_began.map_or(Instant::default(), |began| began + RETRY_MOST);
+        let again = keys
+            .handshake_began
+            .map_or(Instant::default(), |began| began + RETRY_MOST);
         let lonely = (current.is_none() || !self.link_up()).then_some(again);
-        let begin = rekey.into_iter().chain(lonely).min().filter(|_| idle).map(|at| at.max(again));
+        let begin = rekey
+            .into_iter()
+            .chain(lonely)
+            .min()
+            .filter(|_| idle)
+            .map(|at| at.max(again));
         let retry = keys.handshake.as_ref().map(|handshake| handshake.next_at);
         let forget = keys.previous.as_ref().map(|(_, until)| *until);
         let reject = current.map(|epoch| epoch.since + REJECT_AFTER);
@@ -174,10 +215,20 @@ impl Tunnel {
 
     /// Does what `keys_due` told of.
     pub(super) fn keys_timeout(&mut self, now: Instant) {
-        if self.keys.previous.as_ref().is_some_and(|(_, until)| *until <= now) {
+        if self
+            .keys
+            .previous
+            .as_ref()
+            .is_some_and(|(_, until)| *until <= now)
+        {
             self.keys.previous = None;
         }
-        if self.keys.current.as_ref().is_some_and(|epoch| epoch.since + REJECT_AFTER <= now) {
+        if self
+            .keys
+            .current
+            .as_ref()
+            .is_some_and(|epoch| epoch.since + REJECT_AFTER <= now)
+        {
             self.lose_session();
         }
         match &self.keys.handshake {
@@ -212,19 +263,46 @@ impl Tunnel {
     }
 
     pub(super) fn on_initiation(&mut self, now: Instant, from: Place, message: &[u8]) {
-        let Self { responder, identity, keys, entropy, .. } = self;
-        let answer = responder.receive(identity, &keys.hello, message, from.remote, now, entropy.as_mut());
+        let Self {
+            responder,
+            identity,
+            keys,
+            entropy,
+            ..
+        } = self;
+        let answer = responder.receive(
+            identity,
+            &keys.hello,
+            message,
+            from.remote,
+            now,
+            entropy.as_mut(),
+        );
         match answer {
             // An answer that the peer has had no time to use yet is not pushed aside: whoever recorded
             // initiations of an earlier life of the peer could keep it from ever being used.
             Ok(Answer::Accepted { .. })
-                if keys.next.as_ref().is_some_and(|next| now.since(next.since) < RETRY_FIRST) =>
+                if keys
+                    .next
+                    .as_ref()
+                    .is_some_and(|next| now.since(next.since) < RETRY_FIRST) =>
             {
                 self.count.discard(Discard::HandshakeFlood);
             }
-            Ok(Answer::Accepted { response, established }) => {
-                let Established { session, peer_hello } = *established;
-                keys.next = Some(Epoch { session, peer: peer_hello, since: now, initiator: false });
+            Ok(Answer::Accepted {
+                response,
+                established,
+            }) => {
+                let Established {
+                    session,
+                    peer_hello,
+                } = *established;
+                keys.next = Some(Epoch {
+                    session,
+                    peer: peer_hello,
+                    since: now,
+                    initiator: false,
+                });
                 self.outbox.push_back((from, response));
             }
             Ok(Answer::Repeated { response }) => self.outbox.push_back((from, response)),
@@ -246,17 +324,38 @@ impl Tunnel {
             return;
         };
         match handshake.initiator.finish(message) {
-            Ok(Established { session, peer_hello }) => {
+            Ok(Established {
+                session,
+                peer_hello,
+            }) => {
                 self.keys.handshake = None;
                 self.responder.confirm(&peer_hello);
-                self.install(now, Epoch { session, peer: peer_hello, since: now, initiator: true });
+                self.install(
+                    now,
+                    Epoch {
+                        session,
+                        peer: peer_hello,
+                        since: now,
+                        initiator: true,
+                    },
+                );
                 // The peer may not answer under the new keys before it has seen them used; and the
                 // way that the response came by is good.
-                let dialed = self.sockets.get(&from.socket).and_then(|socket| socket.dials);
+                let dialed = self
+                    .sockets
+                    .get(&from.socket)
+                    .and_then(|socket| socket.dials);
                 let by = dialed.map(|(id, _)| id);
-                for path in self.paths.iter_mut().flatten().filter(|path| path.opener.is_some()) {
+                for path in self
+                    .paths
+                    .iter_mut()
+                    .flatten()
+                    .filter(|path| path.opener.is_some())
+                {
                     let Some(place) = path.place else { continue };
-                    if path.state == PathState::Validating || (Some(path.id) == by && path.state != PathState::Up) {
+                    if path.state == PathState::Validating
+                        || (Some(path.id) == by && path.state != PathState::Up)
+                    {
                         path.begin_proof(place, super::token(self.entropy.as_mut()));
                     } else {
                         path.status_due = true;
@@ -280,7 +379,9 @@ impl Tunnel {
             Ok(cookie) => {
                 let place = self.dialed_place(from);
                 let again = handshake.initiator.message(Some(&cookie), now);
-                self.keys.cookies.retain(|(of, cookie)| *of != place && cookie.is_fresh(now));
+                self.keys
+                    .cookies
+                    .retain(|(of, cookie)| *of != place && cookie.is_fresh(now));
                 self.keys.cookies.push((place, cookie));
                 self.outbox.push_back((place, again));
             }
@@ -290,7 +391,10 @@ impl Tunnel {
 
     /// The peer may answer from another address than was asked; we keep to the one configured.
     fn dialed_place(&self, from: Place) -> Place {
-        self.sockets.get(&from.socket).and_then(|socket| socket.dials).map_or(from, |(_, place)| place)
+        self.sockets
+            .get(&from.socket)
+            .and_then(|socket| socket.dials)
+            .map_or(from, |(_, place)| place)
     }
 
     /// The peer used the keys that we answered with.
@@ -352,7 +456,10 @@ impl Tunnel {
             let session = &self.keys.current.as_ref()?.session;
             PathId::all().find(|path| session.tx_index(*path) == header.index)
         };
-        let recent = self.keys.handshake_began.is_some_and(|began| now.since(began) < NOTICE_EVERY);
+        let recent = self
+            .keys
+            .handshake_began
+            .is_some_and(|began| now.since(began) < NOTICE_EVERY);
         match header.and_then(ours) {
             Some(_) if !recent => self.begin_handshake(now),
             Some(_) => {}
@@ -363,8 +470,12 @@ impl Tunnel {
     /// Tells the sender of a datagram that its index is nobody's: never larger, and rarely.
     pub(super) fn send_notice(&mut self, now: Instant, from: Place, datagram: &[u8]) {
         self.count.discard(Discard::UnknownIndex);
-        let recent = self.last_notice.is_some_and(|last| now.since(last) < NOTICES_EVERY);
-        let Some(cause) = datagram.first_chunk::<HEADER_LEN>() else { return };
+        let recent = self
+            .last_notice
+            .is_some_and(|last| now.since(last) < NOTICES_EVERY);
+        let Some(cause) = datagram.first_chunk::<HEADER_LEN>() else {
+            return;
+        };
         if recent || datagram.len() < NOTICE_LEN {
             return;
         }

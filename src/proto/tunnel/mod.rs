@@ -95,14 +95,20 @@ pub struct Tunnel {
 
 impl std::fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tunnel").field("side", &self.config.side).finish_non_exhaustive()
+        f.debug_struct("Tunnel")
+            .field("side", &self.config.side)
+            .finish_non_exhaustive()
     }
 }
 
 impl Tunnel {
     /// A tunnel without sockets.
     pub fn new(config: TunnelConfig, mut entropy: Box<dyn Entropy>, now: Instant) -> Self {
-        let identity = Identity::new(config.private.clone(), config.peer, config.preshared.clone());
+        let identity = Identity::new(
+            config.private.clone(),
+            config.peer,
+            config.preshared.clone(),
+        );
         let responder = Responder::new(now, entropy.as_mut());
         let keys = Keys::new(&config, entropy.as_mut());
         let mut secret = [0; 8];
@@ -137,14 +143,40 @@ impl Tunnel {
     pub fn handle_socket_up(&mut self, now: Instant, socket: SocketId, attachment: Attachment) {
         match attachment {
             Attachment::Listen { transport } => {
-                self.sockets.insert(socket, Socket { transport, dials: None, budget: 0 });
+                self.sockets.insert(
+                    socket,
+                    Socket {
+                        transport,
+                        dials: None,
+                        budget: 0,
+                    },
+                );
             }
-            Attachment::Link { link, transport, remote, metric, rate_up, rate_down, congestion } => {
+            Attachment::Link {
+                link,
+                transport,
+                remote,
+                metric,
+                rate_up,
+                rate_down,
+                congestion,
+            } => {
                 let Some(id) = self.path_of(link) else { return };
                 let place = Place { socket, remote };
-                self.sockets.insert(socket, Socket { transport, dials: Some((id, place)), budget: 0 });
+                self.sockets.insert(
+                    socket,
+                    Socket {
+                        transport,
+                        dials: Some((id, place)),
+                        budget: 0,
+                    },
+                );
                 let path = self.paths[id.index()].get_or_insert_with(|| {
-                    Box::new(Path::new(id, transport, gate(transport, congestion, rate_up)))
+                    Box::new(Path::new(
+                        id,
+                        transport,
+                        gate(transport, congestion, rate_up),
+                    ))
                 });
                 path.opener = Some(Opener { link, rate_down });
                 path.metric = metric;
@@ -165,7 +197,10 @@ impl Tunnel {
             if path.proof.is_some_and(|proof| proof.place.socket == socket) {
                 path.proof = None;
             }
-            if path.urgent.is_some_and(|urgent| urgent.place.socket == socket) {
+            if path
+                .urgent
+                .is_some_and(|urgent| urgent.place.socket == socket)
+            {
                 path.urgent = None;
             }
             if path.place.is_some_and(|place| place.socket == socket) {
@@ -197,7 +232,9 @@ impl Tunnel {
             None => Discard::NotIp,
             Some(hash) => {
                 let (count, pool) = (&mut self.count, &mut self.pool);
-                self.queue.push(now, hash, packet, |drop, packet| discard(count, pool, drop, packet));
+                self.queue.push(now, hash, packet, |drop, packet| {
+                    discard(count, pool, drop, packet)
+                });
                 self.last_data = now;
                 return;
             }
@@ -265,7 +302,10 @@ fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> 
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
         (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
     };
-    Gate::Controlled { controller, pacer: Pacer::default() }
+    Gate::Controlled {
+        controller,
+        pacer: Pacer::default(),
+    }
 }
 
 fn token(entropy: &mut dyn Entropy) -> [u8; 8] {

@@ -35,7 +35,13 @@ impl<'a> Draft<'a> {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
         out.extend_from_slice(&Stamp::of(now).encode());
-        Self { out, start, kind, eliciting: false, status: false }
+        Self {
+            out,
+            start,
+            kind,
+            eliciting: false,
+            status: false,
+        }
     }
 
     /// The datagram's length so far, without its tag.
@@ -54,7 +60,11 @@ impl<'a> Draft<'a> {
     /// Numbers, seals and accounts for the datagram. Returns its length.
     fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
         let number = path.sent.next_number();
-        let header = Header { kind: self.kind, index: session.tx_index(path.id), number: number.truncated() };
+        let header = Header {
+            kind: self.kind,
+            index: session.tx_index(path.id),
+            number: number.truncated(),
+        };
         self.out[self.start..][..HEADER_LEN].copy_from_slice(&header.encode());
         if self.kind == Kind::Sealed {
             session.seal(path.id, number, self.out, self.start);
@@ -62,7 +72,12 @@ impl<'a> Draft<'a> {
         let length = self.out.len() - self.start;
         path.on_sent(
             now,
-            Sent { at: now, bytes: length as u32, eliciting: self.eliciting, status: self.status },
+            Sent {
+                at: now,
+                bytes: length as u32,
+                eliciting: self.eliciting,
+                status: self.status,
+            },
         );
         length
     }
@@ -131,8 +146,13 @@ impl Tunnel {
                 path.status_due = false;
                 draft.status = true;
                 draft.eliciting = true;
-                let kbit = |rate: Bitrate| u32::try_from(rate.bits_per_second() / 1000).unwrap_or(u32::MAX);
-                let cap = path.opener.and_then(|opener| opener.rate_down).map_or(0, kbit);
+                let kbit = |rate: Bitrate| {
+                    u32::try_from(rate.bits_per_second() / 1000).unwrap_or(u32::MAX)
+                };
+                let cap = path
+                    .opener
+                    .and_then(|opener| opener.rate_down)
+                    .map_or(0, kbit);
                 frame::put_status(draft.out, id, path.metric, cap);
             }
             if path.probe_due(busy_until).is_some_and(|due| due <= now) {
@@ -164,14 +184,20 @@ impl Tunnel {
     /// A batch of data for one path, as much as window and pacing let go now.
     fn data(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
-        let kind = if self.config.security == Security::None { Kind::Bare } else { Kind::Sealed };
+        let kind = if self.config.security == Security::None {
+            Kind::Bare
+        } else {
+            Kind::Sealed
+        };
         let most = usize::from(self.config.mtu.bytes()) + OVERHEAD;
         let place = self.path(id)?.place?;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
             let fits = |length: usize| length + OVERHEAD <= capacity;
             if out.len() + capacity > MOST_BATCH
-                || !self.paths[id.index()].as_deref_mut().is_some_and(|path| path.may_send(now))
+                || !self.paths[id.index()]
+                    .as_deref_mut()
+                    .is_some_and(|path| path.may_send(now))
                 || !self.head(now).is_some_and(fits)
             {
                 break;
@@ -209,7 +235,9 @@ impl Tunnel {
             let order = self.place_in_order(bucket, id, number.0);
             // Another one behind it costs two bytes for this one's length.
             let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
-            let more = self.head(now).is_some_and(|next| after + frame::DATA_OVERHEAD + next <= most);
+            let more = self
+                .head(now)
+                .is_some_and(|next| after + frame::DATA_OVERHEAD + next <= most);
             frame::put_data(draft.out, Some(order), packet.bytes(), !more);
             self.pool.give(packet);
             if !more {
@@ -224,7 +252,8 @@ impl Tunnel {
 
     fn head(&mut self, now: Instant) -> Option<usize> {
         let (count, pool) = (&mut self.count, &mut self.pool);
-        self.queue.head(now, |drop, packet| discard(count, pool, drop, packet))
+        self.queue
+            .head(now, |drop, packet| discard(count, pool, drop, packet))
     }
 
     /// Gives a packet its place in its order domain, and says which other paths may still hold an
@@ -239,14 +268,24 @@ impl Tunnel {
             path.id != id && last > 0 && path.sent.may_be_under_way(last - 1)
         };
         let paths = self.paths.iter().flatten().map(|path| &**path);
-        let mask = paths.filter(may_hold).fold(0, |mask, path| mask | path.id.bit());
-        frame::Order { bucket, sequence, mask }
+        let mask = paths
+            .filter(may_hold)
+            .fold(0, |mask, path| mask | path.id.bit());
+        frame::Order {
+            bucket,
+            sequence,
+            mask,
+        }
     }
 
     /// Tells the peer on one more path that we go.
     fn close_next(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         let session = &self.keys.current()?.session;
-        let path = self.paths.iter_mut().flatten().find(|path| path.verdict().is_some())?;
+        let path = self
+            .paths
+            .iter_mut()
+            .flatten()
+            .find(|path| path.verdict().is_some())?;
         let place = path.place?;
         let draft = Draft::new(out, now, Kind::Sealed);
         frame::put_close(draft.out);
@@ -257,5 +296,9 @@ impl Tunnel {
 }
 
 fn transmit(place: Place, segment_size: usize) -> Transmit {
-    Transmit { socket: place.socket, destination: place.remote, segment_size }
+    Transmit {
+        socket: place.socket,
+        destination: place.remote,
+        segment_size,
+    }
 }

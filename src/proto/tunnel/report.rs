@@ -22,10 +22,17 @@ impl Tunnel {
         let connected = self.link_up();
         if connected != self.connected {
             self.connected = connected;
-            self.events.push_back(if connected { Event::Connected } else { Event::Disconnected });
+            self.events.push_back(if connected {
+                Event::Connected
+            } else {
+                Event::Disconnected
+            });
         }
         let order = self.order();
-        let slowest = order.iter().filter_map(|id| self.path(id)?.rtt.smoothed()).max();
+        let slowest = order
+            .iter()
+            .filter_map(|id| self.path(id)?.rtt.smoothed())
+            .max();
         self.queue.set_rtt(slowest.unwrap_or_default());
     }
 
@@ -63,7 +70,12 @@ impl Tunnel {
             queue_packets: self.queue.len(),
             queue_bytes: self.queue.bytes(),
             reorder_packets: self.reorder.waiting(),
-            discards: self.count.discards.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            discards: self
+                .count
+                .discards
+                .iter()
+                .map(|(cause, count)| (*cause, *count))
+                .collect(),
         }
     }
 }

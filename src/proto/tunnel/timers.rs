@@ -28,7 +28,10 @@ impl Tunnel {
 
     /// When to call `handle_timeout`, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let mut due = [self.keys_due(), self.reorder.next_deadline()].into_iter().flatten().min();
+        let mut due = [self.keys_due(), self.reorder.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         let mut sooner = |at: Option<Instant>| due = [due, at].into_iter().flatten().min();
         let has_keys = self.keys.current().is_some();
         for path in self.paths.iter().flatten() {
@@ -54,8 +57,14 @@ pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {
         return urgent;
     }
     let status = at_once(path.status_due && path.state == PathState::Up);
-    [urgent, status, path.proof_due(), path.arrivals.due(), path.probe_due(busy_until)]
-        .into_iter()
-        .flatten()
-        .min()
+    [
+        urgent,
+        status,
+        path.proof_due(),
+        path.arrivals.due(),
+        path.probe_due(busy_until),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
 }

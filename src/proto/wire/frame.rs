@@ -96,9 +96,14 @@ pub struct AckFrame<'a> {
 impl AckFrame<'_> {
     /// The ranges (first, last), newest first, given the whole number of the largest. Ends at the
     /// first range that would lie below zero.
-    pub fn ranges(&self, largest: PacketNumber) -> impl Iterator<Item = (PacketNumber, PacketNumber)> + '_ {
+    pub fn ranges(
+        &self,
+        largest: PacketNumber,
+    ) -> impl Iterator<Item = (PacketNumber, PacketNumber)> + '_ {
         let pairs = self.ranges.as_chunks::<2>().0;
-        let mut numbers = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair)));
+        let mut numbers = pairs
+            .iter()
+            .map(|pair| u64::from(u16::from_be_bytes(*pair)));
         let mut last = Some(largest.0);
         let mut gap = Some(0);
         std::iter::from_fn(move || {
@@ -178,7 +183,11 @@ impl<'a> Frames<'a> {
         if kind & !(DATA | ORDERED | LENGTH) != 0 {
             return Err(Malformed);
         }
-        let length = if kind & LENGTH != 0 { Some(u16::from_be_bytes(self.take()?)) } else { None };
+        let length = if kind & LENGTH != 0 {
+            Some(u16::from_be_bytes(self.take()?))
+        } else {
+            None
+        };
         let order = if kind & ORDERED != 0 {
             let [bucket, a, b, c, mask] = self.take()?;
             Some(Order {
@@ -207,7 +216,14 @@ impl<'a> Frames<'a> {
             return Err(Malformed);
         }
         let ranges = self.take_slice(2 + 4 * usize::from(gaps))?;
-        Ok(Frame::Ack(AckFrame { path, largest, received_at, bytes, ce, ranges }))
+        Ok(Frame::Ack(AckFrame {
+            path,
+            largest,
+            received_at,
+            bytes,
+            ce,
+            ranges,
+        }))
     }
 
     fn frame(&mut self, kind: u8) -> Result<Option<Frame<'a>>, Malformed> {
@@ -224,7 +240,11 @@ impl<'a> Frames<'a> {
             STATUS => {
                 let path = self.path()?;
                 let [metric] = self.take()?;
-                Frame::Status { path, metric, rate_cap: u32::from_be_bytes(self.take()?) }
+                Frame::Status {
+                    path,
+                    metric,
+                    rate_cap: u32::from_be_bytes(self.take()?),
+                }
             }
             CLOSE => Frame::Close,
             _ => return Err(Malformed),
@@ -277,7 +297,9 @@ pub struct AckHead {
 /// there is nothing to acknowledge.
 pub fn put_ack(out: &mut Vec<u8>, head: AckHead, ranges: &Ranges, room: usize) -> bool {
     let mut newest_first = ranges.iter_newest_first();
-    let Some((low, largest)) = newest_first.next() else { return false };
+    let Some((low, largest)) = newest_first.next() else {
+        return false;
+    };
     if room < ack_len(0) {
         return false;
     }
@@ -300,7 +322,9 @@ pub fn put_ack(out: &mut Vec<u8>, head: AckHead, ranges: &Ranges, room: usize) -
     let mut below = low;
     let mut count = 0u8;
     for (low, high) in newest_first.take(most) {
-        let (Ok(gap), Some(came)) = (u16::try_from(below.0 - high.0 - 1), length(low, high)) else { break };
+        let (Ok(gap), Some(came)) = (u16::try_from(below.0 - high.0 - 1), length(low, high)) else {
+            break;
+        };
         out.extend_from_slice(&gap.to_be_bytes());
         out.extend_from_slice(&came.to_be_bytes());
         below = low;

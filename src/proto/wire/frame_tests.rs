@@ -12,7 +12,11 @@ fn path(id: u8) -> PathId {
 #[test]
 fn every_frame_there_and_back() {
     let mut out = Vec::new();
-    let order = Order { bucket: Bucket(9), sequence: Sequence::new(0xab_cdef), mask: 0b101 };
+    let order = Order {
+        bucket: Bucket(9),
+        sequence: Sequence::new(0xab_cdef),
+        mask: 0b101,
+    };
     put_ping(&mut out);
     put_challenge(&mut out, *b"12345678");
     put_response(&mut out, *b"abcdefgh");
@@ -28,11 +32,24 @@ fn every_frame_there_and_back() {
             Frame::Ping,
             Frame::Challenge(*b"12345678"),
             Frame::Response(*b"abcdefgh"),
-            Frame::Status { path: path(3), metric: 7, rate_cap: 20_000 },
-            Frame::Data { order: Some(order), packet: b"first" },
-            Frame::Data { order: None, packet: b"second" },
+            Frame::Status {
+                path: path(3),
+                metric: 7,
+                rate_cap: 20_000
+            },
+            Frame::Data {
+                order: Some(order),
+                packet: b"first"
+            },
+            Frame::Data {
+                order: None,
+                packet: b"second"
+            },
             Frame::Close,
-            Frame::Data { order: Some(order), packet: b"third" },
+            Frame::Data {
+                order: Some(order),
+                packet: b"third"
+            },
         ]
     );
 }
@@ -59,13 +76,20 @@ fn an_ack_is_cut_to_its_room() {
     for n in 0..100u64 {
         ranges.insert(PacketNumber(2 * n));
     }
-    let head = AckHead { path: path(0), received_at: Stamp::of(Instant::from_micros(80)), bytes: 1, ce: 0 };
+    let head = AckHead {
+        path: path(0),
+        received_at: Stamp::of(Instant::from_micros(80)),
+        bytes: 1,
+        ce: 0,
+    };
     for (room, count) in [(19, 0), (20, 1), (27, 2), (28, 3), (1000, 1 + MOST_RANGES)] {
         let mut out = Vec::new();
         assert_eq!(put_ack(&mut out, head, &ranges, room), count > 0);
         assert!(out.len() <= room);
         if count > 0 {
-            let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else { panic!("an ack was put") };
+            let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else {
+                panic!("an ack was put")
+            };
             assert_eq!(ack.ranges(PacketNumber(198)).count(), count);
         }
     }

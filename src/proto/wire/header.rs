@@ -39,7 +39,11 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let header = Header { kind: Kind::Sealed, index: ReceiverIndex::new([1, 2, 3]), number: 0xdead_beef };
+        let header = Header {
+            kind: Kind::Sealed,
+            index: ReceiverIndex::new([1, 2, 3]),
+            number: 0xdead_beef,
+        };
         let bytes = header.encode();
         assert_eq!(bytes, [0x40, 1, 2, 3, 0xde, 0xad, 0xbe, 0xef]);
         assert_eq!(Header::parse(&bytes), Some(header));

@@ -33,7 +33,12 @@ impl Stamp {
             Self(reference.0 + ahead)
         } else {
             // Behind, unless that were before the clock's start.
-            Self(reference.0.checked_sub(MASK + 1 - ahead).unwrap_or(reference.0 + ahead))
+            Self(
+                reference
+                    .0
+                    .checked_sub(MASK + 1 - ahead)
+                    .unwrap_or(reference.0 + ahead),
+            )
         }
     }
 
@@ -62,8 +67,14 @@ mod tests {
     fn expands_across_the_wrap() {
         let reference = Stamp(0x1ff_fffe);
         assert_eq!(Stamp::expand([0, 0, 3], reference), Stamp(0x200_0003));
-        assert_eq!(Stamp::expand([0xff, 0xff, 0xf0], reference), Stamp(0x1ff_fff0));
+        assert_eq!(
+            Stamp::expand([0xff, 0xff, 0xf0], reference),
+            Stamp(0x1ff_fff0)
+        );
         assert_eq!(Stamp::expand(Stamp(77).encode(), Stamp(80)), Stamp(77));
-        assert_eq!(Stamp::expand([0xff, 0xff, 0xff], Stamp(2)), Stamp(0xff_ffff));
+        assert_eq!(
+            Stamp::expand([0xff, 0xff, 0xff], Stamp(2)),
+            Stamp(0xff_ffff)
+        );
     }
 }

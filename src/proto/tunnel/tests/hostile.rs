@@ -24,20 +24,33 @@ fn running() -> Pair {
 
 fn discards(pair: &mut Pair, cause: Discard) -> u64 {
     let stats = pair.remote.stats(pair.now);
-    stats.discards.iter().find(|(c, _)| *c == cause).map_or(0, |(_, count)| *count)
+    stats
+        .discards
+        .iter()
+        .find(|(c, _)| *c == cause)
+        .map_or(0, |(_, count)| *count)
 }
 
 #[test]
 fn every_datagram_replayed_delivers_nothing() {
     let mut pair = running();
     let delivered = pair.at_remote.len();
-    let tap: Vec<_> = pair.tap.iter().filter(|(to, _)| *to == To::Remote).cloned().collect();
+    let tap: Vec<_> = pair
+        .tap
+        .iter()
+        .filter(|(to, _)| *to == To::Remote)
+        .cloned()
+        .collect();
     for (_, datagram) in &tap {
         pair.inject(To::Remote, stranger(), datagram);
     }
     pair.run(300 * MS);
     assert_eq!(pair.at_remote.len(), delivered);
-    assert!(discards(&mut pair, Discard::Replayed) >= 20, "{:?}", pair.remote.stats(pair.now));
+    assert!(
+        discards(&mut pair, Discard::Replayed) >= 20,
+        "{:?}",
+        pair.remote.stats(pair.now)
+    );
     pair.send_up(5, 99, 100);
     pair.run(50 * MS);
     assert_eq!(numbers(&pair.at_remote, 5).last(), Some(&99));
@@ -51,7 +64,11 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
     pair.links.iter_mut().for_each(|link| link.up = false);
     let before = pair.tap.len();
     pair.send_up(5, 77, 100);
-    let (_, good) = pair.tap[before..].iter().find(|(to, _)| *to == To::Remote).unwrap().clone();
+    let (_, good) = pair.tap[before..]
+        .iter()
+        .find(|(to, _)| *to == To::Remote)
+        .unwrap()
+        .clone();
     for bit in 0..good.len() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -72,19 +89,34 @@ fn a_spoofed_source_gets_no_more_than_was_sent_from_it() {
     let before = pair.tap.len();
     // A genuine datagram is caught and sent on from the victim's address.
     pair.send_up(5, 77, 32);
-    let (_, caught) = pair.tap[before..].iter().find(|(to, _)| *to == To::Remote).unwrap().clone();
+    let (_, caught) = pair.tap[before..]
+        .iter()
+        .find(|(to, _)| *to == To::Remote)
+        .unwrap()
+        .clone();
     pair.inject(To::Remote, stranger(), &caught);
     for n in 0..200 {
         pair.send_down(5, n, 1000);
     }
     pair.run(2000 * MS);
-    assert!(pair.astray <= caught.len() as u64, "{} for {}", pair.astray, caught.len());
+    assert!(
+        pair.astray <= caught.len() as u64,
+        "{} for {}",
+        pair.astray,
+        caught.len()
+    );
 }
 
 #[test]
 fn a_flood_of_initiations_is_answered_with_less() {
     let mut pair = running();
-    let initiation = pair.tap.iter().find(|(_, d)| d[0] == 0x10).unwrap().1.clone();
+    let initiation = pair
+        .tap
+        .iter()
+        .find(|(_, d)| d[0] == 0x10)
+        .unwrap()
+        .1
+        .clone();
     let mut sent = 0;
     for n in 0..500u16 {
         sent += initiation.len() as u64;

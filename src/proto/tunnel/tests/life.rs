@@ -21,7 +21,9 @@ fn chat(pair: &mut Pair, first: u32, count: u32) -> (Vec<u32>, Vec<u32>) {
     pair.run(400 * MS);
     let missing = |packets| {
         let got = numbers(packets, 5);
-        (first..first + count).filter(|n| !got.contains(n)).collect()
+        (first..first + count)
+            .filter(|n| !got.contains(n))
+            .collect()
     };
     (missing(&pair.at_remote), missing(&pair.at_local))
 }
@@ -65,7 +67,11 @@ fn all_links_gone_then_one_back() {
     assert!(pair.local_events.contains(&Event::Disconnected));
     pair.links[1].up = true;
     pair.run(Duration::from_millis(2500));
-    assert!(pair.states().contains(&PathState::Up), "{:?}", pair.states());
+    assert!(
+        pair.states().contains(&PathState::Up),
+        "{:?}",
+        pair.states()
+    );
     assert_eq!(chat(&mut pair, 0, 20), (vec![], vec![]));
 }
 
@@ -75,7 +81,12 @@ fn keys_change_without_loss() {
     pair.run(200 * MS);
     let (up, down) = chat(&mut pair, 0, 30_000);
     assert_eq!((up, down), (vec![], vec![]));
-    let rekeyed = |events: &[Event]| events.iter().filter(|event| **event == Event::Rekeyed).count();
+    let rekeyed = |events: &[Event]| {
+        events
+            .iter()
+            .filter(|event| **event == Event::Rekeyed)
+            .count()
+    };
     assert_eq!(rekeyed(&pair.local_events), 2);
     assert_eq!(rekeyed(&pair.remote_events), 2);
 }
@@ -87,7 +98,12 @@ fn a_restarted_remote_portal_is_found_again() {
     chat(&mut pair, 0, 10);
     pair.restart_remote();
     let (up, down) = chat(&mut pair, 10, 100);
-    assert!(up.len() <= 40 && down.len() <= 40, "{} {}", up.len(), down.len());
+    assert!(
+        up.len() <= 40 && down.len() <= 40,
+        "{} {}",
+        up.len(),
+        down.len()
+    );
     assert_eq!(chat(&mut pair, 200, 20), (vec![], vec![]));
 }
 
@@ -126,7 +142,10 @@ fn every_security_mode_carries() {
         let mut pair = Pair::with(two_links(), security, security);
         pair.run(200 * MS);
         assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]), "{security:?}");
-        let clear = pair.tap.iter().any(|(_, d)| d.windows(20).any(|w| w.iter().all(|b| *b == 0xaa)));
+        let clear = pair
+            .tap
+            .iter()
+            .any(|(_, d)| d.windows(20).any(|w| w.iter().all(|b| *b == 0xaa)));
         assert_eq!(clear, security != Security::Encrypt, "{security:?}");
     }
 }
@@ -135,8 +154,12 @@ fn every_security_mode_carries() {
 fn different_modes_are_told_and_nothing_flows() {
     let mut pair = Pair::with(two_links(), Security::Encrypt, Security::None);
     pair.run(3000 * MS);
-    assert!(pair.local_events.contains(&Event::SecurityMismatch { peer: Security::None }));
-    assert!(pair.remote_events.contains(&Event::SecurityMismatch { peer: Security::Encrypt }));
+    assert!(pair.local_events.contains(&Event::SecurityMismatch {
+        peer: Security::None
+    }));
+    assert!(pair.remote_events.contains(&Event::SecurityMismatch {
+        peer: Security::Encrypt
+    }));
     assert!(!pair.local_events.contains(&Event::Connected));
     pair.send_up(5, 0, 100);
     pair.run(100 * MS);

@@ -51,7 +51,14 @@ impl Link {
     pub(super) fn new(id: u8, mbit: u64, delay_ms: u64) -> Self {
         let rate = mbit * 125_000;
         let address = SocketAddr::from(([192, 0, 2, id], 40_000));
-        Self { delay: delay_ms as u32 * MS, rate, queue: rate / 10, up: true, loss: 0, address }
+        Self {
+            delay: delay_ms as u32 * MS,
+            rate,
+            queue: rate / 10,
+            up: true,
+            loss: 0,
+            address,
+        }
     }
 }
 
@@ -97,7 +104,15 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
         Side::Remote => (keys(2), keys(1)),
     };
     let mtu = Mtu::TUNNEL_DEFAULT;
-    let config = TunnelConfig { side, private, peer: peer.public(), preshared: None, security, aes: false, mtu };
+    let config = TunnelConfig {
+        side,
+        private,
+        peer: peer.public(),
+        preshared: None,
+        security,
+        aes: false,
+        mtu,
+    };
     Tunnel::new(config, Box::new(Seeded(seed)), now)
 }
 
@@ -125,7 +140,13 @@ impl Pair {
             astray: 0,
             security: remote,
         };
-        pair.remote.handle_socket_up(now, LISTEN, Attachment::Listen { transport: Transport::Udp });
+        pair.remote.handle_socket_up(
+            now,
+            LISTEN,
+            Attachment::Listen {
+                transport: Transport::Udp,
+            },
+        );
         for id in 0..pair.links.len() {
             pair.open_link(id, id as u32);
         }
@@ -142,19 +163,32 @@ impl Pair {
             rate_down: None,
             congestion: Congestion::NewReno,
         };
-        self.local.handle_socket_up(self.now, SocketId(socket), attachment);
+        self.local
+            .handle_socket_up(self.now, SocketId(socket), attachment);
     }
 
     /// A new process of the remote portal.
     pub(super) fn restart_remote(&mut self) {
         self.remote = portal(Side::Remote, self.security, 44, self.now);
-        self.remote.handle_socket_up(self.now, LISTEN, Attachment::Listen { transport: Transport::Udp });
+        self.remote.handle_socket_up(
+            self.now,
+            LISTEN,
+            Attachment::Listen {
+                transport: Transport::Udp,
+            },
+        );
     }
 
     fn put(&mut self, id: usize, to: To, datagram: &[u8]) {
         self.tap.push((to, datagram.to_vec()));
         let lost = self.links[id].loss;
-        let Link { delay, rate, queue, up, .. } = self.links[id];
+        let Link {
+            delay,
+            rate,
+            queue,
+            up,
+            ..
+        } = self.links[id];
         let free = self.busy.entry((id, to)).or_insert(self.now);
         let start = (*free).max(self.now);
         let waiting = start.since(self.now).as_micros() as u64 * rate / 1_000_000;
@@ -164,7 +198,8 @@ impl Pair {
         // Headers of UDP and IPv4.
         *free = start + Duration::from_micros((datagram.len() as u64 + 28) * 1_000_000 / rate);
         self.count += 1;
-        self.flying.insert((*free + delay, self.count), (id, to, datagram.to_vec()));
+        self.flying
+            .insert((*free + delay, self.count), (id, to, datagram.to_vec()));
     }
 
     fn drain(&mut self) {
@@ -176,8 +211,14 @@ impl Pair {
             }
         }
         while let Some(t) = self.remote.poll_transmit(self.now, &mut out) {
-            match self.links.iter().position(|link| link.address == t.destination) {
-                Some(id) => out.chunks(t.segment_size).for_each(|datagram| self.put(id, To::Local, datagram)),
+            match self
+                .links
+                .iter()
+                .position(|link| link.address == t.destination)
+            {
+                Some(id) => out
+                    .chunks(t.segment_size)
+                    .for_each(|datagram| self.put(id, To::Local, datagram)),
                 None => self.astray += out.len() as u64,
             }
         }
@@ -187,16 +228,22 @@ impl Pair {
         while let Some(packet) = self.remote.poll_packet() {
             self.at_remote.push(packet);
         }
-        self.local_events.extend(std::iter::from_fn(|| self.local.poll_event()));
-        self.remote_events.extend(std::iter::from_fn(|| self.remote.poll_event()));
+        self.local_events
+            .extend(std::iter::from_fn(|| self.local.poll_event()));
+        self.remote_events
+            .extend(std::iter::from_fn(|| self.remote.poll_event()));
     }
 
     /// Gives a datagram to a portal, as if it came from `from`.
     pub(super) fn inject(&mut self, to: To, from: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
         match to {
-            To::Remote => self.remote.handle_datagram(self.now, LISTEN, from, &mut datagram),
-            To::Local => self.local.handle_datagram(self.now, SocketId(0), from, &mut datagram),
+            To::Remote => self
+                .remote
+                .handle_datagram(self.now, LISTEN, from, &mut datagram),
+            To::Local => self
+                .local
+                .handle_datagram(self.now, SocketId(0), from, &mut datagram),
         }
         self.drain();
     }
@@ -205,7 +252,12 @@ impl Pair {
     fn step(&mut self, until: Instant) {
         let timeouts = [self.local.poll_timeout(), self.remote.poll_timeout()];
         let arrival = self.flying.first_key_value().map(|((at, _), _)| *at);
-        let next = timeouts.into_iter().flatten().chain(arrival).min().unwrap_or(until);
+        let next = timeouts
+            .into_iter()
+            .flatten()
+            .chain(arrival)
+            .min()
+            .unwrap_or(until);
         self.now = next.clamp(self.now, until);
         while let Some(((at, _), _)) = self.flying.first_key_value()
             && *at <= self.now
@@ -214,12 +266,14 @@ impl Pair {
             match to {
                 To::Local if self.links[id].up => {
                     if let Some(socket) = self.socket_of(id) {
-                        self.local.handle_datagram(self.now, socket, REMOTE.into(), &mut datagram);
+                        self.local
+                            .handle_datagram(self.now, socket, REMOTE.into(), &mut datagram);
                     }
                 }
                 To::Remote if self.links[id].up => {
                     let from = self.links[id].address;
-                    self.remote.handle_datagram(self.now, LISTEN, from, &mut datagram);
+                    self.remote
+                        .handle_datagram(self.now, LISTEN, from, &mut datagram);
                 }
                 To::Local | To::Remote => {}
             }
@@ -234,7 +288,10 @@ impl Pair {
 
     fn socket_of(&self, id: usize) -> Option<SocketId> {
         // A reopened link's socket counts in tens: 0, 10, 20 are link 0's.
-        (0..10).rev().map(|n| SocketId(n * 10 + id as u32)).find(|s| self.local.knows(*s))
+        (0..10)
+            .rev()
+            .map(|n| SocketId(n * 10 + id as u32))
+            .find(|s| self.local.knows(*s))
     }
 
     pub(super) fn run(&mut self, time: Duration) {
@@ -264,14 +321,21 @@ impl Pair {
     }
 
     pub(super) fn states(&mut self) -> Vec<PathState> {
-        self.local.stats(self.now).paths.iter().map(|path| path.state).collect()
+        self.local
+            .stats(self.now)
+            .paths
+            .iter()
+            .map(|path| path.state)
+            .collect()
     }
 }
 
 /// An inner packet.
 pub(super) fn inner(flow: u16, number: u32, len: usize) -> Packet {
     assert!(len >= 32, "a header, ports and a number");
-    let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let mut bytes = vec![
+        0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ];
     bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     bytes.extend_from_slice(&flow.to_be_bytes());
     bytes.extend_from_slice(&[0, 53, 0, 0, 0, 0]);
@@ -282,6 +346,10 @@ pub(super) fn inner(flow: u16, number: u32, len: usize) -> Packet {
 
 /// The numbers in packets of a flow, in order of delivery.
 pub(super) fn numbers(packets: &[Packet], flow: u16) -> Vec<u32> {
-    let of_flow = packets.iter().filter(|p| p.bytes()[20..22] == flow.to_be_bytes());
-    of_flow.map(|p| u32::from_be_bytes(p.bytes()[28..32].try_into().unwrap())).collect()
+    let of_flow = packets
+        .iter()
+        .filter(|p| p.bytes()[20..22] == flow.to_be_bytes());
+    of_flow
+        .map(|p| u32::from_be_bytes(p.bytes()[28..32].try_into().unwrap()))
+        .collect()
 }

@@ -38,7 +38,11 @@ fn below_capacity_nothing_is_lost_nor_reordered() {
     let got = numbers(&pair.at_local, 9);
     assert!(got.is_sorted());
     // Slow start may overshoot a link once.
-    assert!(u64::from(sent) - (got.len() as u64) < 100, "{} of {sent}", got.len());
+    assert!(
+        u64::from(sent) - (got.len() as u64) < 100,
+        "{} of {sent}",
+        got.len()
+    );
 }
 
 #[test]

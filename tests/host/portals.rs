@@ -1,0 +1,165 @@
+//! What the two portals want of a host, with every kind of resource and selector.
+
+use std::collections::BTreeSet;
+
+use netcombiner::config::units::{Family, Prefix, RulePref, TableId};
+use netcombiner::config::{Forward, PortProtocol};
+use netcombiner::route::resource::{
+    Address, Filter, FilterClause, LocalTable, Route, Rule, Setting,
+};
+use netcombiner::route::{HostState, Resource};
+
+use crate::namespace::{address, name, prefix, public};
+
+fn rule(family: Family, pref: u32, table: TableId) -> Rule {
+    Rule::new(family, RulePref(pref), table)
+}
+
+fn setting(key: &str, value: &str) -> Resource {
+    Resource::Setting(Setting::new(key, value))
+}
+
+/// What a remote portal wants, in both families.
+pub(crate) fn remote() -> HostState {
+    let mut state: HostState = [
+        setting("net.ipv4.ip_forward", "1"),
+        setting("net.ipv6.conf.all.forwarding", "1"),
+        Resource::Address(Address {
+            device: name("nc0"),
+            prefix: prefix("172.19.152.2/32"),
+            peer: Some(address("172.19.152.3")),
+        }),
+        Resource::Address(Address {
+            device: name("nc0"),
+            prefix: prefix("fd6e:6362::2/128"),
+            peer: Some(address("fd6e:6362::3")),
+        }),
+    ]
+    .into_iter()
+    .collect();
+    let mut clauses = BTreeSet::new();
+    for family in [Family::V4, Family::V6] {
+        let public = public(family);
+        let to = Some(Prefix::host(public));
+        state.insert(Resource::Route(Route {
+            table: TableId(19),
+            destination: Prefix::host(public),
+            via: Some(address(match family {
+                Family::V4 => "172.19.152.3",
+                Family::V6 => "fd6e:6362::3",
+            })),
+            device: name("nc0"),
+            source: None,
+            onlink: family == Family::V4,
+        }));
+        state.insert(Resource::LocalTable(LocalTable {
+            family,
+            pref: RulePref(20),
+        }));
+        for (protocol, ports) in [
+            (PortProtocol::Tcp, (22, 22)),
+            (PortProtocol::Udp, (60000, 61000)),
+        ] {
+            state.insert(Resource::Rule(Rule {
+                to,
+                protocol: Some(protocol),
+                ports: Some(ports),
+                ..rule(family, 1, TableId::LOCAL)
+            }));
+        }
+        state.insert(Resource::Rule(Rule {
+            to,
+            mark: Some((0x0100_0000, 0x0f00_0000)),
+            ..rule(family, 1, TableId::LOCAL)
+        }));
+        state.insert(Resource::Rule(Rule {
+            to,
+            ..rule(family, 19, TableId(19))
+        }));
+        clauses.insert(FilterClause::MarkOwn {
+            address: public,
+            mark: 0x0100_0000,
+            mask: 0x0f00_0000,
+        });
+    }
+    state.insert(Resource::Filter(Filter {
+        tunnel: name("nc0"),
+        clauses,
+    }));
+    state
+}
+
+/// What a local portal wants that delivers by NAT, with the rules of a client as well, so that
+/// every selector is used.
+pub(crate) fn local() -> HostState {
+    let mut clauses = BTreeSet::new();
+    let mut state: HostState = [
+        setting("net.ipv4.ip_forward", "1"),
+        setting("net.ipv4.conf.all.arp_announce", "1"),
+        Resource::Address(Address {
+            device: name("lan"),
+            prefix: prefix("192.168.1.1/32"),
+            peer: None,
+        }),
+        Resource::Address(Address {
+            device: name("nc0"),
+            prefix: prefix("198.51.100.9/32"),
+            peer: None,
+        }),
+    ]
+    .into_iter()
+    .collect();
+    for (family, gateway, own, inner) in [
+        (Family::V4, "203.0.113.1", "203.0.113.2", "192.168.1.20"),
+        (Family::V6, "2001:db8:113::1", "2001:db8:113::2", "fd00::20"),
+    ] {
+        state.insert(Resource::Route(Route {
+            table: TableId(28260),
+            destination: Prefix::default_of(family),
+            via: Some(address(gateway)),
+            device: name("wan0"),
+            source: Some(address(own)),
+            onlink: false,
+        }));
+        state.insert(Resource::Route(Route {
+            table: TableId(20),
+            destination: Prefix::default_of(family),
+            via: None,
+            device: name("nc0"),
+            source: None,
+            onlink: false,
+        }));
+        state.insert(Resource::Rule(Rule {
+            oif: Some(name("wan0")),
+            ..rule(family, 10, TableId(28260))
+        }));
+        state.insert(Resource::Rule(Rule {
+            from: Some(Prefix::host(address(own))),
+            iif: Some(name("lan")),
+            ..rule(family, 20, TableId(20))
+        }));
+        state.insert(Resource::Rule(Rule {
+            suppress_prefix_length: Some(0),
+            ..rule(family, 18, TableId::MAIN)
+        }));
+        clauses.insert(FilterClause::SourceNat {
+            device: name("nc0"),
+            address: address(own),
+        });
+        clauses.insert(FilterClause::Forward {
+            device: name("nc0"),
+            address: address(own),
+            forward: Forward {
+                protocol: PortProtocol::Tcp,
+                port: 443,
+                to: address(inner),
+                to_port: 8443,
+            },
+        });
+    }
+    state.insert(Resource::Filter(Filter {
+        tunnel: name("nc0"),
+        clauses,
+    }));
+    state
+}
