@@ -65,7 +65,11 @@ fn up_show_and_down() {
 
             let file = config(case, side);
             let (code, out, error) = say(case, side, verb(case, side, "up", &file))?;
-            assert_eq!((code, out.as_str(), error.as_str()), (0, "", ""), "{side:?}");
+            assert_eq!(
+                (code, out.as_str(), error.as_str()),
+                (0, "", ""),
+                "{side:?}"
+            );
             // It is there when the command ends, not some time later.
             let state = host_state(case.lab.host(side))?;
             assert!(state.lines().any(|line| line.starts_with("device nc0 ")));
@@ -92,11 +96,22 @@ fn up_show_and_down() {
 
         for (side, before) in Side::BOTH.into_iter().zip(before) {
             let (code, out, error) = say(case, side, verb(case, side, "down", "nc0"))?;
-            assert_eq!((code, out.as_str(), error.as_str()), (0, "", ""), "{side:?}");
-            assert_eq!(before?.differences(&host_state(case.lab.host(side))?), [""; 0]);
+            assert_eq!(
+                (code, out.as_str(), error.as_str()),
+                (0, "", ""),
+                "{side:?}"
+            );
+            assert_eq!(
+                before?.differences(&host_state(case.lab.host(side))?),
+                [""; 0]
+            );
             // Once more: nothing to do is no error.
             let (code, out, error) = say(case, side, verb(case, side, "down", "nc0"))?;
-            assert_eq!((code, out.as_str(), error.as_str()), (0, "", ""), "{side:?}");
+            assert_eq!(
+                (code, out.as_str(), error.as_str()),
+                (0, "", ""),
+                "{side:?}"
+            );
         }
         Ok(())
     });
@@ -120,11 +135,17 @@ fn what_goes_wrong_at_the_start_is_told_where_up_was_said() {
             .run(|| std::net::UdpSocket::bind(("0.0.0.0", PORT)))??;
         let (code, _, error) = up(&config(case, Side::Remote))?;
         assert_eq!(code, 1);
-        assert!(error.contains("4725") && error.contains("in use"), "{error}");
+        assert!(
+            error.contains("4725") && error.contains("in use"),
+            "{error}"
+        );
         drop(squatter);
 
         // Somebody has the device's name.
-        sh(&case.lab.remote, "ip link add nc0 type veth peer name other")?;
+        sh(
+            &case.lab.remote,
+            "ip link add nc0 type veth peer name other",
+        )?;
         let (code, _, error) = up(&config(case, Side::Remote))?;
         assert_eq!(code, 1, "{error}");
         assert!(error.contains("nc0"), "{error}");

@@ -41,7 +41,10 @@ fn what_others_take_away_returns() {
 fn rules_and_routes_of_others_are_never_touched() {
     case(Setup::default(), |case| -> Outcome {
         let (before, during) = (
-            ["rule add pref 5 to 192.0.2.1 lookup 77", "route add 192.0.2.1/32 dev lo table 77"],
+            [
+                "rule add pref 5 to 192.0.2.1 lookup 77",
+                "route add 192.0.2.1/32 dev lo table 77",
+            ],
             [
                 "rule add pref 20 to 192.0.2.2 lookup 77",
                 "rule add pref 10 from 192.0.2.2 lookup 77",
@@ -81,7 +84,10 @@ fn rules_and_routes_of_others_are_never_touched() {
 fn a_table_that_is_taken_is_told_by_check() {
     case(Setup::default(), |case| -> Outcome {
         sh(&case.lab.local, "ip rule add pref 20 lookup 20")?;
-        sh(&case.lab.local, "ip route add 192.0.2.0/24 dev lo table 20 proto static")?;
+        sh(
+            &case.lab.local,
+            "ip route add 192.0.2.0/24 dev lo table 20 proto static",
+        )?;
         let mut command = case.portals.command("plan");
         command
             .arg(case.portals.config(Side::Local))
@@ -93,7 +99,10 @@ fn a_table_that_is_taken_is_told_by_check() {
         if let Some(mut stderr) = process.child().stderr.take() {
             std::io::Read::read_to_string(&mut stderr, &mut warnings)?;
         }
-        assert!(warnings.contains("20"), "no warning of table 20: {warnings:?}");
+        assert!(
+            warnings.contains("20"),
+            "no warning of table 20: {warnings:?}"
+        );
         Ok(())
     });
 }

@@ -102,7 +102,10 @@ fn forged_datagrams_amid_a_transfer_break_nothing() {
         })?;
         for (side, before) in [Side::Remote, Side::Local].into_iter().zip(before) {
             let (before, after) = (before?, case.discards(side)?);
-            assert!(after > before + 100, "{side:?}: {before} to {after} of {sent}");
+            assert!(
+                after > before + 100,
+                "{side:?}: {before} to {after} of {sent}"
+            );
         }
         still_well(case)
     });
@@ -153,8 +156,12 @@ fn garbage_at_the_tcp_port_is_closed_and_is_in_nobodys_way() {
             let _ = stream.write_all(&[0; 100]);
             // An end or a reset, but no time-out.
             let end = stream.read(&mut [0; 100]);
-            let waited = matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-            assert!(!waited && end.as_ref().is_ok_and(|it| *it == 0) | end.is_err(), "{end:?}");
+            let waited =
+                matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+            assert!(
+                !waited && end.as_ref().is_ok_and(|it| *it == 0) | end.is_err(),
+                "{end:?}"
+            );
         }
         // Half records and silence: many, and they stay.
         let mut held = Vec::new();
@@ -186,7 +193,9 @@ fn a_recorded_handshake_does_not_disturb_a_session() {
         assert!(handshakes.clone().count() > 0);
         let forger = Forger::start(&case.lab.internet)?;
         for _ in 0..50 {
-            handshakes.clone().for_each(|datagram| forger.send(datagram));
+            handshakes
+                .clone()
+                .for_each(|datagram| forger.send(datagram));
             std::thread::sleep(10 * MS);
         }
         assert_eq!(case.paths_up()?.len(), 2);
@@ -223,7 +232,9 @@ fn to_the_remote(seen: Vec<Datagram>) -> Vec<Datagram> {
 }
 
 fn counted(case: &Case, cause: &str) -> Result<u64, Error> {
-    Ok(case.show(Side::Remote)?["discards"][cause].as_u64().unwrap_or(0))
+    Ok(case.show(Side::Remote)?["discards"][cause]
+        .as_u64()
+        .unwrap_or(0))
 }
 
 /// Replays, every truncation, flipped bits and other people's addresses, to both portals.

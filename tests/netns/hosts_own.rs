@@ -27,7 +27,9 @@ fn the_host_and_the_client_each_get_their_own_answers() {
         }
         for _ in 0..20 {
             for (host, talk) in &mut talks {
-                let answer = talk.ask().map_err(|error| format!("{}: {error}", host.name()))?;
+                let answer = talk
+                    .ask()
+                    .map_err(|error| format!("{}: {error}", host.name()))?;
                 assert_eq!(answer, format!("server to {PUBLIC}"), "{}", host.name());
             }
         }
@@ -84,9 +86,11 @@ fn opened_before(firewall: &[&str]) {
         let mut talk = Talk::open(&case.lab.remote, service.address())?;
         talk.ask()?;
         let (remote, local) = case.up()?;
-        talk.ask().map_err(|error| format!("after the start: {error}"))?;
+        talk.ask()
+            .map_err(|error| format!("after the start: {error}"))?;
         remote.stop()?;
-        talk.ask().map_err(|error| format!("after the end: {error}"))?;
+        talk.ask()
+            .map_err(|error| format!("after the end: {error}"))?;
         local.stop()?;
         Ok(())
     });

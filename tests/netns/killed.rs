@@ -53,14 +53,17 @@ fn outlives(side: Side) {
         killed.kill();
         std::thread::sleep(300 * MS);
         let again = case.start(side)?;
-        let answer = talk.ask().map_err(|error| format!("after the restart: {error}"))?;
+        let answer = talk
+            .ask()
+            .map_err(|error| format!("after the restart: {error}"))?;
         assert_eq!(answer, format!("server to {PUBLIC}"));
         case.wait_for_paths(2)?;
         content(case)?;
         // And once more, so that what the first left behind is not in the way.
         again.kill();
         let _again = case.start(side)?;
-        talk.ask().map_err(|error| format!("after the second restart: {error}"))?;
+        talk.ask()
+            .map_err(|error| format!("after the second restart: {error}"))?;
         case.wait_for_paths(2)?;
         content(case)?;
         drop(other);

@@ -33,7 +33,11 @@ fn silent(sender: Sender, direction: Direction) {
         let cut = (flow.received(), case.carried(0, direction));
         std::thread::sleep(500 * MS);
         assert!(flow.received() > cut.0, "the flow stands still");
-        assert_eq!(case.carried(0, direction), cut.1, "the lab's cut link carried");
+        assert_eq!(
+            case.carried(0, direction),
+            cut.1,
+            "the lab's cut link carried"
+        );
         lab.emulator.set_outage(0, Outage::None);
         case.wait_for_paths(2)?;
         let back = case.carried(0, direction);
@@ -123,7 +127,10 @@ fn an_address_of_a_link_is_taken_and_given_back() {
             sh(&case.lab.local, "ip address del 10.10.0.2/24 dev wan0")?;
             only_the_other(case)?;
             sh(&case.lab.local, "ip address add 10.10.0.2/24 dev wan0")?;
-            sh(&case.lab.local, "ip neigh replace 10.10.0.1 lladdr 02:6e:63:00:00:01 dev wan0")?;
+            sh(
+                &case.lab.local,
+                "ip neigh replace 10.10.0.1 lladdr 02:6e:63:00:00:01 dev wan0",
+            )?;
             case.lab.set_default_route(0, true)
         },
         true,
@@ -149,7 +156,9 @@ fn changed(what: impl FnOnce(&Case) -> Result<(), Error>, is_back: bool) {
         case.wait_for_paths(if is_back { 2 } else { 1 })?;
         assert_eq!(talk.ask()?, format!("server to {PUBLIC}"));
         let received = flow.received();
-        eventually("the download goes on", || Ok(flow.received() > received + 500_000))?;
+        eventually("the download goes on", || {
+            Ok(flow.received() > received + 500_000)
+        })?;
         if is_back {
             let carried = case.carried(0, Direction::Down);
             eventually("link 0 carries again", || {

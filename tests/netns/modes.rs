@@ -90,7 +90,9 @@ fn two_minds_about_security_carry_nothing_and_say_so() {
         let remote = case.start(Side::Remote)?;
         let local = case.start(Side::Local)?;
         eventually("a word about it in a log", || {
-            Ok([&remote, &local].iter().any(|it| it.log().contains("authenticate")))
+            Ok([&remote, &local]
+                .iter()
+                .any(|it| it.log().contains("authenticate")))
         })?;
         assert_eq!(case.paths_up()?, [""; 0]);
         assert_eq!(case.pings(&case.lab.client, SERVER)?, 0);
@@ -100,10 +102,13 @@ fn two_minds_about_security_carry_nothing_and_say_so() {
 
 #[test]
 fn over_tcp() {
-    case(with(|options| options.link = "transport = \"tcp\"".into()), |case| -> Outcome {
-        let _portals = case.up()?;
-        carries(case)
-    });
+    case(
+        with(|options| options.link = "transport = \"tcp\"".into()),
+        |case| -> Outcome {
+            let _portals = case.up()?;
+            carries(case)
+        },
+    );
 }
 
 #[test]
@@ -113,7 +118,10 @@ fn over_udp_and_tcp_together() {
         let text = std::fs::read_to_string(&file)?;
         let second = "device = \"wan1\"\n";
         assert!(text.contains(second));
-        std::fs::write(&file, text.replace(second, "device = \"wan1\"\ntransport = \"tcp\"\n"))?;
+        std::fs::write(
+            &file,
+            text.replace(second, "device = \"wan1\"\ntransport = \"tcp\"\n"),
+        )?;
         let _portals = case.up()?;
         carries(case)?;
         let status = case.show(Side::Local)?;
@@ -128,17 +136,20 @@ fn over_udp_and_tcp_together() {
 
 #[test]
 fn a_tcp_link_that_dies_silently_returns() {
-    case(with(|options| options.link = "transport = \"tcp\"".into()), |case| -> Outcome {
-        let (remote, _local) = case.up()?;
-        case.lab.emulator.set_outage(0, Outage::Drop);
-        eventually("only wan1 is up", || Ok(case.paths_up()? == ["wan1"]))?;
-        case.lab.emulator.set_outage(0, Outage::None);
-        case.wait_for_paths(2)?;
-        remote.kill();
-        let _remote = case.start(Side::Remote)?;
-        case.wait_for_paths(2)?;
-        carries(case)
-    });
+    case(
+        with(|options| options.link = "transport = \"tcp\"".into()),
+        |case| -> Outcome {
+            let (remote, _local) = case.up()?;
+            case.lab.emulator.set_outage(0, Outage::Drop);
+            eventually("only wan1 is up", || Ok(case.paths_up()? == ["wan1"]))?;
+            case.lab.emulator.set_outage(0, Outage::None);
+            case.wait_for_paths(2)?;
+            remote.kill();
+            let _remote = case.start(Side::Remote)?;
+            case.wait_for_paths(2)?;
+            carries(case)
+        },
+    );
 }
 
 /// The client becomes a machine of a private network behind the router.
@@ -194,7 +205,10 @@ fn the_administrator_routes_himself() {
     let setup = with(|options| options.deliver = Some("deliver = \"none\"".into()));
     case(setup, |case| -> Outcome {
         let _portals = case.up()?;
-        let (local, remote) = (Ipv4Addr::new(172, 19, 152, 3), Ipv4Addr::new(172, 19, 152, 2));
+        let (local, remote) = (
+            Ipv4Addr::new(172, 19, 152, 3),
+            Ipv4Addr::new(172, 19, 152, 2),
+        );
         assert_eq!(case.pings(&case.lab.local, remote)?, 20);
         assert_eq!(case.pings(&case.lab.remote, local)?, 20);
         assert_eq!(case.pings(&case.lab.client, SERVER)?, 0);

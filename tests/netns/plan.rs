@@ -20,7 +20,10 @@ fn the_plan_of_both_portals_is_what_the_kernel_then_holds() {
             let (plan, now) = (Plan::read(&text), rules(host)?);
             assert!(plan.rules.len() > 2 && plan.routes.len() > 0, "{text}");
             let missing: Vec<_> = plan.rules.difference(&now).collect();
-            assert!(missing.is_empty(), "{side:?}: missing {missing:#?} of {now:#?}");
+            assert!(
+                missing.is_empty(),
+                "{side:?}: missing {missing:#?} of {now:#?}"
+            );
             let ours: Lines = now.into_iter().filter(|line| line.contains(OURS)).collect();
             let extra: Vec<_> = ours.difference(&plan.rules).collect();
             assert!(extra.is_empty(), "{side:?}: not planned: {extra:#?}");
@@ -30,7 +33,10 @@ fn the_plan_of_both_portals_is_what_the_kernel_then_holds() {
             }
             for (address, device) in plan.addresses {
                 let shown = sh(host, &format!("ip -4 -o address show dev {device}"))?;
-                assert!(shown.contains(&address), "{side:?}: no {address} in {shown}");
+                assert!(
+                    shown.contains(&address),
+                    "{side:?}: no {address} in {shown}"
+                );
             }
             // Nothing is left to do while it runs.
             assert_eq!(changes(&plan_text(case, side, &[])?), [""; 0], "{side:?}");
@@ -50,10 +56,16 @@ fn the_plan_of_the_way_back_leaves_nothing() {
             let host = case.lab.host(side);
             let gone = Plan::read(&text.replace(" del ", " add "));
             for line in rules(host)?.iter().filter(|line| line.contains(OURS)) {
-                assert!(gone.rules.contains(line), "{side:?}: {line} stays after\n{text}");
+                assert!(
+                    gone.rules.contains(line),
+                    "{side:?}: {line} stays after\n{text}"
+                );
             }
             for line in routes(host)? {
-                assert!(gone.routes.contains(&line), "{side:?}: {line} stays after\n{text}");
+                assert!(
+                    gone.routes.contains(&line),
+                    "{side:?}: {line} stays after\n{text}"
+                );
             }
         }
         let (remote, local) = portals;
@@ -85,7 +97,10 @@ fn the_remote_portal_has_what_the_dissertation_asks_for() {
         }
         assert!(!now.contains("rule lookup local pref 0"), "{now:#?}");
         let table = sh(host, "ip -4 route show table 19")?;
-        assert!(table.starts_with("203.0.113.2 via 172.19.152.3 dev nc0"), "{table}");
+        assert!(
+            table.starts_with("203.0.113.2 via 172.19.152.3 dev nc0"),
+            "{table}"
+        );
         // And that means: the Internet's ssh and tunnel to the host, all else to the client.
         for (packet, to) in [
             ("ipproto tcp dport 22", "local"),
@@ -96,7 +111,10 @@ fn the_remote_portal_has_what_the_dissertation_asks_for() {
         ] {
             let ask = format!("ip -4 route get {PUBLIC} from {SERVER} iif eth0 {packet}");
             let answer = sh(host, &ask)?;
-            assert!(answer.contains(to), "{packet} does not go to {to}: {answer}");
+            assert!(
+                answer.contains(to),
+                "{packet} does not go to {to}: {answer}"
+            );
         }
         Ok(())
     });
@@ -139,7 +157,10 @@ fn the_local_portal_has_what_the_dissertation_asks_for() {
             (format!("{PUBLIC} oif wan0"), "via 10.10.0.1 dev wan0"),
             (format!("{PUBLIC} oif wan1"), "via 10.11.0.1 dev wan1"),
             (format!("{PUBLIC} from 10.11.0.2"), "via 10.11.0.1 dev wan1"),
-            (format!("{SERVER} from {PUBLIC} iif lan"), "via 172.19.152.2 dev nc0"),
+            (
+                format!("{SERVER} from {PUBLIC} iif lan"),
+                "via 172.19.152.2 dev nc0",
+            ),
             (format!("{PUBLIC} from {SERVER} iif nc0"), "dev lan"),
         ] {
             let answer = sh(host, &format!("ip -4 route get {packet}"))?;

@@ -13,7 +13,9 @@ fn client_and_server_ping_each_other() {
     case(Setup::default(), |case| -> Outcome {
         let _portals = case.up()?;
         // So that nobody but the client can answer for the public address.
-        case.lab.remote.set_sysctl("ipv4/icmp_echo_ignore_all", "1")?;
+        case.lab
+            .remote
+            .set_sysctl("ipv4/icmp_echo_ignore_all", "1")?;
         let out = Probe::ping(&case.lab.client, SERVER, 20 * MS, 60)?;
         let inward = Probe::ping(&case.lab.server, PUBLIC, 20 * MS, 60)?;
         let (out, inward) = (out.finish(), inward.finish());

@@ -115,9 +115,9 @@ fn mark_own(chains: &mut Chains, address: IpAddr, mark: u32, mask: u32) {
     let rest = !mask;
     let save = format!("ct mark set ct mark & {rest:#010x} | {mark:#010x}");
     let set = format!("meta mark set meta mark & {rest:#010x} | {mark:#010x}");
-    chains
-        .mark_output
-        .push(format!("{ip} saddr {address} ct state established,new {save}"));
+    chains.mark_output.push(format!(
+        "{ip} saddr {address} ct state established,new {save}"
+    ));
     chains
         .mark_input
         .push(format!("{ip} daddr {address} ct state new {save}"));

@@ -48,7 +48,9 @@ impl Tap {
                     if let Ok(length) = std::io::Read::read(&mut socket, &mut buffer)
                         && let Some(datagram) = parse(&buffer[..length])
                     {
-                        seen.lock().unwrap_or_else(PoisonError::into_inner).push(datagram);
+                        seen.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(datagram);
                     }
                 }
             }
@@ -112,7 +114,13 @@ impl Forger {
     /// In a namespace.
     pub(crate) fn start(namespace: &Namespace) -> Result<Self, Error> {
         // IPPROTO_RAW: we write the IP header ourselves (raw(7)).
-        let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)));
+        let open = || {
+            Socket::new(
+                Domain::IPV4,
+                Type::RAW,
+                Some(Protocol::from(libc::IPPROTO_RAW)),
+            )
+        };
         Ok(Self(namespace.run(open)?.context("a raw socket")?))
     }
 
