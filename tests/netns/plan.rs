@@ -18,7 +18,7 @@ fn the_plan_of_both_portals_is_what_the_kernel_then_holds() {
             let text = text?;
             let host = case.lab.host(side);
             let (plan, now) = (Plan::read(&text), rules(host)?);
-            assert!(plan.rules.len() > 2 && plan.routes.len() > 0, "{text}");
+            assert!(plan.rules.len() > 2 && !plan.routes.is_empty(), "{text}");
             let missing: Vec<_> = plan.rules.difference(&now).collect();
             assert!(
                 missing.is_empty(),
