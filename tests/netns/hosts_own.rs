@@ -97,10 +97,13 @@ fn opened_before(firewall: &[&str]) {
 }
 
 #[test]
-fn the_host_reaches_the_client_by_the_public_address() {
+fn the_host_reaches_its_kept_port_and_the_client_by_the_public_address() {
     case(Setup::default(), |case| -> Outcome {
         let _portals = case.up()?;
         let lab = &case.lab;
+        let ssh = Answers::start(&lab.remote, PUBLIC, 22)?;
+        let mut talk = Talk::open(&lab.remote, ssh.address())?;
+        assert!(talk.ask()?.starts_with("remote to"));
         let own = Answers::start(&lab.remote, PUBLIC, 8080)?;
         let service = Answers::start(&lab.client, PUBLIC, 8080)?;
         assert_eq!(own.address(), service.address());
