@@ -78,6 +78,11 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
             ..to_host.clone()
         }));
     }
+    // The answers of a kept port to this host itself: marks are given to what comes in only.
+    state.insert(Resource::Rule(Rule {
+        from: Some(Prefix::host(address)),
+        ..to_host.clone()
+    }));
     state.insert(Resource::Rule(Rule {
         mark: Some((numbers.mark, numbers.mark_mask)),
         ..to_host
@@ -144,7 +149,7 @@ mod tests {
             if rule.table == TableId::LOCAL {
                 assert!(rule.pref.0 < base, "{rule:?}");
                 assert!(
-                    rule.ports.is_some() || rule.mark.is_some(),
+                    rule.ports.is_some() || rule.mark.is_some() || rule.from == rule.to,
                     "{rule:?} keeps all"
                 );
             } else {
