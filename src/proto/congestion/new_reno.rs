@@ -81,8 +81,10 @@ impl Controller for NewReno {
     }
 
     fn on_restart(&mut self) {
-        // Up to half of what was good before in slow start, then carefully (careful resume).
-        self.threshold = (self.window / 2).max(INITIAL_WINDOW);
+        // In slow start up to what was good before; without end where nothing was ever lost.
+        if self.threshold != u64::MAX {
+            self.threshold = self.window.max(2 * INITIAL_WINDOW);
+        }
         self.window = INITIAL_WINDOW;
         self.recovery_start = None;
         self.acked = 0;

@@ -19,8 +19,10 @@ use skew::Skew;
 
 /// No packet waits longer (PROTOCOL.md 5).
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// Beyond the worst delay that a path showed lately, for what it has not shown yet.
-const MARGIN: Duration = Duration::from_millis(5);
+/// Beyond the worst delay that a path showed lately, for what it has not shown yet: slow start puts
+/// 20 ms of queue on an idle link within one round trip. It is waited out only where there is no
+/// proof, that is when a path falls silent.
+const MARGIN: Duration = Duration::from_millis(40);
 /// Packets that wait, in all buckets: 8,192 of 1,400 bytes are 11 MB, 180 Mbit/s for half a second.
 const MOST_WAITING: usize = 8192;
 

@@ -71,7 +71,7 @@ fn waits_for_the_slow_path_and_no_longer() {
     run.arrive(20, 1, 0, 0, 0); // path 1 takes 20 ms
     run.arrive(21, 0, 11, 2, 0b10); // 1 is under way on path 1
     assert_eq!(run.delivered(), [0]);
-    assert_eq!(run.buffer.next_deadline(), Some(at(11 + 20 + 5)));
+    assert_eq!(run.buffer.next_deadline(), Some(at(11 + 20 + 40)));
     run.arrive(30, 1, 10, 1, 0b01);
     assert_eq!(run.delivered(), [1, 2]);
     assert_eq!(run.buffer.next_deadline(), None);

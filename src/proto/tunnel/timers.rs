@@ -50,8 +50,8 @@ impl Tunnel {
 }
 
 /// Where data goes without a tag, one datagram in so many is sealed all the same: it anchors the
-/// numbers of the others, which may be 65,536 away from it.
-pub(super) const SEAL_EVERY: u32 = 1 << 14;
+/// numbers of the others, which may be 4,096 away from it.
+pub(super) const SEAL_EVERY: u32 = 1024;
 
 /// When a path has something to say besides data.
 pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::pair::{Link, MS, Pair, To, numbers};
-use crate::config::Security;
+use crate::config::{Security, Transport};
 use crate::proto::event::{Event, PathState, SocketId};
 
 fn two_links() -> Vec<Link> {
@@ -174,4 +174,83 @@ fn close_is_heard() {
     pair.run(100 * MS);
     assert!(pair.remote_events.contains(&Event::Disconnected));
     assert!(pair.tap.iter().filter(|(to, _)| *to == To::Remote).count() < 40);
+}
+
+#[test]
+fn tcp_carries_too_and_no_more_than_is_taken() {
+    let links = two_links();
+    let mut pair = Pair::over(Transport::Tcp, links, Security::Encrypt, Security::Encrypt);
+    pair.run(300 * MS);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]));
+    for n in 0..500 {
+        pair.send_down(7, n, 1200);
+    }
+    pair.run(1000 * MS);
+    assert_eq!(numbers(&pair.at_local, 7), (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn both_may_dial_at_once_and_either_may_restart() {
+    let mut pair = Pair::new(two_links());
+    pair.dial_back();
+    pair.run(500 * MS);
+    assert_eq!(pair.states(), [PathState::Up; 3]);
+    assert_eq!(chat(&mut pair, 0, 1000), (vec![], vec![]));
+    pair.restart_remote();
+    pair.dial_back();
+    pair.run(1500 * MS);
+    assert_eq!(pair.states(), [PathState::Up; 3]);
+    assert_eq!(chat(&mut pair, 2000, 100), (vec![], vec![]));
+}
+
+#[test]
+fn a_round_trip_of_more_than_a_second_comes_up() {
+    let mut pair = Pair::new(vec![Link::new(0, 5, 600)]);
+    pair.run(5000 * MS);
+    assert_eq!(pair.states(), [PathState::Up]);
+    pair.send_up(5, 1, 100);
+    pair.run(1000 * MS);
+    assert_eq!(numbers(&pair.at_remote, 5), [1]);
+}
+
+#[test]
+fn a_link_that_was_dead_starts_as_fast_as_a_new_one() {
+    let mut pair = Pair::new(vec![Link::new(0, 50, 20)]);
+    pair.run(200 * MS);
+    pair.links[0].up = false;
+    pair.run(10_000 * MS);
+    pair.links[0].up = true;
+    pair.run(1000 * MS);
+    for n in 0..400 {
+        pair.send_up(5, n, 1300);
+    }
+    pair.run(400 * MS);
+    let window = pair.local.stats(pair.now).paths[0].window;
+    assert!(window >= 4 * 14_400, "{window}");
+}
+
+#[test]
+fn order_is_kept_after_a_long_silence() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    pair.links.iter_mut().for_each(|link| link.up = false);
+    pair.run(Duration::from_secs(100));
+    pair.links.iter_mut().for_each(|link| link.up = true);
+    pair.run(Duration::from_secs(3));
+    for n in 0..1000 {
+        pair.send_up(5, n, 1300);
+        pair.run(MS / 2);
+    }
+    pair.run(400 * MS);
+    assert!(numbers(&pair.at_remote, 5).is_sorted());
+}
+
+#[test]
+fn the_dead_are_asked_without_end_and_without_growth() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    pair.links[0].up = false;
+    pair.run(Duration::from_secs(600));
+    assert!(pair.local.stats(pair.now).paths[0].in_flight < 33 * 100);
 }

@@ -62,6 +62,16 @@ impl Link {
     }
 }
 
+/// A datagram under way.
+struct Flying {
+    id: usize,
+    to: To,
+    /// The receiver's socket, and whom it comes from.
+    socket: SocketId,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum To {
     Local,
@@ -76,7 +86,7 @@ pub(super) struct Pair {
     /// When each direction of a link is free again.
     busy: BTreeMap<(usize, To), Instant>,
     /// Datagrams under way, by time of arrival and a count that keeps order.
-    flying: BTreeMap<(Instant, u64), (usize, To, Vec<u8>)>,
+    flying: BTreeMap<(Instant, u64), Flying>,
     count: u64,
     pub(super) random: Seeded,
     /// What came out, and the news.
@@ -89,8 +99,14 @@ pub(super) struct Pair {
     /// Bytes that the remote portal sent to addresses that are no link's.
     pub(super) astray: u64,
     security: Security,
+    transport: Transport,
+    restarts: u64,
 }
 
+/// The remote portal's own link to the local one, where it has one.
+const REMOTE_DIALS: SocketId = SocketId(3000);
+/// Connections that the remote portal accepted count from here.
+const ACCEPTED: u32 = 2000;
 pub(super) const LISTEN: SocketId = SocketId(1000);
 pub(super) const REMOTE: ([u8; 4], u16) = ([203, 0, 113, 2], 4725);
 
@@ -116,12 +132,33 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
     Tunnel::new(config, Box::new(Seeded(seed)), now)
 }
 
+fn link(id: u8, transport: Transport, remote: SocketAddr) -> Attachment {
+    Attachment::Link {
+        link: LinkId(id),
+        transport,
+        remote,
+        metric: 0,
+        rate_up: None,
+        rate_down: None,
+        congestion: Congestion::NewReno,
+    }
+}
+
 impl Pair {
     pub(super) fn new(links: Vec<Link>) -> Self {
         Self::with(links, Security::Encrypt, Security::Encrypt)
     }
 
     pub(super) fn with(links: Vec<Link>, local: Security, remote: Security) -> Self {
+        Self::over(Transport::Udp, links, local, remote)
+    }
+
+    pub(super) fn over(
+        transport: Transport,
+        links: Vec<Link>,
+        local: Security,
+        remote: Security,
+    ) -> Self {
         let now = Instant::from_micros(5_000_000);
         let mut pair = Self {
             now,
@@ -139,14 +176,10 @@ impl Pair {
             tap: Vec::new(),
             astray: 0,
             security: remote,
+            transport,
+            restarts: 0,
         };
-        pair.remote.handle_socket_up(
-            now,
-            LISTEN,
-            Attachment::Listen {
-                transport: Transport::Udp,
-            },
-        );
+        pair.listen();
         for id in 0..pair.links.len() {
             pair.open_link(id, id as u32);
         }
@@ -154,72 +187,110 @@ impl Pair {
     }
 
     pub(super) fn open_link(&mut self, id: usize, socket: u32) {
-        let attachment = Attachment::Link {
-            link: LinkId(id as u8),
-            transport: Transport::Udp,
-            remote: REMOTE.into(),
-            metric: 0,
-            rate_up: None,
-            rate_down: None,
-            congestion: Congestion::NewReno,
-        };
+        let attachment = link(id as u8, self.transport, REMOTE.into());
         self.local
             .handle_socket_up(self.now, SocketId(socket), attachment);
     }
 
     /// A new process of the remote portal.
     pub(super) fn restart_remote(&mut self) {
-        self.remote = portal(Side::Remote, self.security, 44, self.now);
-        self.remote.handle_socket_up(
-            self.now,
-            LISTEN,
-            Attachment::Listen {
-                transport: Transport::Udp,
-            },
-        );
+        self.restarts += 1;
+        self.remote = portal(Side::Remote, self.security, 44 + self.restarts, self.now);
+        self.listen();
     }
 
-    fn put(&mut self, id: usize, to: To, datagram: &[u8]) {
+    fn listen(&mut self) {
+        let attachment = Attachment::Listen {
+            transport: Transport::Udp,
+        };
+        self.remote.handle_socket_up(self.now, LISTEN, attachment);
+        for id in 0..self.links.len() as u32 {
+            let attachment = Attachment::Listen {
+                transport: Transport::Tcp,
+            };
+            self.remote
+                .handle_socket_up(self.now, SocketId(ACCEPTED + id), attachment);
+        }
+    }
+
+    /// The remote portal opens a path too, to a socket on which the local one listens.
+    pub(super) fn dial_back(&mut self) {
+        let attachment = Attachment::Listen {
+            transport: Transport::Udp,
+        };
+        self.local.handle_socket_up(self.now, LISTEN, attachment);
+        let attachment = link(0, Transport::Udp, self.links[0].address);
+        self.remote
+            .handle_socket_up(self.now, REMOTE_DIALS, attachment);
+    }
+
+    fn put(&mut self, id: usize, to: To, (socket, from): (SocketId, SocketAddr), datagram: &[u8]) {
         self.tap.push((to, datagram.to_vec()));
-        let lost = self.links[id].loss;
         let Link {
             delay,
             rate,
             queue,
             up,
+            loss,
             ..
         } = self.links[id];
         let free = self.busy.entry((id, to)).or_insert(self.now);
         let start = (*free).max(self.now);
         let waiting = start.since(self.now).as_micros() as u64 * rate / 1_000_000;
-        if !up || waiting > queue || (lost > 0 && self.random.next().is_multiple_of(lost)) {
+        let tcp = self.transport == Transport::Tcp;
+        let unlucky = loss > 0 && self.random.next().is_multiple_of(loss);
+        if !up || (!tcp && waiting > queue) || unlucky {
             return;
         }
         // Headers of UDP and IPv4.
         *free = start + Duration::from_micros((datagram.len() as u64 + 28) * 1_000_000 / rate);
         self.count += 1;
-        self.flying
-            .insert((*free + delay, self.count), (id, to, datagram.to_vec()));
+        let flying = Flying {
+            id,
+            to,
+            socket,
+            from,
+            bytes: datagram.to_vec(),
+        };
+        self.flying.insert((*free + delay, self.count), flying);
     }
 
     fn drain(&mut self) {
+        let tcp = self.transport == Transport::Tcp;
+        if tcp {
+            // The kernels take what they are given, half a window each time.
+            for id in 0..self.links.len() as u32 {
+                self.local.handle_writable(self.now, SocketId(id), 16_000);
+                self.remote
+                    .handle_writable(self.now, SocketId(ACCEPTED + id), 16_000);
+            }
+        }
         let mut out = Vec::new();
         while let Some(t) = self.local.poll_transmit(self.now, &mut out) {
-            let id = t.socket.0 as usize % 10;
+            // What leaves by the listening socket answers the remote portal's own link.
+            let (id, socket) = match t.socket {
+                LISTEN => (0, REMOTE_DIALS),
+                SocketId(n) if tcp => (n as usize % 10, SocketId(ACCEPTED + n)),
+                SocketId(n) => (n as usize % 10, LISTEN),
+            };
+            let from = self.links[id].address;
             for datagram in out.chunks(t.segment_size) {
-                self.put(id, To::Remote, datagram);
+                self.put(id, To::Remote, (socket, from), datagram);
             }
         }
         while let Some(t) = self.remote.poll_transmit(self.now, &mut out) {
-            match self
-                .links
-                .iter()
-                .position(|link| link.address == t.destination)
-            {
-                Some(id) => out
-                    .chunks(t.segment_size)
-                    .for_each(|datagram| self.put(id, To::Local, datagram)),
-                None => self.astray += out.len() as u64,
+            let to = |link: &Link| link.address == t.destination;
+            let Some(id) = self.links.iter().position(to) else {
+                self.astray += out.len() as u64;
+                continue;
+            };
+            let socket = match t.socket {
+                REMOTE_DIALS => LISTEN,
+                SocketId(n) if n >= ACCEPTED => SocketId(n - ACCEPTED),
+                SocketId(_) => self.socket_of(id).unwrap_or(LISTEN),
+            };
+            for datagram in out.chunks(t.segment_size) {
+                self.put(id, To::Local, (socket, REMOTE.into()), datagram);
             }
         }
         while let Some(packet) = self.local.poll_packet() {
@@ -228,10 +299,10 @@ impl Pair {
         while let Some(packet) = self.remote.poll_packet() {
             self.at_remote.push(packet);
         }
-        self.local_events
-            .extend(std::iter::from_fn(|| self.local.poll_event()));
-        self.remote_events
-            .extend(std::iter::from_fn(|| self.remote.poll_event()));
+        let events = std::iter::from_fn(|| self.local.poll_event());
+        self.local_events.extend(events);
+        let events = std::iter::from_fn(|| self.remote.poll_event());
+        self.remote_events.extend(events);
     }
 
     /// Gives a datagram to a portal, as if it came from `from`.
@@ -261,21 +332,21 @@ impl Pair {
         self.now = next.clamp(self.now, until);
         while let Some(((at, _), _)) = self.flying.first_key_value()
             && *at <= self.now
-            && let Some((_, (id, to, mut datagram))) = self.flying.pop_first()
+            && let Some((_, flying)) = self.flying.pop_first()
         {
-            match to {
-                To::Local if self.links[id].up => {
-                    if let Some(socket) = self.socket_of(id) {
-                        self.local
-                            .handle_datagram(self.now, socket, REMOTE.into(), &mut datagram);
-                    }
-                }
-                To::Remote if self.links[id].up => {
-                    let from = self.links[id].address;
-                    self.remote
-                        .handle_datagram(self.now, LISTEN, from, &mut datagram);
-                }
-                To::Local | To::Remote => {}
+            let Flying {
+                id,
+                to,
+                socket,
+                from,
+                mut bytes,
+            } = flying;
+            let tunnel = match to {
+                To::Local => &mut self.local,
+                To::Remote => &mut self.remote,
+            };
+            if self.links[id].up {
+                tunnel.handle_datagram(self.now, socket, from, &mut bytes);
             }
         }
         for tunnel in [&mut self.local, &mut self.remote] {
