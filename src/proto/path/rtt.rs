@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(rtt.smoothed(), None);
         rtt.update(40 * MS, 5 * MS);
         assert_eq!((rtt.smoothed(), rtt.variation()), (Some(40 * MS), 20 * MS));
-        rtt.update(48 * MS, 0 * MS);
+        rtt.update(48 * MS, Duration::ZERO);
         assert_eq!((rtt.smoothed(), rtt.variation()), (Some(41 * MS), 17 * MS));
         rtt.update(50 * MS, 9 * MS);
         assert_eq!(rtt.smoothed(), Some(41 * MS));
