@@ -10,31 +10,34 @@ mod house {
     pub(crate) mod rules;
 }
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fs, io};
 
 use house::rules::{self, Violation};
 
 /// The tree's text files, by their paths from its root with `/` between the names.
 fn files() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder)).unwrap() {
-            let entry = entry.unwrap();
-            let path = folder.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                if !path.ends_with("target") && !path.ends_with(".git") {
-                    folders.push(path);
-                }
-            } else if let Ok(text) = fs::read_to_string(root.join(&path)) {
-                found.push((path.to_string_lossy().into_owned(), text));
-            }
-        }
-    }
+    add(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut found)
+        .unwrap_or_else(|error| panic!("the tree cannot be read: {error}"));
     found.sort();
     found
+}
+
+fn add(folder: &Path, prefix: &str, found: &mut Vec<(String, String)>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{prefix}{name}");
+        if entry.file_type()?.is_dir() {
+            if name != "target" && name != ".git" {
+                add(&entry.path(), &format!("{path}/"), found)?;
+            }
+        } else if let Ok(text) = fs::read_to_string(entry.path()) {
+            found.push((path, text));
+        }
+    }
+    Ok(())
 }
 
 fn assert_none(violations: &[Violation]) {

@@ -135,6 +135,7 @@ pub(super) fn write(mut file: &File, packet: &[u8]) -> io::Result<()> {
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     let head = (family as u32).to_be_bytes();
-    file.write_vectored(&[IoSlice::new(&head), IoSlice::new(packet)])?;
-    Ok(())
+    // A packet is written whole or not at all.
+    file.write_vectored(&[IoSlice::new(&head), IoSlice::new(packet)])
+        .map(|_| ())
 }
