@@ -32,7 +32,6 @@ fn one_flow_gets_more_than_the_better_link() {
     // Slow start may once put more queue on a link than it ever showed before.
     let late = got.windows(2).filter(|pair| pair[0] > pair[1]).count();
     assert!(late <= 2, "{late} out of order");
-}");
 }
 
 #[test]
