@@ -14,9 +14,9 @@ const PRIORITY: i32 = 1;
 pub(crate) fn realtime() -> bool {
     // One nanosecond instead of the usual 50 microseconds; a failure costs only sharpness.
     let _ = set_timerslack(1);
-    let parameters = libc::sched_param {
-        sched_priority: PRIORITY,
-    };
+    // SAFETY: plain integers, for which zero is a value; with musl there are more than the one.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = PRIORITY;
     // SAFETY: 0 is the calling thread; the parameters live across the call, which only reads them.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) == 0 }
 }
