@@ -30,6 +30,10 @@ impl Controller for Fixed {
 
     fn on_restart(&mut self) {}
 
+    fn fills_queues(&self) -> bool {
+        false
+    }
+
     fn window(&self) -> u64 {
         self.rate.bytes_per_second() * WINDOW_SECONDS
     }

@@ -52,6 +52,9 @@ pub trait Controller: Debug + Send {
     fn on_loss(&mut self, loss: &LossEvent);
     /// The path was silent and speaks again, or its address changed: what was known is old.
     fn on_restart(&mut self);
+    /// It takes what it can until something is lost: its path's queue has to be limited from
+    /// outside.
+    fn fills_queues(&self) -> bool;
     /// The window, bytes: no more may be in flight.
     fn window(&self) -> u64;
     /// The rate to send at, bytes per second; nothing: not known yet, the window alone rules.

@@ -90,6 +90,10 @@ impl Controller for NewReno {
         self.acked = 0;
     }
 
+    fn fills_queues(&self) -> bool {
+        true
+    }
+
     fn window(&self) -> u64 {
         self.window
     }

@@ -3,6 +3,7 @@
 mod arrivals;
 mod liveness;
 mod meter;
+mod queue_limit;
 mod rtt;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::config::{Congestion, Transport};
 pub use arrivals::Arrivals;
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
+use queue_limit::QueueLimit;
 pub use rtt::Rtt;
 
 /// Where a path's datagrams go.
@@ -122,6 +124,7 @@ pub struct Path {
     pub sent: SentPackets,
     /// Its round trip.
     pub rtt: Rtt,
+    queue_limit: QueueLimit,
     /// What lets it send.
     pub gate: Gate,
     /// What came in.
@@ -175,6 +178,7 @@ impl Path {
             status_due: false,
             sent: SentPackets::default(),
             rtt: Rtt::default(),
+            queue_limit: QueueLimit::default(),
             gate,
             arrivals: Arrivals::default(),
             replay: ReplayWindow::new(),
@@ -241,6 +245,7 @@ impl Path {
             self.give_up_in_flight();
             self.restart_control();
             self.rtt = Rtt::default();
+            self.queue_limit = QueueLimit::default();
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
                 self.rtt.update(now.since(asked), Duration::ZERO);
             }
@@ -315,7 +320,9 @@ impl Path {
         let acked = self.sent.on_ack(largest, ack.ranges(largest));
         if let Some(sent_at) = acked.largest_sent {
             let delay = ack_sent.since(Stamp::expand(ack.received_at, ack_sent));
-            self.rtt.update(now.since(sent_at), delay);
+            let sample = now.since(sent_at);
+            self.rtt.update(sample, delay);
+            self.queue_limit.on_rtt(now, sample);
         }
         if let Some(newest_sent) = acked.newest_sent {
             self.liveness.on_answer(now);
@@ -399,16 +406,28 @@ impl Path {
         [own, cap].into_iter().flatten().min()
     }
 
+    /// True when the window has room for a datagram.
+    fn has_room(&self) -> bool {
+        let Gate::Controlled { controller, .. } = &self.gate else {
+            return true;
+        };
+        let mut window = controller.window();
+        if controller.fills_queues() {
+            window = self.queue_limit.apply(window, self.rtt.smoothed());
+        }
+        self.sent.in_flight() + DATAGRAM <= window
+    }
+
     /// True when window and pacing let a datagram of data go now.
     pub fn may_send(&mut self, now: Instant) -> bool {
         let rate = self.rate();
+        let has_room = self.has_room();
         match &mut self.gate {
             Gate::Stream { budget, pacer } => {
                 *budget as u64 >= DATAGRAM && rate.is_none_or(|rate| pacer.ready(now, rate))
             }
-            Gate::Controlled { controller, pacer } => {
-                self.sent.in_flight() + DATAGRAM <= controller.window()
-                    && rate.is_none_or(|rate| pacer.ready(now, rate))
+            Gate::Controlled { pacer, .. } => {
+                has_room && rate.is_none_or(|rate| pacer.ready(now, rate))
             }
         }
     }
@@ -417,10 +436,7 @@ impl Path {
     pub fn paced_until(&self) -> Option<Instant> {
         let rate = self.rate()?;
         let (open, pacer) = match &self.gate {
-            Gate::Controlled { controller, pacer } => (
-                self.sent.in_flight() + DATAGRAM <= controller.window(),
-                pacer,
-            ),
+            Gate::Controlled { pacer, .. } => (self.has_room(), pacer),
             Gate::Stream { budget, pacer } => (*budget as u64 >= DATAGRAM, pacer),
         };
         open.then(|| pacer.next_ready(rate))

@@ -31,7 +31,11 @@ fn one_flow_gets_more_than_the_better_link() {
     assert!(mbit > 24.0, "{mbit} of 30 Mbit/s");
     // Slow start may once put more queue on a link than it ever showed before.
     let late = got.windows(2).filter(|pair| pair[0] > pair[1]).count();
-    assert!(late <= 2, "{late} out of order");
+    assert!(
+        late * 1000 <= got.len(),
+        "{late} of {} out of order",
+        got.len()
+    );
 }
 
 #[test]
