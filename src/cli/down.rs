@@ -61,8 +61,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let lock = wait_for_lock(&run_dir, &name)?;
     let cleaned = clean(&run_dir, &name);
     drop(lock);
-    let cleaned =
-        cleaned.map_err(|error| CliError::failed(format!("{name}: cannot clean up: {error}")))?;
+    let cleaned = cleaned.map_err(|error| CliError::failed(format!("{name}: {error}")))?;
     if !cleaned.executed.is_empty() {
         let mut out = io::stdout().lock();
         writeln!(out, "{name}: took away what a killed daemon left behind:")?;
@@ -125,7 +124,14 @@ fn clean(run_dir: &Path, name: &IfName) -> Result<Outcome, Box<dyn std::error::E
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut reconciler = Reconciler::open(host::System::open()?, name, run_dir)?;
+        let mut system = host::System::open()?;
+        if let Some(kind) = system.foreign_device(name).await? {
+            return Err(format!(
+                "it is a {kind} device of this host and no tunnel of netcombiner; nothing was touched"
+            )
+            .into());
+        }
+        let mut reconciler = Reconciler::open(system, name, run_dir)?;
         let outcome = reconciler.stop().await?;
         Tun::remove_left_behind(name);
         Ok(outcome)

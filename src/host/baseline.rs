@@ -1,6 +1,6 @@
 //! What was borrowed of the host, as it was before: kernel settings, where the local table's rule
-//! stood, and whether the addresses that we want on others' devices were there already (addresses
-//! carry no mark on kernels before 5.18, so this is how ours are known).
+//! stood, and whether the addresses that we want were there already (addresses carry no mark on kernels
+//! before 5.18, so this is how ours are known, on whatever device).
 //!
 //! It is written to a file before the first change and removed after everything has been given
 //! back. When we were killed, the file of then holds the truth and the present values do not.
@@ -126,7 +126,7 @@ impl Baseline {
             match resource {
                 Resource::Setting(setting) => self.borrow_setting(&setting.key, present),
                 Resource::LocalTable(local) => self.borrow_local_table(local.family, present),
-                Resource::Address(address) if address.device != self.tunnel => {
+                Resource::Address(address) => {
                     let before = if present.contains(resource) {
                         Before::There
                     } else {
@@ -135,10 +135,7 @@ impl Baseline {
                     let words = write_address(address);
                     self.borrowed.addresses.entry(words).or_insert(before);
                 }
-                Resource::Address(_)
-                | Resource::Route(_)
-                | Resource::Filter(_)
-                | Resource::Rule(_) => {}
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {}
             }
         }
         if self.borrowed == before {

@@ -236,9 +236,7 @@ impl Host for Fake {
         let seen = self.state.iter().filter(|resource| match resource {
             Resource::Setting(setting) => scope.settings.contains(&setting.key),
             Resource::LocalTable(local) => scope.local_tables.contains(&local.family),
-            Resource::Address(address) => {
-                address.device == scope.tunnel || scope.addresses.contains(address)
-            }
+            Resource::Address(address) => scope.addresses.contains(address),
             Resource::Filter(filter) => filter.tunnel == scope.tunnel,
             Resource::Route(_) | Resource::Rule(_) => true,
         });

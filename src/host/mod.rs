@@ -84,13 +84,13 @@ pub trait Host {
 /// Where to look for what carries no mark of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The tunnel's device: all its addresses are ours, and it names the packet filter's table.
+    /// The tunnel, which names the packet filter's table.
     pub tunnel: IfName,
     /// The kernel settings to read.
     pub settings: BTreeSet<String>,
     /// The families whose local table's rule is to be found.
     pub local_tables: BTreeSet<Family>,
-    /// Addresses on other devices than the tunnel's.
+    /// The addresses that are wanted, or were added by us.
     pub addresses: BTreeSet<Address>,
 }
 
@@ -111,13 +111,10 @@ impl Scope {
                 Resource::LocalTable(local) => {
                     scope.local_tables.insert(local.family);
                 }
-                Resource::Address(address) if address.device != *tunnel => {
+                Resource::Address(address) => {
                     scope.addresses.insert(address.clone());
                 }
-                Resource::Address(_)
-                | Resource::Route(_)
-                | Resource::Filter(_)
-                | Resource::Rule(_) => {}
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {}
             }
         }
         scope

@@ -6,6 +6,7 @@
     reason = "in a test, what cannot go on has to panic"
 )]
 
+mod down;
 mod filter;
 mod namespace;
 mod portals;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
@@ -79,6 +79,26 @@ async fn list(handle: &Handle) -> io::Result<Vec<LinkMessage>> {
         .try_collect()
         .await
         .map_err(to_io)
+}
+
+/// The kind of the device of this name, if there is one and it is no TUN.
+pub(super) async fn foreign_kind(handle: &Handle, name: &IfName) -> io::Result<Option<String>> {
+    let messages = list(handle).await?;
+    let names = Names::of(&messages);
+    let found = messages
+        .iter()
+        .find(|message| names.name(message.header.index) == Some(name));
+    let kind = |message: &LinkMessage| {
+        attribute(message, |a| match a {
+            LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+                LinkInfo::Kind(kind) => Some(kind.to_string()),
+                _ => None,
+            }),
+            _ => None,
+        })
+        .unwrap_or_else(|| "network".to_owned())
+    };
+    Ok(found.map(kind).filter(|kind| kind != "tun"))
 }
 
 fn attribute<T>(link: &LinkMessage, pick: impl Fn(&LinkAttribute) -> Option<T>) -> Option<T> {

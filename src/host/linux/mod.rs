@@ -49,6 +49,14 @@ impl System {
         })
     }
 
+    /// What kind of device has this name, when it is none that this program makes: whoever asks
+    /// for a tunnel of that name has mistaken somebody's device for it.
+    pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
+        links::foreign_kind(&self.handle, name)
+            .await
+            .map_err(|error| HostError::read("the devices", error))
+    }
+
     async fn try_execute(&mut self, operation: &Operation) -> io::Result<()> {
         let handle = &self.handle;
         match operation {
@@ -143,7 +151,7 @@ impl Host for System {
             .await
             .map_err(|error| HostError::read("the addresses", error))?;
         for address in listed.iter().filter_map(|m| addresses::decode(m, &names)) {
-            if address.device == scope.tunnel || scope.addresses.contains(&address) {
+            if scope.addresses.contains(&address) {
                 state.insert(Resource::Address(address));
             }
         }
