@@ -30,6 +30,8 @@ configuration for that.
 
 /// Giving the host back takes well below a second, unless its kernel is very busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a daemon that has let its own lock go may still hold the host's: it dies meanwhile.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 /// How often it is looked whether the daemon has gone.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -52,9 +54,10 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     ) {
         Ok(Answer::Error(reason)) => log::debug!("{reason}"),
         Ok(Answer::Stopping | Answer::Status(_)) => {}
-        // Killed, or so early or late in its life that it has no socket: the lock knows.
-        Err(AskError::NotRunning) => {}
-        Err(error @ (AskError::NotPermitted | AskError::Broken(_))) => {
+        // Killed, or so early or late in its life that it has no socket or no time to answer: the
+        // lock knows.
+        Err(AskError::NotRunning | AskError::Broken(_)) => {}
+        Err(error @ AskError::NotPermitted) => {
             return Err(CliError::failed(format!("{name}: {error}")));
         }
     }
@@ -102,12 +105,17 @@ fn wait_for_lock(run_dir: &Path, name: &IfName) -> Result<Lock, CliError> {
                     PATIENCE.as_secs()
                 )));
             }
-            Err(LockError::Taken { .. }) => {
+            Err(error @ LockError::HostTaken { .. }) if waited >= LAST_BREATH => {
+                return Err(CliError::failed(format!(
+                    "{name} is not running; nothing was touched, since {error}"
+                )));
+            }
+            Err(LockError::Taken { .. } | LockError::HostTaken { .. }) => {
                 std::thread::sleep(LOOK);
                 waited += LOOK;
             }
-            Err(error @ LockError::Io { .. }) => {
-                return Err(CliError::failed(error.to_string()));
+            Err(error @ (LockError::Io { .. } | LockError::LeftBehind { .. })) => {
+                return Err(CliError::failed(format!("{name}: {error}")));
             }
         }
     }

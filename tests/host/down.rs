@@ -58,3 +58,32 @@ fn addresses_that_were_not_added_by_us_stay() {
         assert_eq!(snapshot(), before);
     });
 }
+
+/// Beside a running tunnel, the name of another one must not clear its rules away.
+#[test]
+fn another_tunnels_work_stays() {
+    use netcombiner::daemon::Lock;
+    in_namespace(async |directory| {
+        let held = Lock::take(&directory, "nc0").unwrap();
+        let mut ours = reconciler(&directory);
+        ours.apply(&remote()).await.unwrap();
+        let up = snapshot();
+        let elsewhere = directory.join("elsewhere");
+        for run_dir in [&directory, &elsewhere] {
+            let (code, said) = down("nc7", run_dir);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(
+                said.contains("nc7 is not running; nothing was touched"),
+                "{said}"
+            );
+            assert_eq!(snapshot(), up);
+        }
+        // Killed: its leftovers are taken away under its own name alone.
+        drop(held);
+        let (code, said) = down("nc7", &directory);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("`netcombiner down nc0`"), "{said}");
+        assert_eq!(snapshot(), up);
+        assert_eq!(down("nc0", &directory).0, Some(0));
+    });
+}
