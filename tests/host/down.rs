@@ -87,3 +87,16 @@ fn another_tunnels_work_stays() {
         assert_eq!(down("nc0", &directory).0, Some(0));
     });
 }
+
+/// The daemon may end on a signal while it is asked: whether it is gone is what its lock says.
+#[test]
+fn a_daemon_that_ends_without_an_answer_is_down() {
+    in_namespace(async |directory| {
+        std::fs::create_dir_all(&directory).unwrap();
+        let socket = netcombiner::control::socket_path(&directory, "nc0");
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let dying = std::thread::spawn(move || drop(listener.accept()));
+        assert_eq!(down("nc0", &directory), (Some(0), String::new()));
+        dying.join().unwrap();
+    });
+}
