@@ -34,6 +34,9 @@ struct Borrowed {
     /// By family, 4 or 6.
     local_tables: BTreeMap<u8, u32>,
     addresses: BTreeMap<AddressWords, Before>,
+    /// Routes, rules or a packet filter of ours may be there.
+    #[serde(default)]
+    marked: bool,
 }
 
 /// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
@@ -108,7 +111,9 @@ impl Baseline {
     /// What to look for on the host: all that `desired` names and all that was ever borrowed.
     pub fn scope(&self, desired: &HostState) -> Scope {
         let ours = self.addresses(Before::Absent).collect();
-        Scope::of(&self.tunnel, [desired, &self.state(), &ours])
+        let mut scope = Scope::of(&self.tunnel, [desired, &self.state(), &ours]);
+        scope.marked |= self.borrowed.marked;
+        scope
     }
 
     fn addresses(&self, before: Before) -> impl Iterator<Item = Resource> {
@@ -135,7 +140,9 @@ impl Baseline {
                     let words = write_address(address);
                     self.borrowed.addresses.entry(words).or_insert(before);
                 }
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {}
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
+                    self.borrowed.marked = true;
+                }
             }
         }
         if self.borrowed == before {

@@ -237,8 +237,8 @@ impl Host for Fake {
             Resource::Setting(setting) => scope.settings.contains(&setting.key),
             Resource::LocalTable(local) => scope.local_tables.contains(&local.family),
             Resource::Address(address) => scope.addresses.contains(address),
-            Resource::Filter(filter) => filter.tunnel == scope.tunnel,
-            Resource::Route(_) | Resource::Rule(_) => true,
+            Resource::Filter(filter) => scope.marked && filter.tunnel == scope.tunnel,
+            Resource::Route(_) | Resource::Rule(_) => scope.marked,
         });
         Ok(seen.cloned().collect())
     }

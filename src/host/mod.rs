@@ -92,6 +92,9 @@ pub struct Scope {
     pub local_tables: BTreeSet<Family>,
     /// The addresses that are wanted, or were added by us.
     pub addresses: BTreeSet<Address>,
+    /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
+    /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
+    pub marked: bool,
 }
 
 impl Scope {
@@ -102,6 +105,7 @@ impl Scope {
             settings: BTreeSet::new(),
             local_tables: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            marked: false,
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -114,7 +118,9 @@ impl Scope {
                 Resource::Address(address) => {
                     scope.addresses.insert(address.clone());
                 }
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {}
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
+                    scope.marked = true;
+                }
             }
         }
         scope

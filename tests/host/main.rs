@@ -305,3 +305,36 @@ fn links_are_seen() {
         reconciler.stop().await.unwrap();
     });
 }
+
+/// `manage_routing = false`: the tunnel has its addresses; what the administrator puts beside them
+/// stays, even what he copies from `plan` with our mark in it.
+#[test]
+fn hands_off_means_hands_off() {
+    in_namespace(async |directory| {
+        let addresses = remote();
+        let addresses = addresses
+            .iter()
+            .filter(|resource| matches!(resource, Resource::Address(_)))
+            .cloned();
+        let wanted: HostState = addresses.collect();
+        let before = snapshot();
+        let mut reconciler = reconciler(&directory);
+        reconciler.apply(&wanted).await.unwrap();
+        assert_eq!(observed(&wanted).await, wanted);
+        let own = [
+            "address add 192.0.2.77/24 dev nc0",
+            "route add 203.0.113.2 dev nc0 table 19 proto 98",
+            "rule add pref 19 to 203.0.113.2 lookup 19 protocol 98",
+        ];
+        own.iter().for_each(|command| drop(ip(command)));
+        let mine = snapshot();
+        assert!(reconciler.apply(&wanted).await.unwrap().executed.is_empty());
+        assert_eq!(snapshot(), mine);
+        reconciler.stop().await.unwrap();
+        assert!(!ip("address show dev nc0").contains("172.19"));
+        for command in own.iter().rev() {
+            ip(&command.replace(" add ", " del "));
+        }
+        assert_eq!(snapshot(), before);
+    });
+}

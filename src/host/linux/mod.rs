@@ -159,7 +159,8 @@ impl Host for System {
             let listed = routes::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the routes", error))?;
-            for message in listed.iter().filter(|message| routes::is_ours(message)) {
+            let ours = |message: &&_| scope.marked && routes::is_ours(message);
+            for message in listed.iter().filter(ours) {
                 if let Some(route) = routes::decode(message, &names) {
                     state.insert(Resource::Route(route));
                 }
@@ -169,17 +170,17 @@ impl Host for System {
                 .map_err(|error| HostError::read("the policy rules", error))?;
             for message in &listed {
                 match rules::decode(message) {
-                    Listed::Ours(rule) => state.insert(Resource::Rule(rule)),
+                    Listed::Ours(rule) if scope.marked => state.insert(Resource::Rule(rule)),
                     Listed::Local(local) if scope.local_tables.contains(&family) => {
                         state.insert(Resource::LocalTable(local));
                     }
-                    Listed::Local(_) | Listed::Foreign => {}
+                    Listed::Ours(_) | Listed::Local(_) | Listed::Foreign => {}
                 }
             }
         }
         let filter = nft::observe(&scope.tunnel)
             .map_err(|error| HostError::read("the packet filter (nf_tables)", error))?;
-        if let Some(filter) = filter {
+        if let Some(filter) = filter.filter(|_| scope.marked) {
             state.insert(Resource::Filter(filter));
         }
         Ok(state)
