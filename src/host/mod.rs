@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod converge;
+pub mod listeners;
 pub mod reconciler;
 
 #[cfg(target_os = "freebsd")]

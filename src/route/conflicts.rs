@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::diff::{routes, rules};
-use super::link;
 use super::links::{Observed, device_setting};
 use super::resource::HostState;
+use super::{link, reach};
 use crate::config::units::{Family, Prefix, TableId};
 use crate::config::{Config, Role, Warning};
 
@@ -19,6 +19,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     public_address(&mut warnings, config, observed);
     devices(&mut warnings, config, observed);
     reverse_path(&mut warnings, config, observed);
+    reach::listeners(&mut warnings, config, observed);
     warnings
 }
 

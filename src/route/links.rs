@@ -2,7 +2,7 @@
 //! Plain data, filled by `host` or read from a file (`plan --links FILE`).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -30,6 +30,8 @@ pub struct Observed {
     pub foreign_routes: Vec<ForeignRoute>,
     /// The addresses the other portal's names were resolved to.
     pub remotes: Vec<IpAddr>,
+    /// Where programs of this host wait for TCP connections; only looked for by `check` and `plan`.
+    pub listeners: Vec<SocketAddr>,
 }
 
 /// One device of the host.

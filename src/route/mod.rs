@@ -10,6 +10,7 @@ pub mod links;
 pub mod local;
 pub mod lower;
 pub mod operation;
+pub mod reach;
 pub mod remote;
 pub mod resource;
 

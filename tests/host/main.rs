@@ -10,6 +10,7 @@ mod down;
 mod filter;
 mod namespace;
 mod portals;
+mod session;
 mod traffic;
 
 use std::time::Duration;
