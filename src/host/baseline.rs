@@ -100,7 +100,7 @@ impl Baseline {
         });
         let local_tables = self.borrowed.local_tables.iter().map(|(family, pref)| {
             Resource::LocalTable(LocalTable {
-                family: if *family == 4 { Family::V4 } else { Family::V6 },
+                family: self::family(*family),
                 pref: RulePref(*pref),
             })
         });
@@ -209,6 +209,32 @@ impl Baseline {
         complete
     }
 
+    /// Forgets what `desired` no longer names: it has been given back, and from now on is the
+    /// administrator's to change.
+    pub fn settle(&mut self, desired: &HostState) -> Result<(), HostError> {
+        let before = self.borrowed.clone();
+        let wanted = Scope::of(&self.tunnel, [desired]);
+        let Borrowed {
+            settings,
+            local_tables,
+            addresses,
+            marked,
+        } = &mut self.borrowed;
+        settings.retain(|key, _| wanted.settings.contains(key));
+        local_tables.retain(|number, _| wanted.local_tables.contains_key(&family(*number)));
+        addresses.retain(|words, _| {
+            read_address(words).is_some_and(|address| wanted.addresses.contains(&address))
+        });
+        *marked &= wanted.marked;
+        if self.borrowed == before {
+            Ok(())
+        } else if self.is_empty() {
+            self.remove()
+        } else {
+            self.save().map_err(|error| self.refuse(error))
+        }
+    }
+
     /// Forgets everything: it has been given back.
     pub fn remove(&mut self) -> Result<(), HostError> {
         self.borrowed = Borrowed::default();
@@ -245,6 +271,11 @@ impl Baseline {
         fs::rename(&beside, &self.path)?;
         File::open(directory)?.sync_all()
     }
+}
+
+/// The file's number of a family.
+fn family(number: u8) -> Family {
+    if number == 4 { Family::V4 } else { Family::V6 }
 }
 
 fn is_setting(resource: &Resource, key: &str) -> bool {

@@ -21,15 +21,15 @@ pub(crate) mod fake;
 #[path = "freebsd/read.rs"]
 mod freebsd_read;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
-use crate::config::units::{Family, IfName};
-use crate::route::links::Observed;
-use crate::route::resource::Address;
+use crate::config::units::{Family, IfName, RulePref};
+use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
+use crate::route::resource::{Address, LocalTable};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
@@ -89,8 +89,8 @@ pub struct Scope {
     pub tunnel: IfName,
     /// The kernel settings to read.
     pub settings: BTreeSet<String>,
-    /// The families whose local table's rule is to be found.
-    pub local_tables: BTreeSet<Family>,
+    /// The families whose local table's rule is to be found, and where it may stand.
+    pub local_tables: BTreeMap<Family, BTreeSet<RulePref>>,
     /// The addresses that are wanted, or were added by us.
     pub addresses: BTreeSet<Address>,
     /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
@@ -104,7 +104,7 @@ impl Scope {
         let mut scope = Self {
             tunnel: tunnel.clone(),
             settings: BTreeSet::new(),
-            local_tables: BTreeSet::new(),
+            local_tables: BTreeMap::new(),
             addresses: BTreeSet::new(),
             marked: false,
         };
@@ -114,7 +114,8 @@ impl Scope {
                     scope.settings.insert(setting.key.clone());
                 }
                 Resource::LocalTable(local) => {
-                    scope.local_tables.insert(local.family);
+                    let places = scope.local_tables.entry(local.family).or_default();
+                    places.extend([KERNEL_LOCAL_PREF, local.pref]);
                 }
                 Resource::Address(address) => {
                     scope.addresses.insert(address.clone());
@@ -125,6 +126,27 @@ impl Scope {
             }
         }
         scope
+    }
+
+    /// Which of the rules `from all lookup local` is the kernel's, or the one that we put for it:
+    /// those at the places known, else the first. Others are an administrator's, and stay.
+    pub(crate) fn local_tables(
+        &self,
+        family: Family,
+        listed: &BTreeSet<RulePref>,
+    ) -> impl Iterator<Item = Resource> + use<> {
+        let places = self.local_tables.get(&family);
+        let mut found: BTreeSet<_> = places
+            .into_iter()
+            .flat_map(|places| places.intersection(listed))
+            .copied()
+            .collect();
+        if places.is_some() && found.is_empty() {
+            found.extend(listed.first());
+        }
+        found
+            .into_iter()
+            .map(move |pref| Resource::LocalTable(LocalTable { family, pref }))
     }
 }
 

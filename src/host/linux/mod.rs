@@ -14,6 +14,7 @@ mod rules;
 mod sysctl;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use rtnetlink::Handle;
@@ -168,14 +169,16 @@ impl Host for System {
             let listed = rules::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the policy rules", error))?;
+            let mut locals = BTreeSet::new();
             for message in &listed {
                 match rules::decode(message) {
                     Listed::Ours(rule) if scope.marked => state.insert(Resource::Rule(rule)),
-                    Listed::Local(local) if scope.local_tables.contains(&family) => {
-                        state.insert(Resource::LocalTable(local));
-                    }
-                    Listed::Ours(_) | Listed::Local(_) | Listed::Foreign => {}
+                    Listed::Local(local) => drop(locals.insert(local.pref)),
+                    Listed::Ours(_) | Listed::Foreign => {}
                 }
+            }
+            for local in scope.local_tables(family, &locals) {
+                state.insert(local);
             }
         }
         let filter = nft::observe(&scope.tunnel)
