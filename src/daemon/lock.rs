@@ -191,6 +191,7 @@ impl FileLock {
             .mode(0o700)
             .create(run_dir)
             .map_err(fail(run_dir))?;
+        check_owner(run_dir).map_err(fail(run_dir))?;
         let path = run_dir.join(format!("{name}.lock"));
         loop {
             let mut file = OpenOptions::new()
@@ -235,6 +236,21 @@ impl Drop for FileLock {
         // Removed while it is held, so that nobody else's file is hit.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Who may write there can put a baseline before us, or a socket that is not ours.
+#[expect(unsafe_code, reason = "std has no geteuid")]
+fn check_owner(run_dir: &Path) -> io::Result<()> {
+    let there = std::fs::metadata(run_dir)?;
+    // SAFETY: the call touches no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if there.uid() == us && there.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "others may write there: take a directory of your own alone (chmod 700)",
+    ))
 }
 
 /// Locks without waiting; false: another process has it.
@@ -301,6 +317,22 @@ mod tests {
         drop(Lock::take_of(&host, &far, "nc1").unwrap());
         std::fs::remove_dir(&near).unwrap();
         std::fs::remove_dir(&far).unwrap();
+    }
+
+    #[test]
+    fn a_run_directory_of_everybody_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, host) = (folder("open"), host("open"));
+        std::fs::create_dir(&folder).unwrap();
+        let mode = |bits| std::fs::Permissions::from_mode(bits);
+        std::fs::set_permissions(&folder, mode(0o777)).unwrap();
+        let refused = Lock::take_of(&host, &folder, "nc0")
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("others may write there"), "{refused}");
+        std::fs::set_permissions(&folder, mode(0o755)).unwrap();
+        drop(Lock::take_of(&host, &folder, "nc0").unwrap());
+        std::fs::remove_dir(&folder).unwrap();
     }
 
     #[test]

@@ -85,9 +85,9 @@ impl Baseline {
         self.borrowed == Borrowed::default()
     }
 
-    /// The borrowed settings, key and value from before.
-    pub fn settings(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.borrowed.settings.iter()
+    /// The value from before of a setting that is borrowed.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.borrowed.settings.get(key).map(String::as_str)
     }
 
     /// Everything borrowed, as it was.
@@ -140,9 +140,10 @@ impl Baseline {
                     let words = write_address(address);
                     self.borrowed.addresses.entry(words).or_insert(before);
                 }
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
-                    self.borrowed.marked = true;
-                }
+                Resource::Neighbour(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => self.borrowed.marked = true,
             }
         }
         if self.borrowed == before {
@@ -200,7 +201,10 @@ impl Baseline {
                 // The administrator's address stays where it stands, and is not put back when he
                 // took it away meanwhile.
                 Resource::Address(_) => present.contains(resource),
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => false,
+                Resource::Neighbour(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => false,
             };
             if wanted {
                 complete.insert(resource.clone());
@@ -256,7 +260,7 @@ impl Baseline {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o755)
+            .mode(0o700)
             .create(directory)?;
         let beside = self.path.with_extension("json.new");
         let mut file = OpenOptions::new()

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{Host, HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref, TableId};
+use crate::route::forwarding::written_over;
 use crate::route::links::{Observed, ObservedLink};
 use crate::route::lower::linux;
 use crate::route::resource::{LocalTable, Route, Rule};
@@ -99,6 +100,20 @@ impl Fake {
         self.add(Resource::Route(route.clone()))
     }
 
+    /// A switch of forwarding writes over other settings, as in the real kernel.
+    fn write_over(&mut self, switch: &str, on: bool) {
+        let state = std::mem::take(&mut self.state).into_iter();
+        self.state = state
+            .map(|resource| match &resource {
+                Resource::Setting(other) => match written_over(&other.key, on) {
+                    Some((by, value)) if by == switch => setting(&other.key, value),
+                    _ => resource,
+                },
+                _ => resource,
+            })
+            .collect();
+    }
+
     fn routes(&self) -> impl Iterator<Item = &Route> {
         self.state.iter().filter_map(|resource| match resource {
             Resource::Route(route) => Some(route),
@@ -113,7 +128,11 @@ impl Fake {
                 if !self.state.iter().any(same) {
                     return Err(io::Error::from_raw_os_error(libc::ENOENT));
                 }
+                if self.state.contains(&Resource::Setting(setting.clone())) {
+                    return Ok(());
+                }
                 self.state.retain(|resource| !same(resource));
+                self.write_over(&setting.key, setting.value != "0");
                 self.add(Resource::Setting(setting))
             }
             Operation::AddAddress(address) => {
@@ -128,6 +147,13 @@ impl Fake {
                         if route.source == Some(address.prefix.address()))
                 });
                 Ok(())
+            }
+            Operation::AddNeighbour(neighbour) => {
+                self.has_device(&neighbour.device)?;
+                self.add(Resource::Neighbour(neighbour))
+            }
+            Operation::RemoveNeighbour(neighbour) => {
+                self.remove(&Resource::Neighbour(neighbour), libc::ENOENT)
             }
             Operation::AddRoute(route) => self.add_route(&route),
             Operation::ReplaceRoute(route) => {
@@ -248,7 +274,7 @@ impl Host for Fake {
             Resource::LocalTable(_) => false,
             Resource::Address(address) => scope.addresses.contains(address),
             Resource::Filter(filter) => scope.marked && filter.tunnel == scope.tunnel,
-            Resource::Route(_) | Resource::Rule(_) => scope.marked,
+            Resource::Neighbour(_) | Resource::Route(_) | Resource::Rule(_) => scope.marked,
         });
         Ok(seen.cloned().chain(locals).collect())
     }

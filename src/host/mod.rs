@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
-use crate::route::resource::{Address, LocalTable};
+use crate::route::resource::{Address, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
@@ -96,6 +96,9 @@ pub struct Scope {
     /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
     /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
     pub marked: bool,
+    /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
+    /// invisible to whoever does not want it.
+    pub neighbours: BTreeSet<ProxyNeighbour>,
 }
 
 impl Scope {
@@ -107,6 +110,7 @@ impl Scope {
             local_tables: BTreeMap::new(),
             addresses: BTreeSet::new(),
             marked: false,
+            neighbours: BTreeSet::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -119,6 +123,10 @@ impl Scope {
                 }
                 Resource::Address(address) => {
                     scope.addresses.insert(address.clone());
+                }
+                Resource::Neighbour(neighbour) => {
+                    scope.neighbours.insert(neighbour.clone());
+                    scope.marked = true;
                 }
                 Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
                     scope.marked = true;

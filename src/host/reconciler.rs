@@ -12,6 +12,7 @@ use super::converge::{Back, Cause, ConvergeError, Outcome, converge};
 use super::{Host, HostError};
 use crate::config::units::IfName;
 use crate::route::HostState;
+use crate::route::forwarding::written_over;
 use crate::route::links::Observed;
 
 /// How long changes are collected before the host is looked at: a link that comes up changes its
@@ -76,9 +77,14 @@ impl<H: Host> Reconciler<H> {
     /// depend on our own work.
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
-        for (key, value) in self.baseline.settings() {
-            if let Some(present) = observed.settings.get_mut(key) {
-                present.clone_from(value);
+        for (key, present) in &mut observed.settings {
+            if let Some(before) = self.baseline.setting(key) {
+                before.clone_into(present);
+            } else if let Some((switch, off)) = written_over(key, false)
+                && self.baseline.setting(switch) == Some("0")
+            {
+                // Forwarding was off before us, and what would not go back to that is borrowed.
+                off.clone_into(present);
             }
         }
         Ok(observed)
@@ -365,6 +371,7 @@ mod tests {
                 Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
                 Resource::Setting(_)
                 | Resource::Address(_)
+                | Resource::Neighbour(_)
                 | Resource::Route(_)
                 | Resource::Filter(_)
                 | Resource::Rule(_) => None,

@@ -2,6 +2,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
+use super::ip::is_packet;
+
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// UDP-Lite, SCTP and DCCP have their ports where UDP has them.
@@ -27,12 +29,14 @@ impl FlowHasher {
     /// The flow of an IP packet; nothing when the bytes are no IP packet, whole and of the length
     /// they say.
     pub fn flow(&self, packet: &[u8]) -> Option<FlowHash> {
+        if !is_packet(packet) {
+            return None;
+        }
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.secret);
         match packet.first()? >> 4 {
             4 => hash_v4(packet, &mut hasher)?,
-            6 => hash_v6(packet, &mut hasher)?,
-            _ => return None,
+            _ => hash_v6(packet, &mut hasher)?,
         }
         Some(FlowHash(hasher.finish() as u32))
     }
@@ -41,10 +45,6 @@ impl FlowHasher {
 fn hash_v4(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
     let header: &[u8; 20] = packet.first_chunk()?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if header_len < 20 || total != packet.len() || total < header_len {
-        return None;
-    }
     let protocol = header[9];
     hasher.write_u8(protocol);
     hasher.write(&header[12..20]);
@@ -58,10 +58,6 @@ fn hash_v4(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
 
 fn hash_v6(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
     let header: &[u8; 40] = packet.first_chunk()?;
-    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if payload + 40 != packet.len() {
-        return None;
-    }
     let next_header = header[6];
     hasher.write_u8(next_header);
     hasher.write(&header[8..40]);

@@ -1,7 +1,9 @@
-//! IP packets in memory: pooled buffers, header views, the flow's hash.
+//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size.
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod ip;
+pub mod mss;
 pub mod pool;
 
 pub use flow::{FlowHash, FlowHasher};

@@ -116,8 +116,7 @@ pub(super) fn vps() -> Observed {
         "addresses": ["203.0.113.2/24", "2001:db8:2::2/64"],
         "gateways": ["203.0.113.1", "fe80::1"]}],
         "settings": {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0",
-        "net.ipv6.conf.eth0.accept_ra": "1", "net.ipv4.conf.eth0.proxy_arp": "0",
-        "net.ipv4.neigh.eth0.proxy_delay": "80"}}"#,
+        "net.ipv6.conf.eth0.accept_ra": "1", "net.ipv4.neigh.eth0.proxy_delay": "80"}}"#,
     )
     .unwrap()
 }

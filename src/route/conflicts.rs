@@ -116,6 +116,7 @@ fn public_address(warnings: &mut Vec<Warning>, config: &Config, observed: &Obser
     for address in config.public.iter() {
         let holder = observed.holders(address).next();
         match (&config.role, holder) {
+            (Role::Remote(_), None) if observed.has_on_loopback(address) => {}
             (Role::Remote(_), None) => {
                 let have: Vec<_> = observed
                     .links

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::forwarding;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, IfName, Prefix, TableId};
-use crate::config::{Config, Deliver, Link, Role};
+use crate::config::{Config, Congestion, Deliver, Link, Role, Transport};
+use crate::proto::wire::MAX_PATHS;
 
 /// Both families, IPv4 first.
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -96,9 +98,9 @@ pub(super) fn tunnel_addresses(state: &mut HostState, config: &Config) {
 pub(super) fn forwarding(state: &mut HostState, config: &Config, observed: &Observed) {
     for address in config.public.iter() {
         match Family::of(address) {
-            Family::V4 => set(state, "net.ipv4.ip_forward", 1),
+            Family::V4 => forwarding::turn_on(state, observed, "net.ipv4.ip_forward"),
             Family::V6 => {
-                set(state, "net.ipv6.conf.all.forwarding", 1);
+                forwarding::turn_on(state, observed, "net.ipv6.conf.all.forwarding");
                 for link in &observed.links {
                     let key = device_setting(Family::V6, link.device.as_str(), "accept_ra");
                     if link.gateways.iter().any(IpAddr::is_ipv6) && observed.number(&key) == Some(1)
@@ -126,27 +128,50 @@ pub(super) fn delivery_device(config: &Config) -> Option<&IfName> {
     }
 }
 
+/// The links of a configuration that names none: every device with a default route but the tunnel
+/// and the client's, as many as a tunnel can have. A portal that only waits has none.
+pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
+    if matches!(config.role, Role::Remote(_)) && config.remote.is_none() {
+        return Vec::new();
+    }
+    let mut found: Vec<_> = observed
+        .links
+        .iter()
+        .filter(|link| link.has_default() && link.device != config.name)
+        .filter(|link| Some(&link.device) != delivery_device(config))
+        .collect();
+    found.sort_by_key(|link| (link.index, &link.device));
+    let link = |found: &ObservedLink| Link {
+        name: found.device.to_string(),
+        device: found.device.clone(),
+        transport: Transport::Udp,
+        port: None,
+        remote: None,
+        gateway: None,
+        metric: 0,
+        rate_up: None,
+        rate_down: None,
+        congestion: Congestion::NewReno,
+    };
+    found.into_iter().take(MAX_PATHS).map(link).collect()
+}
+
 /// The devices that flows leave by and that are there, each with the number of its table: the
 /// place of the device among the configured ones, or among those with a default route when none
 /// is configured.
 pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>> {
-    let waits_only = matches!(config.role, Role::Remote(_)) && config.remote.is_none();
+    let automatic;
+    let links = if config.links.is_empty() {
+        automatic = automatic_links(config, observed);
+        &automatic
+    } else {
+        &config.links
+    };
     let mut devices: Vec<&IfName> = Vec::new();
-    if !config.links.is_empty() {
-        for link in &config.links {
-            if !devices.contains(&&link.device) {
-                devices.push(&link.device);
-            }
+    for link in links {
+        if !devices.contains(&&link.device) {
+            devices.push(&link.device);
         }
-    } else if !waits_only {
-        let mut found: Vec<_> = observed
-            .links
-            .iter()
-            .filter(|link| link.has_default() && link.device != config.name)
-            .filter(|link| Some(&link.device) != delivery_device(config))
-            .collect();
-        found.sort_by_key(|link| (link.index, &link.device));
-        devices.extend(found.into_iter().map(|link| &link.device));
     }
     (config.numbers.link_table_base.0..)
         .zip(devices)

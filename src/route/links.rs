@@ -28,6 +28,9 @@ pub struct Observed {
     /// The routes that are not ours: those of other tables than main and local, and host routes
     /// of main.
     pub foreign_routes: Vec<ForeignRoute>,
+    /// The addresses of the loopback but its own two: a provider's floating address stands there.
+    #[serde(with = "texts")]
+    pub loopback: Vec<Prefix>,
     /// The addresses the other portal's names were resolved to.
     pub remotes: Vec<IpAddr>,
     /// Where programs of this host wait for TCP connections; only looked for by `check` and `plan`.
@@ -125,6 +128,11 @@ impl Observed {
             .filter(move |link| link.holds(address).is_some())
     }
 
+    /// True when the loopback holds this address, that is, the host by any device.
+    pub fn has_on_loopback(&self, address: IpAddr) -> bool {
+        self.loopback.iter().any(|own| own.address() == address)
+    }
+
     /// The value of a setting before us, where it is a number.
     pub fn number(&self, key: &str) -> Option<i64> {
         self.settings.get(key)?.trim().parse().ok()
@@ -146,6 +154,7 @@ impl Observed {
                     pref: KERNEL_LOCAL_PREF,
                 })),
                 Resource::Address(_)
+                | Resource::Neighbour(_)
                 | Resource::Route(_)
                 | Resource::Filter(_)
                 | Resource::Rule(_) => None,

@@ -5,6 +5,7 @@
 
 pub mod conflicts;
 pub mod diff;
+pub mod forwarding;
 mod link;
 pub mod links;
 pub mod local;
@@ -19,6 +20,7 @@ mod cases;
 
 pub use conflicts::conflicts;
 pub use diff::{Change, diff};
+pub use link::automatic_links;
 pub use links::{Observed, ObservedLink};
 pub use operation::{Lookup, Operation};
 pub use resource::{HostState, Resource};

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::resource::{Address, Filter, Route, Rule, Setting};
+use super::resource::{Address, Filter, ProxyNeighbour, Route, Rule, Setting};
 use crate::config::PortProtocol;
 use crate::config::units::{IfName, TableId};
 
@@ -16,6 +16,10 @@ pub enum Operation {
     AddAddress(Address),
     /// Take an address from a device.
     RemoveAddress(Address),
+    /// Let a device answer for an address, marked as ours.
+    AddNeighbour(ProxyNeighbour),
+    /// Let it answer no more.
+    RemoveNeighbour(ProxyNeighbour),
     /// Add a route.
     AddRoute(Route),
     /// Put a route in the place of the one of the same table and destination, in one step

@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 
 use super::link;
-use super::links::{Observed, device_setting, neighbour_setting};
-use super::resource::{Filter, FilterClause, HostState, LocalTable, Resource, Route, Rule};
+use super::links::{Observed, neighbour_setting};
+use super::resource::{
+    Filter, FilterClause, HostState, LocalTable, ProxyNeighbour, Resource, Route, Rule,
+};
 use crate::config::units::{Family, Prefix, RulePref, TableId};
 use crate::config::{Config, Keep, PortProtocol, Remote, Transport};
 
@@ -76,6 +78,11 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
             ..to_host.clone()
         }));
     }
+    // The answers of a kept port to this host itself: marks are given to what comes in only.
+    state.insert(Resource::Rule(Rule {
+        from: Some(Prefix::host(address)),
+        ..to_host.clone()
+    }));
     state.insert(Resource::Rule(Rule {
         mark: Some((numbers.mark, numbers.mark_mask)),
         ..to_host
@@ -83,15 +90,24 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
 }
 
 /// Linux answers who has an address by a routing look-up, which here ends in the tunnel: the
-/// gateway would lose the host as soon as its ARP entry is old (tried). As a proxy the device
-/// answers for what is routed by another one, which is this address; without the proxy's pause of
-/// up to 0.8 s. IPv6 looks at the device's own addresses, and needs nothing.
+/// gateway would lose the host as soon as its ARP entry is old (tried). So the device answers as a
+/// proxy, for this address alone: while forwarding is on and the address is routed by another
+/// device (arp_process). Without the proxy's pause, by chance up to 0.8 s, that every packet for
+/// this host would wait for. With table local before it again, or the tunnel gone, the kernel
+/// answers as ever. IPv6 looks at the device's own addresses (ndisc_recv_ns), and needs nothing.
 fn answer_arp(state: &mut HostState, observed: &Observed, address: IpAddr) {
     if address.is_ipv4() {
-        for holder in observed.holders(address) {
+        let floats = observed.has_on_loopback(address);
+        let asked = observed.links.iter().filter(|link| {
+            link.holds(address).is_some() || floats && link.gateways.iter().any(IpAddr::is_ipv4)
+        });
+        for holder in asked {
             let device = holder.device.as_str();
-            link::set(state, device_setting(Family::V4, device, "proxy_arp"), 1);
             link::set(state, neighbour_setting(device, "proxy_delay"), 0);
+            state.insert(Resource::Neighbour(ProxyNeighbour {
+                device: holder.device.clone(),
+                address,
+            }));
         }
     }
 }
@@ -137,7 +153,7 @@ mod tests {
             if rule.table == TableId::LOCAL {
                 assert!(rule.pref.0 < base, "{rule:?}");
                 assert!(
-                    rule.ports.is_some() || rule.mark.is_some(),
+                    rule.ports.is_some() || rule.mark.is_some() || rule.from == rule.to,
                     "{rule:?} keeps all"
                 );
             } else {
@@ -185,6 +201,20 @@ mod tests {
             2
         );
         assert_eq!(kept(&config, &role, "2001:db8:2::2".parse().unwrap()), []);
+    }
+
+    #[test]
+    fn a_floating_address_is_answered_for_where_the_router_is() {
+        let mut observed = cases::vps();
+        observed.links[0].addresses = vec!["203.0.113.9/24".parse().unwrap()];
+        let asked = Resource::Neighbour(ProxyNeighbour {
+            device: cases::name("eth0"),
+            address: "203.0.113.2".parse().unwrap(),
+        });
+        assert!(!state(&cases::remote(), &observed).contains(&asked));
+        observed.loopback = vec!["203.0.113.2/32".parse().unwrap()];
+        assert!(state(&cases::remote(), &observed).contains(&asked));
+        assert_eq!(crate::route::conflicts(&cases::remote(), &observed), []);
     }
 
     #[test]

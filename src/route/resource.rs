@@ -17,6 +17,8 @@ pub enum Resource {
     Setting(Setting),
     /// An address of a device.
     Address(Address),
+    /// An address that a device answers for in place of another.
+    Neighbour(ProxyNeighbour),
     /// A route.
     Route(Route),
     /// One table of the packet filter, whole: marks and NAT.
@@ -55,6 +57,16 @@ pub struct Address {
     pub prefix: Prefix,
     /// The other end, on a point-to-point device.
     pub peer: Option<IpAddr>,
+}
+
+/// An address that a device answers ARP or neighbour solicitations for although it is routed to
+/// another device; ours are marked with [`OUR_PROTOCOL`] (NDA_PROTOCOL, since Linux 5.0).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyNeighbour {
+    /// The device that is asked.
+    pub device: IfName,
+    /// The address that is asked for.
+    pub address: IpAddr,
 }
 
 /// A route; ours are marked with [`OUR_PROTOCOL`].

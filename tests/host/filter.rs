@@ -18,7 +18,7 @@ fn the_filter_is_what_nft_reads() {
             "type filter hook input priority mangle; policy accept;",
             "ip6 daddr 2001:db8:113::2 ip6 hoplimit 255 icmpv6 type 133-137 \
              meta mark set meta mark & 0xf1ffffff | 0x01000000 ",
-            "ip saddr 203.0.113.2 ct state new ct mark set ct mark & 0xf1ffffff | 0x01000000 \
+            "ip saddr 203.0.113.2 ct state established,new ct mark set ct mark & 0xf1ffffff | 0x01000000 \
              comment \"own 203.0.113.2 16777216 251658240\"",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

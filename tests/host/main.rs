@@ -8,9 +8,12 @@
 
 mod down;
 mod filter;
+mod kernel_habits;
 mod namespace;
 mod portals;
 mod session;
+#[path = "../config/support.rs"]
+mod support;
 mod traffic;
 
 use std::time::Duration;
@@ -166,6 +169,8 @@ fn what_is_not_ours_stays() {
         ip("rule add pref 1 to 203.0.113.2 ipproto tcp dport 22 lookup 77");
         ip("route add 192.0.2.0/24 dev lan table 19");
         ip("address add 192.168.1.1/32 dev lan");
+        ip("neighbour add proxy 203.0.113.2 dev lan");
+        ip("neighbour add proxy 203.0.113.2 dev wan0");
         let before = snapshot();
         let mut reconciler = reconciler(&directory);
         reconciler.apply(&remote()).await.unwrap();
@@ -337,5 +342,21 @@ fn hands_off_means_hands_off() {
             ip(&command.replace(" add ", " del "));
         }
         assert_eq!(snapshot(), before);
+    });
+}
+
+/// wg-quick and OpenVPN: their default route must not make their device a link of ours.
+#[test]
+fn a_default_route_into_another_tunnel_is_no_way_out() {
+    in_namespace(async |directory| {
+        ip("tuntap add vpn0 mode tun");
+        ip("link set vpn0 up");
+        ip("address add 10.8.0.2/24 dev vpn0");
+        ip("route add default dev vpn0 table 51820");
+        ip("address add 192.0.2.7/32 dev lo");
+        let seen = reconciler(&directory).links().await.unwrap();
+        assert!(!seen.link(&name("vpn0")).unwrap().has_default());
+        assert!(seen.link(&name("wan0")).unwrap().has_default());
+        assert_eq!(seen.loopback, [namespace::prefix("192.0.2.7/32")]);
     });
 }

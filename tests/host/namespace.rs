@@ -95,6 +95,7 @@ pub(crate) fn snapshot() -> String {
         "-d -4 route show table all",
         "-d -6 route show table all",
         "-o address show",
+        "neighbour show proxy",
     ] {
         text += &ip(command);
     }
@@ -104,7 +105,17 @@ pub(crate) fn snapshot() -> String {
     let lines = text.lines().filter(|l| !kernel_made(l));
     let mut text: String = lines.map(|l| format!("{l}\n")).collect();
     text += &run("nft", "list ruleset");
-    for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+    for key in [
+        "net.ipv4.ip_forward",
+        "net.ipv4.conf.all.accept_redirects",
+        "net.ipv4.conf.default.forwarding",
+        "net.ipv4.conf.lan.forwarding",
+        "net.ipv4.conf.wan0.forwarding",
+        "net.ipv4.neigh.wan0.proxy_delay",
+        "net.ipv6.conf.all.forwarding",
+        "net.ipv6.conf.default.forwarding",
+        "net.ipv6.conf.lan.forwarding",
+    ] {
         text += &format!("{key} = {}\n", sysctl(key));
     }
     text

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use netcombiner::config::units::{Family, Prefix, RulePref, TableId};
 use netcombiner::config::{Forward, PortProtocol};
 use netcombiner::route::resource::{
-    Address, Filter, FilterClause, LocalTable, Route, Rule, Setting,
+    Address, Filter, FilterClause, LocalTable, ProxyNeighbour, Route, Rule, Setting,
 };
 use netcombiner::route::{HostState, Resource};
 
@@ -24,6 +24,11 @@ pub(crate) fn remote() -> HostState {
     let mut state: HostState = [
         setting("net.ipv4.ip_forward", "1"),
         setting("net.ipv6.conf.all.forwarding", "1"),
+        setting("net.ipv4.neigh.wan0.proxy_delay", "0"),
+        Resource::Neighbour(ProxyNeighbour {
+            device: name("wan0"),
+            address: public(Family::V4),
+        }),
         Resource::Address(Address {
             device: name("nc0"),
             prefix: prefix("172.19.152.2/32"),

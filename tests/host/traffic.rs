@@ -12,7 +12,7 @@ use crate::namespace::{PUBLIC, PUBLIC_V6, address, in_namespace, ip, name, recon
 use crate::portals::remote;
 
 /// Runs `body` in another network namespace, into which this one's `device` is moved first.
-fn beyond<T: Send + 'static>(
+pub(crate) fn beyond<T: Send + 'static>(
     device: &str,
     commands: &'static [&'static str],
     body: impl FnOnce() -> T + Send + 'static,

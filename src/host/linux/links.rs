@@ -1,6 +1,6 @@
 //! The devices of the host, their addresses and next hops, and who else uses policy routing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -18,15 +18,18 @@ use crate::route::links::{
 };
 
 /// The settings of a host that routing depends on, beside those of its devices.
-const SETTINGS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+const SETTINGS: [&str; 3] = [
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv4.conf.all.accept_redirects",
+];
 
 /// The settings of each device, and of `all` and `default`.
-const DEVICE_SETTINGS: [(Family, &str); 8] = [
+const DEVICE_SETTINGS: [(Family, &str); 7] = [
     (Family::V4, "accept_local"),
     (Family::V4, "arp_announce"),
     (Family::V4, "arp_ignore"),
     (Family::V4, "forwarding"),
-    (Family::V4, "proxy_arp"),
     (Family::V4, "rp_filter"),
     (Family::V6, "accept_ra"),
     (Family::V6, "forwarding"),
@@ -88,17 +91,19 @@ pub(super) async fn foreign_kind(handle: &Handle, name: &IfName) -> io::Result<O
     let found = messages
         .iter()
         .find(|message| names.name(message.header.index) == Some(name));
-    let kind = |message: &LinkMessage| {
-        attribute(message, |a| match a {
-            LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
-                LinkInfo::Kind(kind) => Some(kind.to_string()),
-                _ => None,
-            }),
-            _ => None,
-        })
-        .unwrap_or_else(|| "network".to_owned())
-    };
+    let kind = |message| kind(message).unwrap_or_else(|| "network".to_owned());
     Ok(found.map(kind).filter(|kind| kind != "tun"))
+}
+
+/// What a device that is no hardware says it is: `veth`, `tun`, `wireguard`.
+fn kind(message: &LinkMessage) -> Option<String> {
+    attribute(message, |a| match a {
+        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind.to_string()),
+            _ => None,
+        }),
+        _ => None,
+    })
 }
 
 fn attribute<T>(link: &LinkMessage, pick: impl Fn(&LinkAttribute) -> Option<T>) -> Option<T> {
@@ -137,17 +142,27 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
         };
         if let Some(link) = link_of(&mut observed, &address.device) {
             link.addresses.push(address.prefix);
+        } else if address.device != *tunnel && !address.prefix.address().is_loopback() {
+            observed.loopback.push(address.prefix);
         }
     }
     for link in &mut observed.links {
         link.addresses.sort_unstable();
     }
+    // A default route into another tunnel (wg-quick's, OpenVPN's) is no way out: flows would run
+    // within it. Who wants that names the device as a link.
+    let tunnels = messages
+        .iter()
+        .filter(|message| matches!(kind(message).as_deref(), Some("wireguard" | "tun")))
+        .map(|message| message.header.index)
+        .collect();
     for family in [Family::V4, Family::V6] {
         add_routes(
             &mut observed,
             &routes::list(handle, family).await?,
             &names,
             tunnel,
+            &tunnels,
         );
         let rules = rules::list(handle, family).await?;
         let foreign = rules.iter().filter_map(|rule| foreign_rule(rule, family));
@@ -164,7 +179,13 @@ fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut Ob
         .find(|link| link.device == *device)
 }
 
-fn add_routes(observed: &mut Observed, messages: &[RouteMessage], names: &Names, tunnel: &IfName) {
+fn add_routes(
+    observed: &mut Observed,
+    messages: &[RouteMessage],
+    names: &Names,
+    tunnel: &IfName,
+    tunnels: &BTreeSet<u32>,
+) {
     let mut defaults = Vec::new();
     for message in messages {
         if routes::is_ours(message) || message.header.flags.contains(RouteFlags::Cloned) {
@@ -177,7 +198,9 @@ fn add_routes(observed: &mut Observed, messages: &[RouteMessage], names: &Names,
         if destination.is_default() && message.header.kind == RouteType::Unicast {
             // The main table's come first, then the lower metric.
             let rank = (route.table != TableId::MAIN, route.metric);
-            defaults.extend(route.hops.iter().map(|(index, via)| (rank, *index, *via)));
+            let hops = route.hops.iter();
+            let hops = hops.filter(|(index, _)| !tunnels.contains(index));
+            defaults.extend(hops.map(|(index, via)| (rank, *index, *via)));
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;

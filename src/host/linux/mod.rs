@@ -8,6 +8,7 @@
 
 mod addresses;
 mod links;
+mod neighbours;
 mod nft;
 mod routes;
 mod rules;
@@ -67,6 +68,12 @@ impl System {
             }
             Operation::RemoveAddress(address) => {
                 addresses::delete(handle, &Names::read(handle).await?, address).await
+            }
+            Operation::AddNeighbour(neighbour) => {
+                neighbours::add(handle, &Names::read(handle).await?, neighbour).await
+            }
+            Operation::RemoveNeighbour(neighbour) => {
+                neighbours::delete(handle, &Names::read(handle).await?, neighbour).await
             }
             Operation::AddRoute(route) => {
                 let index = Names::read(handle).await?.index(&route.device)?;
@@ -154,6 +161,17 @@ impl Host for System {
         for address in listed.iter().filter_map(|m| addresses::decode(m, &names)) {
             if scope.addresses.contains(&address) {
                 state.insert(Resource::Address(address));
+            }
+        }
+        let listed = neighbours::list(handle)
+            .await
+            .map_err(|error| HostError::read("the proxy neighbours", error))?;
+        for message in &listed {
+            if let Some(neighbour) = neighbours::decode(message, &names)
+                && scope.marked
+                && (neighbours::is_ours(message) || scope.neighbours.contains(&neighbour))
+            {
+                state.insert(Resource::Neighbour(neighbour));
             }
         }
         for family in [Family::V4, Family::V6] {

@@ -46,7 +46,7 @@ impl Arrivals {
 
     /// Notes that the datagram asks for an acknowledgement.
     pub fn on_eliciting(&mut self, now: Instant, min_rtt: Option<Duration>) {
-        self.unanswered += 1;
+        self.unanswered = self.unanswered.saturating_add(1);
         let silent = self.last_at.is_none_or(|last| now.since(last) >= SILENCE);
         self.last_at = Some(now);
         let delay = if silent || self.unanswered >= MOST_UNANSWERED {
@@ -81,11 +81,6 @@ impl Arrivals {
     pub fn on_ack_sent(&mut self) {
         self.due = None;
         self.unanswered = 0;
-    }
-
-    /// When something that asks for an answer last came.
-    pub fn last_at(&self) -> Option<Instant> {
-        self.last_at
     }
 
     /// Datagrams received.

@@ -15,8 +15,8 @@ use super::event::{LinkId, PathState, SocketId};
 use super::recovery::{Lost, Sent, SentPackets};
 use super::wire::frame::AckFrame;
 use super::wire::{PacketNumber, PathId, Stamp};
-use crate::config::Transport;
 use crate::config::units::Bitrate;
+use crate::config::{Congestion, Transport};
 
 pub use arrivals::Arrivals;
 pub use liveness::{Liveness, Verdict};
@@ -52,6 +52,8 @@ pub struct Opener {
     pub link: LinkId,
     /// A cap on what the peer sends, which it is told.
     pub rate_down: Option<Bitrate>,
+    /// What its gate was made from.
+    pub terms: (Transport, Congestion, Option<Bitrate>),
 }
 
 /// Datagrams that answer or ask for a proof: at once, and to where it was asked from.
@@ -79,12 +81,17 @@ pub enum Gate {
     Stream {
         /// Bytes it takes now.
         budget: usize,
+        /// Holds a cap, if there is one.
+        pacer: Pacer,
     },
 }
 
 /// How long a question for a proof waits for its answer before it is asked again: first, and at most.
 const PROOF_RETRY: Duration = Duration::from_millis(250);
 const PROOF_RETRY_MOST: Duration = Duration::from_secs(1);
+/// Questions that a path that does not answer is remembered to have been asked: at one in 250 ms
+/// answers may take 8 s.
+const MOST_QUESTIONS: usize = 32;
 
 /// One path of the tunnel.
 #[derive(Debug)]
@@ -121,6 +128,13 @@ pub struct Path {
     pub arrivals: Arrivals,
     /// What came in once.
     pub replay: ReplayWindow,
+    /// The same of datagrams without a tag (security `none`), which strangers can forge: they must
+    /// not push aside what is authentic.
+    pub replay_bare: ReplayWindow,
+    /// The largest authentic number that came.
+    pub largest_sealed: PacketNumber,
+    /// Datagrams without a tag sent since the last one with.
+    pub bare_run: u32,
     /// When the next datagram in flight is held for lost.
     pub loss_at: Option<Instant>,
     /// Whether it answers.
@@ -164,6 +178,9 @@ impl Path {
             gate,
             arrivals: Arrivals::default(),
             replay: ReplayWindow::new(),
+            replay_bare: ReplayWindow::new(),
+            largest_sealed: PacketNumber(0),
+            bare_run: 0,
             loss_at: None,
             liveness: Liveness::default(),
             count: Count::default(),
@@ -175,6 +192,8 @@ impl Path {
         self.sent = SentPackets::default();
         self.arrivals = Arrivals::default();
         self.replay = ReplayWindow::new();
+        self.replay_bare = ReplayWindow::new();
+        self.largest_sealed = PacketNumber(0);
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -182,15 +201,14 @@ impl Path {
 
     /// The number that the next received datagram probably has.
     pub fn expected(&self) -> PacketNumber {
-        self.arrivals
-            .ack(self.id)
-            .1
-            .largest()
-            .map_or(PacketNumber(0), PacketNumber::next)
+        self.largest_sealed
     }
 
     /// Begins to prove the place it has: a new one, or one that was silent.
     pub fn begin_proof(&mut self, place: Place, token: [u8; 8]) {
+        // The answer to a question that was asked already is as good.
+        let waiting = self.proof.filter(|proof| proof.place == place);
+        let token = waiting.map_or(token, |proof| proof.token);
         self.place = Some(place);
         self.state = PathState::Validating;
         self.proof = Some(Proof {
@@ -212,17 +230,20 @@ impl Path {
 
     /// The proof of a place came from there. True when it was the one asked for.
     pub fn on_response(&mut self, now: Instant, from: Place, token: [u8; 8]) -> bool {
-        if !self
+        let proof = self
             .proof
-            .is_some_and(|proof| proof.token == token && proof.place == from)
-        {
-            return false;
-        }
+            .filter(|proof| proof.token == token && proof.place == from);
+        let Some(proof) = proof else { return false };
         self.proof = None;
         if self.place != Some(from) || self.state != PathState::Up {
-            // Another way through the network: what was measured on the old one is void.
-            self.rtt = Rtt::default();
+            // Another way through the network: what was measured on the old one is void, and what
+            // flew there says nothing of this one.
+            self.give_up_in_flight();
             self.restart_control();
+            self.rtt = Rtt::default();
+            if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
+                self.rtt.update(now.since(asked), Duration::ZERO);
+            }
         }
         self.place = Some(from);
         self.state = PathState::Up;
@@ -286,21 +307,25 @@ impl Path {
     }
 
     /// Accounts for an acknowledgement of this path's datagrams, which left the peer at `ack_sent` by
-    /// the clock that stamped `received_at`. A lie is refused: false.
-    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) -> bool {
+    /// the clock that stamped `received_at`.
+    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) {
         let expected = self.sent.next_number();
         let largest = PacketNumber::expand(ack.largest, expected);
         let in_flight_before = self.sent.in_flight();
-        let Some(acked) = self.sent.on_ack(largest, ack.ranges(largest)) else {
-            return false;
-        };
+        let acked = self.sent.on_ack(largest, ack.ranges(largest));
         if let Some(sent_at) = acked.largest_sent {
             let delay = ack_sent.since(Stamp::expand(ack.received_at, ack_sent));
             self.rtt.update(now.since(sent_at), delay);
         }
         if let Some(newest_sent) = acked.newest_sent {
             self.liveness.on_answer(now);
-            if matches!(self.state, PathState::Suspect | PathState::Dead) {
+            if self.state == PathState::Dead {
+                // The questions that were lost on a dead link say nothing of congestion.
+                self.state = PathState::Up;
+                self.give_up_in_flight();
+                return;
+            }
+            if self.state == PathState::Suspect {
                 self.state = PathState::Up;
             }
             if let Gate::Controlled { controller, .. } = &mut self.gate
@@ -318,7 +343,6 @@ impl Path {
             }
         }
         self.detect_lost(now);
-        true
     }
 
     fn detect_lost(&mut self, now: Instant) {
@@ -355,7 +379,7 @@ impl Path {
 
     /// The kernel takes so many bytes more on this TCP connection.
     pub fn set_budget(&mut self, bytes: usize) {
-        if let Gate::Stream { budget } = &mut self.gate {
+        if let Gate::Stream { budget, .. } = &mut self.gate {
             *budget = bytes;
         }
     }
@@ -368,20 +392,20 @@ impl Path {
             .flatten()
             .map(|cap| cap.bytes_per_second())
             .min();
-        let Gate::Controlled { controller, .. } = &self.gate else {
-            return None;
+        let own = match &self.gate {
+            Gate::Controlled { controller, .. } => controller.pacing_rate(self.rtt.smoothed()),
+            Gate::Stream { .. } => None,
         };
-        match (controller.pacing_rate(self.rtt.smoothed()), cap) {
-            (Some(rate), Some(cap)) => Some(rate.min(cap)),
-            (rate, cap) => rate.or(cap),
-        }
+        [own, cap].into_iter().flatten().min()
     }
 
     /// True when window and pacing let a datagram of data go now.
     pub fn may_send(&mut self, now: Instant) -> bool {
         let rate = self.rate();
         match &mut self.gate {
-            Gate::Stream { budget } => *budget as u64 >= DATAGRAM,
+            Gate::Stream { budget, pacer } => {
+                *budget as u64 >= DATAGRAM && rate.is_none_or(|rate| pacer.ready(now, rate))
+            }
             Gate::Controlled { controller, pacer } => {
                 self.sent.in_flight() + DATAGRAM <= controller.window()
                     && rate.is_none_or(|rate| pacer.ready(now, rate))
@@ -392,17 +416,21 @@ impl Path {
     /// When pacing lets the next datagram of data go; nothing when the window does not, or now.
     pub fn paced_until(&self) -> Option<Instant> {
         let rate = self.rate()?;
-        let Gate::Controlled { controller, pacer } = &self.gate else {
-            return None;
+        let (open, pacer) = match &self.gate {
+            Gate::Controlled { controller, pacer } => (
+                self.sent.in_flight() + DATAGRAM <= controller.window(),
+                pacer,
+            ),
+            Gate::Stream { budget, pacer } => (*budget as u64 >= DATAGRAM, pacer),
         };
-        (self.sent.in_flight() + DATAGRAM <= controller.window()).then(|| pacer.next_ready(rate))
+        open.then(|| pacer.next_ready(rate))
     }
 
     /// The window, bytes; for a TCP path what the kernel takes now.
     pub fn window(&self) -> u64 {
         match &self.gate {
             Gate::Controlled { controller, .. } => controller.window(),
-            Gate::Stream { budget } => self.sent.in_flight() + *budget as u64,
+            Gate::Stream { budget, .. } => self.sent.in_flight() + *budget as u64,
         }
     }
 
@@ -418,8 +446,14 @@ impl Path {
         }
         match &mut self.gate {
             Gate::Controlled { pacer, .. } => pacer.on_sent(u64::from(sent.bytes)),
-            // The record's length goes before it.
-            Gate::Stream { budget } => *budget = budget.saturating_sub(bytes + 4),
+            Gate::Stream { budget, pacer } => {
+                // The record's length goes before it.
+                *budget = budget.saturating_sub(bytes + 4);
+                pacer.on_sent(u64::from(sent.bytes));
+            }
+        }
+        if matches!(self.state, PathState::Dead | PathState::Validating) {
+            self.sent.keep_newest(MOST_QUESTIONS);
         }
     }
 }

@@ -34,8 +34,6 @@ pub struct Acked {
     /// When the largest number of this very acknowledgement was sent, when that is new: only it
     /// gives a round trip.
     pub largest_sent: Option<Instant>,
-    /// The STATUS arrived.
-    pub status: bool,
 }
 
 /// What is held for lost.
@@ -91,11 +89,6 @@ impl SentPackets {
         self.in_flight
     }
 
-    /// The largest number that was acknowledged.
-    pub fn largest_acked(&self) -> Option<PacketNumber> {
-        self.largest_acked
-    }
-
     /// True when nothing is known yet of what became of the datagram: on a FIFO path it still may
     /// arrive only if nothing sent after it did.
     pub fn may_be_under_way(&self, number: u64) -> bool {
@@ -111,22 +104,26 @@ impl SentPackets {
             .map(|sent| sent.at)
     }
 
-    /// Accounts for one acknowledgement: `largest` and ranges, newest first. Numbers never sent
-    /// are a lie and refused whole: `None`.
+    /// Accounts for one acknowledgement: `largest` and ranges, newest first. Numbers that were never
+    /// sent are passed over: where data is not authenticated a stranger can make the peer
+    /// acknowledge them.
     pub fn on_ack(
         &mut self,
         largest: PacketNumber,
         ranges: impl Iterator<Item = (PacketNumber, PacketNumber)>,
-    ) -> Option<Acked> {
-        if largest >= self.next_number() {
-            return None;
-        }
+    ) -> Acked {
         let mut acked = Acked::default();
+        let end = self.next_number().0;
         for (low, high) in ranges {
+            let last = high.0.min(end.saturating_sub(1));
             if high < self.first {
                 break;
             }
-            for number in low.0.max(self.first.0)..=high.0 {
+            if low.0 >= end {
+                continue;
+            }
+            self.largest_acked = self.largest_acked.max(Some(PacketNumber(last)));
+            for number in low.0.max(self.first.0)..=last {
                 let Some(sent) = self.ring[(number - self.first.0) as usize].take() else {
                     continue;
                 };
@@ -134,7 +131,6 @@ impl SentPackets {
                     acked.largest_sent = Some(sent.at);
                 }
                 acked.newest_sent = acked.newest_sent.max(Some(sent.at));
-                acked.status |= sent.status;
                 if sent.eliciting {
                     acked.datagrams += 1;
                     acked.bytes += u64::from(sent.bytes);
@@ -142,9 +138,8 @@ impl SentPackets {
                 }
             }
         }
-        self.largest_acked = self.largest_acked.max(Some(largest));
         self.trim();
-        Some(acked)
+        acked
     }
 
     /// Holds for lost what was overtaken by enough datagrams, or long enough ago: sent before `now -
@@ -172,6 +167,19 @@ impl SentPackets {
         }
         self.trim();
         (lost, next)
+    }
+
+    /// Forgets the oldest datagrams, but for so many: on a path that does not answer the questions
+    /// would pile up for ever.
+    pub fn keep_newest(&mut self, most: usize) {
+        while self.ring.len() > most {
+            if let Some(Some(sent)) = self.ring.pop_front()
+                && sent.eliciting
+            {
+                self.in_flight -= u64::from(sent.bytes);
+            }
+            self.first = self.first.next();
+        }
     }
 
     /// Holds everything in flight for lost: the path is silent.
@@ -216,9 +224,7 @@ mod tests {
     fn a_gap_of_three_is_a_loss() {
         let mut packets = SentPackets::default();
         (0..6).for_each(|n| packets.push(sent(n)));
-        let acked = packets
-            .on_ack(PacketNumber(3), [pn((1, 3))].into_iter())
-            .unwrap();
+        let acked = packets.on_ack(PacketNumber(3), [pn((1, 3))].into_iter());
         assert_eq!((acked.datagrams, acked.bytes), (3, 300));
         assert_eq!(acked.largest_sent, Some(Instant::from_micros(3)));
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), 100 * MS);
@@ -231,9 +237,7 @@ mod tests {
     fn a_smaller_gap_waits_for_its_time() {
         let mut packets = SentPackets::default();
         (0..3).for_each(|n| packets.push(sent(n)));
-        packets
-            .on_ack(PacketNumber(1), [pn((1, 1))].into_iter())
-            .unwrap();
+        packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter());
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), MS);
         assert_eq!(
             (lost.datagrams, next),
@@ -244,14 +248,32 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_of_what_was_never_sent_is_refused() {
+    fn an_ack_of_what_was_never_sent_means_nothing() {
         let mut packets = SentPackets::default();
-        packets.push(sent(0));
+        (0..5).for_each(|n| packets.push(sent(n)));
+        let lie = [pn((70_000, 70_000)), pn((0, 0))];
+        let acked = packets.on_ack(PacketNumber(70_000), lie.into_iter());
+        assert_eq!((acked.datagrams, acked.largest_sent), (1, None));
         assert_eq!(
-            packets.on_ack(PacketNumber(1), [pn((0, 1))].into_iter()),
-            None
+            packets.detect_lost(Instant::from_micros(10), 100 * MS).0,
+            Lost::default()
         );
-        assert_eq!(packets.in_flight(), 100);
+        assert_eq!(packets.in_flight(), 400);
+    }
+
+    #[test]
+    fn questions_without_answers_do_not_pile_up() {
+        let mut packets = SentPackets::default();
+        for n in 0..1000 {
+            packets.push(sent(n));
+            packets.keep_newest(32);
+        }
+        assert_eq!(
+            (packets.in_flight(), packets.next_number()),
+            (3200, PacketNumber(1000))
+        );
+        packets.on_ack(PacketNumber(990), [pn((990, 990))].into_iter());
+        assert_eq!(packets.in_flight(), 3100);
     }
 
     #[test]
@@ -267,9 +289,7 @@ mod tests {
         assert_eq!(packets.next_number(), next);
         assert_eq!(packets.in_flight(), 0);
         // A late acknowledgement of them accounts for nothing.
-        let acked = packets
-            .on_ack(PacketNumber(3), [pn((0, 3))].into_iter())
-            .unwrap();
+        let acked = packets.on_ack(PacketNumber(3), [pn((0, 3))].into_iter());
         assert_eq!(acked, Acked::default());
     }
 }

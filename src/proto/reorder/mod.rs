@@ -101,11 +101,15 @@ impl Resequencer {
         let waiting = &mut self.waiting;
         self.waiting_buckets.retain(|id| {
             let bucket = &mut buckets[usize::from(*id)];
+            let passed = |packet: &Waiting| {
+                PathId::all()
+                    .filter(|path| packet.mask & path.bit() != 0)
+                    .all(|path| paths[path.index()].has_passed(packet.sent))
+            };
+            // What proves that nothing before the last one comes any more proves it for all.
+            let all = bucket.back().is_some_and(passed);
             while let Some(head) = bucket.head() {
-                let passed = PathId::all()
-                    .filter(|path| head.mask & path.bit() != 0)
-                    .all(|path| paths[path.index()].has_passed(head.sent));
-                if !passed && now < head.deadline {
+                if !all && !passed(head) && now < head.deadline {
                     break;
                 }
                 *waiting -= bucket.skip(out);

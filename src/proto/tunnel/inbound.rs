@@ -7,6 +7,7 @@ use super::keys::Which;
 use super::{Tunnel, gate, token};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Security};
+use crate::packet::ip::is_packet;
 use crate::proto::Instant;
 use crate::proto::event::{Event, SocketId};
 use crate::proto::path::{Path, Place, Proof, Urgent};
@@ -19,12 +20,21 @@ use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp};
 pub(super) const PROOF_LEN: usize = 72;
 /// Datagrams that went astray ask for a proof of their sender no more often than this.
 const PROOF_EVERY: Duration = Duration::from_millis(100);
-/// A bare datagram (security `none`) can be forged: it may not move the window of packet numbers
-/// further than this at once.
-const MOST_BARE_JUMP: u64 = 1 << 16;
+/// A bare datagram (security `none`) can be forged: its number must lie so near to the largest
+/// authentic one. The sender seals one in 16,384, so that genuine ones always do.
+const BARE_DISTANCE: u64 = 1 << 16;
+/// And its send time so near to the peer's clock, as far as that is known from authentic ones.
+const BARE_TIME: Duration = Duration::from_secs(2);
+
+/// No inner packet is longer, whatever the peer's MTU: the largest of [`Mtu`], bytes.
+///
+/// [`Mtu`]: crate::config::units::Mtu
+const MOST_PACKET: usize = 9000;
 
 /// A datagram that was opened.
 struct Opened<'a> {
+    kind: Kind,
+    which: Which,
     id: PathId,
     number: PacketNumber,
     body: &'a [u8],
@@ -75,33 +85,46 @@ impl Tunnel {
         datagram: &'a mut [u8],
     ) -> Result<Opened<'a>, Option<Discard>> {
         let header = Header::parse(datagram).ok_or(Some(Discard::Malformed))?;
-        let Some((which, session, id, fresh)) = self.keys.find(&header) else {
+        let Some(owner) = self.keys.find(&header) else {
             self.send_notice(now, from, datagram);
             return Err(None);
         };
-        let path = self.paths[id.index()].as_deref().filter(|_| !fresh);
+        let (which, id) = (owner.which, owner.path);
+        let path = self.paths[id.index()].as_deref().filter(|_| !owner.fresh);
         let expected = path.map_or(PacketNumber(0), Path::expected);
         let number = PacketNumber::expand(header.number, expected);
-        if path.is_some_and(|path| path.replay.check(number).is_err()) {
-            return Err(Some(Discard::Replayed));
-        }
         let length = datagram.len();
         let body: &[u8] = if kind == Kind::Bare {
-            // Only where both portals are set to it, and never as the proof that new keys work.
-            let allowed = self.config.security == Security::None && which != Which::Next;
-            if !allowed || number.0 > expected.0 + MOST_BARE_JUMP {
+            // Only where both portals are set to it, on a proven path, and never as the proof of
+            // anything.
+            let path = path
+                .filter(|path| path.place == Some(from))
+                .ok_or(Some(Discard::Forged))?;
+            if self.config.security != Security::None
+                || number.0.abs_diff(expected.0) > BARE_DISTANCE
+            {
                 return Err(Some(Discard::Forged));
             }
+            path.replay_bare
+                .check(number)
+                .map_err(|_| Some(Discard::Replayed))?;
             &datagram[HEADER_LEN..]
         } else {
-            session
-                .open(id, number, datagram)
-                .map_err(|_| Some(Discard::Forged))?
+            if path.is_some_and(|path| path.replay.check(number).is_err()) {
+                return Err(Some(Discard::Replayed));
+            }
+            let opened = owner.session.open(id, number, datagram);
+            let body = opened.map_err(|_| Some(Discard::Forged))?;
+            match which {
+                Which::Current => {}
+                Which::Next(place) => self.on_next_used(now, place),
+                Which::Previous(place) => self.keys.on_previous_used(now, place),
+            }
+            body
         };
-        if which == Which::Next {
-            self.on_next_used(now);
-        }
         Ok(Opened {
+            kind,
+            which,
             id,
             number,
             body,
@@ -119,32 +142,35 @@ impl Tunnel {
             .get(&from.socket)
             .map(|socket| socket.transport);
         let Some(transport) = transport else { return };
-        let sent = match self.peer_clock {
-            Some(clock) => Stamp::expand(*stamp, clock),
-            None => Stamp::first(*stamp),
-        };
-        self.peer_clock = self.peer_clock.max(Some(sent));
+        // The peer's clock went on since it was last seen.
+        let clock = self.peer_clock.map(|(seen, at)| seen.after(now.since(at)));
+        let sent = clock.map_or_else(
+            || Stamp::first(*stamp),
+            |clock| Stamp::expand(*stamp, clock),
+        );
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
-            Box::new(Path::new(
-                opened.id,
-                transport,
-                gate(transport, Congestion::NewReno, None),
-            ))
+            let gate = gate(transport, Congestion::NewReno, None);
+            Box::new(Path::new(opened.id, transport, gate))
         });
-        let newest = opened.number >= path.expected();
-        path.replay.commit(opened.number);
+        if opened.kind == Kind::Bare {
+            if clock.is_none_or(|clock| clock.distance(sent) > BARE_TIME) {
+                self.count.discard(Discard::Forged);
+                return;
+            }
+            path.replay_bare.commit(opened.number);
+        } else {
+            self.peer_clock = self.peer_clock.max(Some((sent, now)));
+            path.replay.commit(opened.number);
+            let newest = opened.number >= path.largest_sealed;
+            path.largest_sealed = path.largest_sealed.max(opened.number);
+            if newest && path.opener.is_none() && path.place != Some(from) {
+                ask_for_proof(path, now, from, opened.length, || {
+                    token(self.entropy.as_mut())
+                });
+            }
+        }
         path.arrivals.on_datagram(now, opened.number, opened.length);
         path.count.received.add(now, opened.length);
-        if newest && path.opener.is_none() && path.place != Some(from) {
-            if path.transport != transport {
-                // The peer's link changed its transport: another gate.
-                path.transport = transport;
-                path.gate = gate(transport, Congestion::NewReno, None);
-            }
-            ask_for_proof(path, now, from, opened.length, || {
-                token(self.entropy.as_mut())
-            });
-        }
         self.reorder.on_arrival(now, opened.id, sent);
         self.on_frames(now, from, opened, sent, frames);
         self.reorder.release(now, &mut self.delivered);
@@ -162,6 +188,11 @@ impl Tunnel {
         for frame in Frames::new(frames) {
             eliciting |= !matches!(frame, Ok(Frame::Ack(_)));
             match frame {
+                Ok(Frame::Data { packet, .. })
+                    if packet.len() > MOST_PACKET || !is_packet(packet) =>
+                {
+                    self.count.discard(Discard::NotIp);
+                }
                 Ok(Frame::Data { order, packet }) => {
                     self.last_data = now;
                     let mut buffer = self.pool.take();
@@ -178,10 +209,14 @@ impl Tunnel {
                         self.pool.give(copy);
                     }
                 }
+                // What has no tag may be forged: it carries data, and nothing that changes us.
+                Ok(_) if opened.kind == Kind::Bare => {
+                    self.count.discard(Discard::Forged);
+                    break;
+                }
                 Ok(Frame::Ack(ack)) => {
-                    let path = self.paths[ack.path.index()].as_deref_mut();
-                    if !path.is_some_and(|path| path.on_ack(now, &ack, sent)) {
-                        self.count.discard(Discard::Malformed);
+                    if let Some(path) = self.paths[ack.path.index()].as_deref_mut() {
+                        path.on_ack(now, &ack, sent);
                     }
                 }
                 Ok(Frame::Ping) => {}
@@ -192,6 +227,7 @@ impl Tunnel {
                     metric,
                     rate_cap,
                 }) => self.on_status(path, metric, rate_cap),
+                Ok(Frame::Close) if opened.which != Which::Current => {}
                 Ok(Frame::Close) => {
                     self.lose_session();
                     return;
@@ -247,11 +283,16 @@ impl Tunnel {
         if !path.on_response(now, from, token) {
             return;
         }
-        path.set_budget(
-            self.sockets
-                .get(&from.socket)
-                .map_or(0, |socket| socket.budget),
-        );
+        if before != Some(from)
+            && let Some(socket) = self.sockets.get(&from.socket)
+        {
+            if path.transport != socket.transport {
+                // The peer's link changed its transport: another gate.
+                path.transport = socket.transport;
+                path.gate = gate(socket.transport, Congestion::NewReno, None);
+            }
+            path.set_budget(socket.budget);
+        }
         if before.is_some_and(|before| before != from) {
             self.events.push_back(Event::Roamed {
                 path: id,

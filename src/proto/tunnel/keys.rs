@@ -25,8 +25,16 @@ const KEEP_PREVIOUS: Duration = Duration::from_secs(5);
 /// An initiation is repeated after this, then twice that, then every second (PROTOCOL.md 2.2).
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MOST: Duration = Duration::from_secs(1);
-/// After so many repeats a new initiation is made: the peer may have forgotten what it answered.
-const REPEATS: u32 = 10;
+/// After so many repeats (3.75 s) a new initiation is made: the peer forgets after 5 s what it
+/// answered, and refuses copies from then on.
+const REPEATS: u32 = 4;
+/// Sessions that were answered and not used yet, at most: a recorded initiation of an earlier life of
+/// the peer, played in now and then, must not push the genuine one aside.
+const MOST_NEXT: usize = 3;
+/// Answers die unused after this: more than a handshake's round trip, less than a new life.
+const NEXT_LIVES: Duration = Duration::from_secs(10);
+/// Old keys that still open at a time: those of a rekeying, and of one that both sides began at once.
+const MOST_PREVIOUS: usize = 2;
 /// A notice of an unknown index starts a handshake no more often than this.
 const NOTICE_EVERY: Duration = Duration::from_millis(250);
 /// We send such notices no more often than this.
@@ -52,11 +60,14 @@ struct Handshake {
 pub(super) struct Keys {
     hello: Hello,
     current: Option<Epoch>,
-    /// Answered, but the peer has not used them yet.
-    next: Option<Epoch>,
-    previous: Option<(Epoch, Instant)>,
+    /// Answered, but the peer has not used them yet; oldest first.
+    next: Vec<Epoch>,
+    /// Still good for opening, until then; oldest first.
+    previous: Vec<(Epoch, Instant)>,
     handshake: Option<Handshake>,
     handshake_began: Option<Instant>,
+    /// How long the last handshake took.
+    handshake_rtt: Duration,
     /// Which process of the peer the paths' numbers belong to.
     peer_boot: Option<BootId>,
     cookies: Vec<(Place, Cookie)>,
@@ -66,8 +77,19 @@ pub(super) struct Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     Current,
-    Next,
-    Previous,
+    /// Answered, not used yet: the place in the list.
+    Next(usize),
+    /// Replaced: the place in the list.
+    Previous(usize),
+}
+
+/// Whose datagram one is.
+pub(super) struct Owner<'a> {
+    pub(super) which: Which,
+    pub(super) session: &'a Session,
+    pub(super) path: PathId,
+    /// It would be the first of a peer that began anew: its numbers start at zero.
+    pub(super) fresh: bool,
 }
 
 impl Keys {
@@ -81,10 +103,11 @@ impl Keys {
                 aes: config.aes,
             },
             current: None,
-            next: None,
-            previous: None,
+            next: Vec::new(),
+            previous: Vec::new(),
             handshake: None,
             handshake_began: None,
+            handshake_rtt: Duration::ZERO,
             peer_boot: None,
             cookies: Vec::new(),
         }
@@ -94,25 +117,34 @@ impl Keys {
         self.current.as_ref()
     }
 
-    fn get(&self, which: Which) -> Option<&Epoch> {
-        match which {
-            Which::Current => self.current.as_ref(),
-            Which::Next => self.next.as_ref(),
-            Which::Previous => self.previous.as_ref().map(|(epoch, _)| epoch),
-        }
-    }
-
-    /// Whose datagram this is: the keys and the path; `fresh` when it would be the first of a peer
-    /// that began anew, so that its numbers start at zero.
-    pub(super) fn find(&self, header: &Header) -> Option<(Which, &Session, PathId, bool)> {
-        [Which::Current, Which::Next, Which::Previous]
-            .into_iter()
-            .find_map(|which| {
-                let epoch = self.get(which)?;
+    /// Whose datagram this is.
+    pub(super) fn find(&self, header: &Header) -> Option<Owner<'_>> {
+        let current = self.current.iter().map(|epoch| (Which::Current, epoch));
+        let next = self.next.iter().enumerate();
+        let next = next.map(|(place, epoch)| (Which::Next(place), epoch));
+        let previous = self.previous.iter().enumerate();
+        let previous = previous.map(|(place, (epoch, _))| (Which::Previous(place), epoch));
+        current
+            .chain(next)
+            .chain(previous)
+            .find_map(|(which, epoch)| {
                 let path = epoch.session.rx_path(header.index)?;
                 let fresh = self.peer_boot != Some(epoch.peer.boot);
-                Some((which, &epoch.session, path, fresh))
+                Some(Owner {
+                    which,
+                    session: &epoch.session,
+                    path,
+                    fresh,
+                })
             })
+    }
+
+    /// The peer still sends under replaced keys, as after a handshake that both sides began at
+    /// once: they live on while they are used.
+    pub(super) fn on_previous_used(&mut self, now: Instant, place: usize) {
+        if let Some((epoch, until)) = self.previous.get_mut(place) {
+            *until = (now + KEEP_PREVIOUS).min(epoch.since + REJECT_AFTER);
+        }
     }
 }
 
@@ -200,7 +232,12 @@ impl Tunnel {
         let again = keys
             .handshake_began
             .map_or(Instant::default(), |began| began + RETRY_MOST);
-        let lonely = (current.is_none() || !self.link_up()).then_some(again);
+        // New keys are of no use before the paths had the time to prove themselves under these.
+        let patience = RETRY_MOST.max(3 * keys.handshake_rtt);
+        let lonely = match current {
+            None => Some(again),
+            Some(epoch) => (!self.link_up()).then(|| again.max(epoch.since + patience)),
+        };
         let begin = rekey
             .into_iter()
             .chain(lonely)
@@ -208,21 +245,14 @@ impl Tunnel {
             .filter(|_| idle)
             .map(|at| at.max(again));
         let retry = keys.handshake.as_ref().map(|handshake| handshake.next_at);
-        let forget = keys.previous.as_ref().map(|(_, until)| *until);
+        let forget = keys.previous.iter().map(|(_, until)| *until).min();
         let reject = current.map(|epoch| epoch.since + REJECT_AFTER);
         [begin, retry, forget, reject].into_iter().flatten().min()
     }
 
     /// Does what `keys_due` told of.
     pub(super) fn keys_timeout(&mut self, now: Instant) {
-        if self
-            .keys
-            .previous
-            .as_ref()
-            .is_some_and(|(_, until)| *until <= now)
-        {
-            self.keys.previous = None;
-        }
+        self.keys.previous.retain(|(_, until)| *until > now);
         if self
             .keys
             .current
@@ -251,13 +281,18 @@ impl Tunnel {
     /// The keys are void: no path carries anything until there are new ones.
     pub(super) fn lose_session(&mut self) {
         self.keys.current = None;
-        self.keys.next = None;
-        self.keys.previous = None;
+        self.keys.previous.clear();
+        self.void_paths();
+    }
+
+    /// Nothing is known of any path any more: ours ask for a proof again, the peer's are to come.
+    fn void_paths(&mut self) {
         for path in self.paths.iter_mut().flatten() {
-            if path.opener.is_none() {
-                path.close();
-            } else if path.place.is_some() {
-                path.state = PathState::Validating;
+            match path.place {
+                Some(place) if path.opener.is_some() => {
+                    path.begin_proof(place, super::token(self.entropy.as_mut()));
+                }
+                Some(_) | None => path.close(),
             }
         }
     }
@@ -279,16 +314,6 @@ impl Tunnel {
             entropy.as_mut(),
         );
         match answer {
-            // An answer that the peer has had no time to use yet is not pushed aside: whoever recorded
-            // initiations of an earlier life of the peer could keep it from ever being used.
-            Ok(Answer::Accepted { .. })
-                if keys
-                    .next
-                    .as_ref()
-                    .is_some_and(|next| now.since(next.since) < RETRY_FIRST) =>
-            {
-                self.count.discard(Discard::HandshakeFlood);
-            }
             Ok(Answer::Accepted {
                 response,
                 established,
@@ -297,7 +322,11 @@ impl Tunnel {
                     session,
                     peer_hello,
                 } = *established;
-                keys.next = Some(Epoch {
+                keys.next.retain(|next| now.since(next.since) < NEXT_LIVES);
+                if keys.next.len() == MOST_NEXT {
+                    keys.next.remove(0);
+                }
+                keys.next.push(Epoch {
                     session,
                     peer: peer_hello,
                     since: now,
@@ -329,6 +358,8 @@ impl Tunnel {
                 peer_hello,
             }) => {
                 self.keys.handshake = None;
+                let began = self.keys.handshake_began.unwrap_or(now);
+                self.keys.handshake_rtt = now.since(began);
                 self.responder.confirm(&peer_hello);
                 self.install(
                     now,
@@ -377,7 +408,13 @@ impl Tunnel {
         };
         match handshake.initiator.cookie(message, now) {
             Ok(cookie) => {
+                // Whoever saw an initiation go by can make such a reply: it moves nothing but a
+                // message to where we send them anyway.
                 let place = self.dialed_place(from);
+                if !self.peers().contains(&place) {
+                    self.count.discard(Discard::BadHandshake);
+                    return;
+                }
                 let again = handshake.initiator.message(Some(&cookie), now);
                 self.keys
                     .cookies
@@ -398,11 +435,10 @@ impl Tunnel {
     }
 
     /// The peer used the keys that we answered with.
-    pub(super) fn on_next_used(&mut self, now: Instant) {
-        if let Some(next) = self.keys.next.take() {
-            self.responder.confirm(&next.peer);
-            self.install(now, next);
-        }
+    pub(super) fn on_next_used(&mut self, now: Instant, place: usize) {
+        let next = self.keys.next.remove(place);
+        self.responder.confirm(&next.peer);
+        self.install(now, next);
     }
 
     fn install(&mut self, now: Instant, epoch: Epoch) {
@@ -410,22 +446,13 @@ impl Tunnel {
         if fresh {
             self.restart(epoch.peer.boot);
         }
-        let rival = self.keys.current.as_ref();
-        // Both sides began a handshake at once: both keep the one of the smaller public key.
-        let ours_first = self.identity.public() < self.config.peer;
-        let yields = rival.is_some_and(|rival| {
-            now.since(rival.since) < KEEP_PREVIOUS
-                && rival.initiator != epoch.initiator
-                && rival.initiator == ours_first
-        });
-        let until = now + KEEP_PREVIOUS;
-        if yields {
-            self.keys.previous = Some((epoch, until));
-            return;
-        }
-        let old = self.keys.current.replace(epoch);
-        if let Some(old) = old.filter(|_| !fresh) {
-            self.keys.previous = Some((old, until));
+        // When both sides began a handshake at once, each may send under the keys that the other
+        // has just replaced; they stay good for opening as long as they are used.
+        if let Some(old) = self.keys.current.replace(epoch) {
+            if self.keys.previous.len() == MOST_PREVIOUS {
+                self.keys.previous.remove(0);
+            }
+            self.keys.previous.push((old, now + KEEP_PREVIOUS));
             self.events.push_back(Event::Rekeyed);
         }
         self.keys.handshake = None;
@@ -435,16 +462,13 @@ impl Tunnel {
     fn restart(&mut self, boot: BootId) {
         self.keys.peer_boot = Some(boot);
         self.keys.current = None;
-        self.keys.previous = None;
+        self.keys.next.clear();
+        self.keys.previous.clear();
         self.reorder = Resequencer::default();
         self.domains.fill(super::Domain::default());
         self.peer_clock = None;
+        self.void_paths();
         for path in self.paths.iter_mut().flatten() {
-            if path.opener.is_none() {
-                path.close();
-            } else if path.place.is_some() {
-                path.state = PathState::Validating;
-            }
             path.restart();
         }
     }

@@ -23,7 +23,7 @@ use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, fram
 use super::{Entropy, Instant};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
-use crate::packet::{FlowHasher, Packet, Pool};
+use crate::packet::{FlowHasher, Packet, Pool, mss};
 use keys::Keys;
 
 /// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
@@ -77,8 +77,8 @@ pub struct Tunnel {
     queue: Queue,
     domains: Vec<Domain>,
     reorder: Resequencer,
-    /// The newest send time seen of the peer's clock.
-    peer_clock: Option<Stamp>,
+    /// The newest send time seen of the peer's clock, and when.
+    peer_clock: Option<(Stamp, Instant)>,
     pool: Pool,
     /// Datagrams of handshakes.
     outbox: VecDeque<(Place, Vec<u8>)>,
@@ -113,7 +113,8 @@ impl Tunnel {
         let keys = Keys::new(&config, entropy.as_mut());
         let mut secret = [0; 8];
         entropy.fill(&mut secret);
-        let pool = Pool::new(usize::from(config.mtu.bytes()));
+        // The owner reads one byte more, to see what is too long.
+        let pool = Pool::new(usize::from(config.mtu.bytes()) + 1);
         Self {
             identity,
             entropy,
@@ -171,14 +172,19 @@ impl Tunnel {
                         budget: 0,
                     },
                 );
-                let path = self.paths[id.index()].get_or_insert_with(|| {
-                    Box::new(Path::new(
-                        id,
-                        transport,
-                        gate(transport, congestion, rate_up),
-                    ))
+                let new_gate = || gate(transport, congestion, rate_up);
+                let path = self.paths[id.index()]
+                    .get_or_insert_with(|| Box::new(Path::new(id, transport, new_gate())));
+                let terms = (transport, congestion, rate_up);
+                if path.opener.is_none_or(|opener| opener.terms != terms) {
+                    path.transport = transport;
+                    path.gate = new_gate();
+                }
+                path.opener = Some(Opener {
+                    link,
+                    rate_down,
+                    terms,
                 });
-                path.opener = Some(Opener { link, rate_down });
                 path.metric = metric;
                 path.caps[0] = rate_up;
                 path.status_due = true;
@@ -223,7 +229,7 @@ impl Tunnel {
     }
 
     /// A packet from the TUN, in a buffer of `take_buffer`.
-    pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
+    pub fn handle_packet(&mut self, now: Instant, mut packet: Packet) {
         self.count.packets_in += 1;
         self.count.bytes_in += packet.len() as u64;
         let cause = match self.hasher.flow(packet.bytes()) {
@@ -231,6 +237,7 @@ impl Tunnel {
             _ if self.keys.current().is_none() => Discard::NoPath,
             None => Discard::NotIp,
             Some(hash) => {
+                mss::clamp(packet.buffer(), self.config.mtu.bytes());
                 let (count, pool) = (&mut self.count, &mut self.pool);
                 self.queue.push(now, hash, packet, |drop, packet| {
                     discard(count, pool, drop, packet)
@@ -245,7 +252,9 @@ impl Tunnel {
 
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        let packet = self.delivered.pop_front()?;
+        let mut packet = self.delivered.pop_front()?;
+        // Again: the two portals' MTUs may differ.
+        mss::clamp(packet.buffer(), self.config.mtu.bytes());
         self.count.packets_out += 1;
         self.count.bytes_out += packet.len() as u64;
         Some(packet)
@@ -298,7 +307,12 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
 /// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.
 fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> Gate {
     let controller: Box<dyn Controller> = match (transport, congestion, rate) {
-        (Transport::Tcp, _, _) => return Gate::Stream { budget: 0 },
+        (Transport::Tcp, _, _) => {
+            return Gate::Stream {
+                budget: 0,
+                pacer: Pacer::default(),
+            };
+        }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
         (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
     };

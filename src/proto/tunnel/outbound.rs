@@ -2,7 +2,7 @@
 //! put on a path only now.
 
 use super::inbound::PROOF_LEN;
-use super::timers::control_due;
+use super::timers::{SEAL_EVERY, control_due};
 use super::{Domain, OVERHEAD, Tunnel, discard};
 use crate::config::Security;
 use crate::config::units::Bitrate;
@@ -68,6 +68,9 @@ impl<'a> Draft<'a> {
         self.out[self.start..][..HEADER_LEN].copy_from_slice(&header.encode());
         if self.kind == Kind::Sealed {
             session.seal(path.id, number, self.out, self.start);
+            path.bare_run = 0;
+        } else {
+            path.bare_run += 1;
         }
         let length = self.out.len() - self.start;
         path.on_sent(
@@ -103,6 +106,11 @@ impl Tunnel {
             return None;
         }
         let order = self.order();
+        let slowest = order
+            .iter()
+            .filter_map(|id| self.path(id)?.rtt.smoothed())
+            .max();
+        self.queue.set_rtt(slowest.unwrap_or_default());
         order.iter().find_map(|id| self.data(now, id, out))
     }
 
@@ -129,6 +137,14 @@ impl Tunnel {
         let urgent = path.urgent.take();
         let place = urgent.map(|urgent| urgent.place).or(path.place)?;
         let mut draft = Draft::new(out, now, Kind::Sealed);
+        // The acknowledgement first: it is about what was, a proof voids that.
+        let room = if path.place == Some(place) {
+            ack_len(frame::MOST_RANGES)
+        } else {
+            // To an unproven place goes no more than came from it: a proof and a question follow.
+            ack_len(0)
+        };
+        draft.put_ack(path, room);
         if let Some(token) = urgent.and_then(|urgent| urgent.response) {
             frame::put_response(draft.out, token);
             draft.eliciting = true;
@@ -155,8 +171,11 @@ impl Tunnel {
                     .map_or(0, kbit);
                 frame::put_status(draft.out, id, path.metric, cap);
             }
-            if path.probe_due(busy_until).is_some_and(|due| due <= now) {
+            let probe = path.probe_due(busy_until).is_some_and(|due| due <= now);
+            if probe {
                 path.liveness.on_probe();
+            }
+            if probe || path.bare_run >= SEAL_EVERY {
                 draft.eliciting = true;
                 frame::put_ping(draft.out);
             }
@@ -165,13 +184,6 @@ impl Tunnel {
             frame::put_challenge(draft.out, token);
             draft.eliciting = true;
         }
-        let room = if path.place == Some(place) {
-            ack_len(frame::MOST_RANGES)
-        } else {
-            // To an unproven place goes no more than came from it.
-            (PROOF_LEN - TAG_LEN).saturating_sub(draft.len())
-        };
-        draft.put_ack(path, room);
         if draft.eliciting {
             // Long enough that the other side may answer a proof, a question and an acknowledgement.
             let length = draft.start + PROOF_LEN - TAG_LEN;
@@ -189,11 +201,17 @@ impl Tunnel {
         } else {
             Kind::Sealed
         };
-        let most = usize::from(self.config.mtu.bytes()) + OVERHEAD;
+        // A bare datagram has no tag.
+        let overhead = if kind == Kind::Bare {
+            OVERHEAD - TAG_LEN
+        } else {
+            OVERHEAD
+        };
+        let most = usize::from(self.config.mtu.bytes()) + overhead;
         let place = self.path(id)?.place?;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            let fits = |length: usize| length + OVERHEAD <= capacity;
+            let fits = |length: usize| length + overhead <= capacity;
             if out.len() + capacity > MOST_BATCH
                 || !self.paths[id.index()]
                     .as_deref_mut()
@@ -223,7 +241,11 @@ impl Tunnel {
         let number = self.path(id)?.sent.next_number();
         let mut draft = Draft::new(out, now, kind);
         draft.eliciting = true;
-        let most = capacity - TAG_LEN;
+        let most = if kind == Kind::Bare {
+            capacity
+        } else {
+            capacity - TAG_LEN
+        };
         if kind == Kind::Sealed {
             let data = frame::DATA_OVERHEAD + self.head(now)?;
             let room = most.saturating_sub(draft.len() + data);

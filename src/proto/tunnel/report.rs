@@ -6,7 +6,7 @@ use crate::proto::event::Event;
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
-    /// Turns changes of state into events, and keeps the queue's notion of the round trip.
+    /// Turns changes of state into events.
     pub(super) fn report(&mut self) {
         for path in self.paths.iter_mut().flatten() {
             if path.reported != path.state {
@@ -28,12 +28,6 @@ impl Tunnel {
                 Event::Disconnected
             });
         }
-        let order = self.order();
-        let slowest = order
-            .iter()
-            .filter_map(|id| self.path(id)?.rtt.smoothed())
-            .max();
-        self.queue.set_rtt(slowest.unwrap_or_default());
     }
 
     /// The figures of this moment.

@@ -49,6 +49,10 @@ impl Tunnel {
     }
 }
 
+/// Where data goes without a tag, one datagram in so many is sealed all the same: it anchors the
+/// numbers of the others, which may be 65,536 away from it.
+pub(super) const SEAL_EVERY: u32 = 1 << 14;
+
 /// When a path has something to say besides data.
 pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {
     let at_once = |due: bool| due.then(Instant::default);
@@ -57,9 +61,11 @@ pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {
         return urgent;
     }
     let status = at_once(path.status_due && path.state == PathState::Up);
+    let seal = at_once(path.bare_run >= SEAL_EVERY);
     [
         urgent,
         status,
+        seal,
         path.proof_due(),
         path.arrivals.due(),
         path.probe_due(busy_until),

@@ -53,6 +53,17 @@ impl Stamp {
         Duration::from_micros(self.0.saturating_sub(earlier.0) * UNIT_MICROS)
     }
 
+    /// The stamp of this clock so much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0 + time.as_micros() as u64 / UNIT_MICROS)
+    }
+
+    /// How far apart two stamps are.
+    pub fn distance(self, other: Self) -> Duration {
+        Duration::from_micros(self.0.abs_diff(other.0) * UNIT_MICROS)
+    }
+
     /// Microseconds of the clock.
     pub fn as_micros(self) -> u64 {
         self.0 * UNIT_MICROS

@@ -1,12 +1,13 @@
 //! The way from one state of a host to another, in an order that is safe at every step.
 //!
-//! Up the ladder settings, addresses, routes, packet filter, rules; then the table local moves;
+//! Up the ladder settings, addresses, proxy neighbours, routes, packet filter, rules; then the table local moves;
 //! then down the same ladder. So no rule ever asks an empty table, table local moves only while
 //! the keep rules stand, and at every moment it is asked somewhere.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use super::forwarding::{SWITCHES, written_over};
 use super::links::KERNEL_LOCAL_PREF;
 use super::operation::Lookup;
 use super::resource::{Filter, HostState, LocalTable, Resource, Route, Rule, Setting};
@@ -20,7 +21,7 @@ pub enum Change {
     Put(Resource),
     /// Put this route in the place of the one of the same table and destination.
     Replace(Route),
-    /// Add an address, a route, a rule, or the rule `from all lookup local` at this preference.
+    /// Add an address, a proxy neighbour, a route, a rule, or the rule `from all lookup local` at this preference.
     Add(Resource),
     /// Remove one.
     Remove(Resource),
@@ -43,6 +44,7 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
             .map(Change::Put),
     );
     changes.extend(parts.added_addresses.into_iter().map(Change::Add));
+    changes.extend(parts.added_neighbours.into_iter().map(Change::Add));
     for (route, replaces) in parts.added_routes {
         changes.push(if replaces {
             Change::Replace(route)
@@ -92,6 +94,13 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
     );
     changes.extend(
         parts
+            .removed_neighbours
+            .into_iter()
+            .rev()
+            .map(Change::Remove),
+    );
+    changes.extend(
+        parts
             .removed_addresses
             .into_iter()
             .rev()
@@ -105,7 +114,37 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
             .map(Resource::Setting)
             .map(Change::Put),
     );
+    say_after_switches(&mut changes, to);
     changes
+}
+
+/// What a switch of forwarding writes over is said after it, even where it was right before.
+fn say_after_switches(changes: &mut Vec<Change>, to: &HostState) {
+    let said = |changes: &[Change], key: &str| {
+        let puts = |c: &Change| matches!(c, Change::Put(Resource::Setting(s)) if s.key == key);
+        changes.iter().position(puts)
+    };
+    for switch in settings(to).filter(|s| SWITCHES.contains(&s.key.as_str())) {
+        if said(changes, &switch.key).is_none() {
+            continue;
+        }
+        for setting in settings(to) {
+            let Some((by, written)) = written_over(&setting.key, switch.value != "0") else {
+                continue;
+            };
+            let before = said(changes, &setting.key);
+            if by != switch.key || (before.is_none() && setting.value == written) {
+                continue;
+            }
+            if let Some(before) = before {
+                changes.remove(before);
+            }
+            if let Some(at) = said(changes, &switch.key) {
+                let put = Change::Put(Resource::Setting(setting.clone()));
+                changes.insert(at + 1, put);
+            }
+        }
+    }
 }
 
 /// The differences, by kind and each in the order of building up.
@@ -115,6 +154,8 @@ struct Parts {
     lowered: Vec<Setting>,
     added_addresses: Vec<Resource>,
     removed_addresses: Vec<Resource>,
+    added_neighbours: Vec<Resource>,
+    removed_neighbours: Vec<Resource>,
     added_routes: Vec<(Route, bool)>,
     removed_routes: Vec<Route>,
     put_filters: Vec<Filter>,
@@ -136,6 +177,7 @@ impl Parts {
                     }
                 }
                 Resource::Address(_) => parts.added_addresses.push(resource.clone()),
+                Resource::Neighbour(_) => parts.added_neighbours.push(resource.clone()),
                 Resource::Route(route) => {
                     let replaces = routes(from).any(|old| same_place(old, route));
                     parts.added_routes.push((route.clone(), replaces));
@@ -148,6 +190,7 @@ impl Parts {
         for resource in from.iter().filter(|resource| !to.contains(resource)) {
             match resource {
                 Resource::Address(_) => parts.removed_addresses.push(resource.clone()),
+                Resource::Neighbour(_) => parts.removed_neighbours.push(resource.clone()),
                 Resource::Route(route) => {
                     if !routes(to).any(|new| same_place(route, new)) {
                         parts.removed_routes.push(route.clone());
@@ -182,16 +225,11 @@ fn setting_order(setting: &Setting) -> (bool, String) {
 /// lowered on the way back.
 fn raises(setting: &Setting, from: &HostState) -> bool {
     let number = |value: &str| value.trim().parse::<i64>().ok();
-    let before = from.iter().find_map(|resource| match resource {
-        Resource::Setting(old) if old.key == setting.key => Some(number(&old.value)),
-        Resource::Setting(_)
-        | Resource::Address(_)
-        | Resource::Route(_)
-        | Resource::Filter(_)
-        | Resource::Rule(_)
-        | Resource::LocalTable(_) => None,
-    });
-    match (before.flatten(), number(&setting.value)) {
+    let before = settings(from).find(|old| old.key == setting.key);
+    match (
+        before.and_then(|old| number(&old.value)),
+        number(&setting.value),
+    ) {
         (Some(before), Some(after)) => after > before,
         (None, _) | (_, None) => true,
     }
@@ -240,6 +278,7 @@ fn locals(state: &HostState, family: Family) -> BTreeSet<LocalTable> {
             Resource::LocalTable(table) if table.family == family => Some(table.clone()),
             Resource::Setting(_)
             | Resource::Address(_)
+            | Resource::Neighbour(_)
             | Resource::Route(_)
             | Resource::Filter(_)
             | Resource::Rule(_)
@@ -263,11 +302,24 @@ fn kept_lookups(state: &HostState, family: Family) -> impl Iterator<Item = Looku
     })
 }
 
+fn settings(state: &HostState) -> impl Iterator<Item = &Setting> {
+    state.iter().filter_map(|resource| match resource {
+        Resource::Setting(setting) => Some(setting),
+        Resource::Address(_)
+        | Resource::Neighbour(_)
+        | Resource::Route(_)
+        | Resource::Filter(_)
+        | Resource::Rule(_)
+        | Resource::LocalTable(_) => None,
+    })
+}
+
 pub(super) fn routes(state: &HostState) -> impl Iterator<Item = &Route> {
     state.iter().filter_map(|resource| match resource {
         Resource::Route(route) => Some(route),
         Resource::Setting(_)
         | Resource::Address(_)
+        | Resource::Neighbour(_)
         | Resource::Filter(_)
         | Resource::Rule(_)
         | Resource::LocalTable(_) => None,
@@ -279,6 +331,7 @@ pub(super) fn rules(state: &HostState) -> impl Iterator<Item = &Rule> {
         Resource::Rule(rule) => Some(rule),
         Resource::Setting(_)
         | Resource::Address(_)
+        | Resource::Neighbour(_)
         | Resource::Route(_)
         | Resource::Filter(_)
         | Resource::LocalTable(_) => None,
@@ -290,6 +343,7 @@ fn filters(state: &HostState) -> impl Iterator<Item = &Filter> {
         Resource::Filter(filter) => Some(filter),
         Resource::Setting(_)
         | Resource::Address(_)
+        | Resource::Neighbour(_)
         | Resource::Route(_)
         | Resource::Rule(_)
         | Resource::LocalTable(_) => None,

@@ -112,9 +112,11 @@ fn expected(from: &HostState, to: &HostState) -> HostState {
                 .iter()
                 .any(|r| matches!(r, Resource::Setting(new) if new.key == old.key)),
             Resource::LocalTable(old) => locals(to, old.family).is_empty(),
-            Resource::Address(_) | Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
-                false
-            }
+            Resource::Address(_)
+            | Resource::Neighbour(_)
+            | Resource::Route(_)
+            | Resource::Filter(_)
+            | Resource::Rule(_) => false,
         };
         if unspoken {
             state.insert(resource.clone());
@@ -380,5 +382,43 @@ fn a_new_gateway_takes_the_place_of_the_old_one() {
     assert!(
         matches!(&changes[..], [Change::Replace(route)] if route.via == Some(ip("198.51.100.254"))),
         "{changes:?}"
+    );
+}
+
+/// The kernel writes over some settings when forwarding is switched: they are said after it.
+#[test]
+fn what_forwarding_writes_over_is_said_after_it() {
+    let mut observed = cases::vps();
+    for (key, value) in [
+        ("net.ipv4.conf.all.accept_redirects", "0"),
+        ("net.ipv4.conf.docker0.forwarding", "1"),
+        ("net.ipv4.conf.eth0.forwarding", "0"),
+    ] {
+        observed.settings.insert(key.into(), value.into());
+    }
+    let there = desired(&cases::remote(), &observed);
+    let before = observed.baseline(&there);
+    let says = |changes: Vec<Change>| -> Vec<String> {
+        let mut said = Vec::new();
+        for change in changes {
+            if let Change::Put(Resource::Setting(s)) = change {
+                said.push(format!("{}={}", s.key, s.value));
+            }
+        }
+        said
+    };
+    let delay = |value| format!("net.ipv4.neigh.eth0.proxy_delay={value}");
+    assert_eq!(
+        says(diff(&before, &there)),
+        ["net.ipv4.ip_forward=1".to_owned(), delay(0)]
+    );
+    assert_eq!(
+        says(diff(&there, &before)),
+        [
+            delay(80),
+            "net.ipv4.ip_forward=0".to_owned(),
+            "net.ipv4.conf.docker0.forwarding=1".to_owned(),
+            "net.ipv4.conf.all.accept_redirects=0".to_owned(),
+        ]
     );
 }

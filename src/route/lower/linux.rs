@@ -8,7 +8,7 @@ use crate::config::PortProtocol;
 use crate::config::units::{Family, Prefix, RulePref, TableId};
 use crate::route::diff::Change;
 use crate::route::operation::{Lookup, Operation};
-use crate::route::resource::{Address, OUR_PROTOCOL, Resource, Route, Rule};
+use crate::route::resource::{Address, OUR_PROTOCOL, ProxyNeighbour, Resource, Route, Rule};
 
 /// The operations of some changes, in their order.
 pub fn lower(changes: &[Change]) -> Vec<Operation> {
@@ -20,6 +20,7 @@ fn operation(change: &Change) -> Option<Operation> {
         Change::Put(resource) | Change::Add(resource) => match resource {
             Resource::Setting(setting) => Operation::Set(setting.clone()),
             Resource::Address(address) => Operation::AddAddress(address.clone()),
+            Resource::Neighbour(neighbour) => Operation::AddNeighbour(neighbour.clone()),
             Resource::Route(route) => Operation::AddRoute(route.clone()),
             Resource::Filter(filter) => Operation::ReplaceFilter(filter.clone()),
             Resource::Rule(rule) => Operation::AddRule(rule.clone()),
@@ -30,6 +31,7 @@ fn operation(change: &Change) -> Option<Operation> {
             // A setting has no absence, and `diff` never asks for it.
             Resource::Setting(_) => return None,
             Resource::Address(address) => Operation::RemoveAddress(address.clone()),
+            Resource::Neighbour(neighbour) => Operation::RemoveNeighbour(neighbour.clone()),
             Resource::Route(route) => Operation::RemoveRoute(route.clone()),
             Resource::Filter(filter) => Operation::RemoveFilter(filter.clone()),
             Resource::Rule(rule) => Operation::RemoveRule(rule.clone()),
@@ -45,6 +47,11 @@ impl fmt::Display for Operation {
             Self::Set(setting) => write!(f, "sysctl -w {}={}", setting.key, setting.value),
             Self::AddAddress(address) => write_address(f, "add", address),
             Self::RemoveAddress(address) => write_address(f, "del", address),
+            Self::AddNeighbour(neighbour) => {
+                write_neighbour(f, "add", neighbour)?;
+                write!(f, " protocol {OUR_PROTOCOL}")
+            }
+            Self::RemoveNeighbour(neighbour) => write_neighbour(f, "del", neighbour),
             Self::AddRoute(route) => write_route(f, "add", route),
             Self::ReplaceRoute(route) => write_route(f, "replace", route),
             Self::RemoveRoute(route) => write_route(f, "del", route),
@@ -90,6 +97,16 @@ fn write_address(f: &mut fmt::Formatter<'_>, verb: &str, address: &Address) -> f
         None => write!(f, "{prefix}")?,
     }
     write!(f, " dev {}", address.device)
+}
+
+fn write_neighbour(
+    f: &mut fmt::Formatter<'_>,
+    verb: &str,
+    neighbour: &ProxyNeighbour,
+) -> fmt::Result {
+    let ProxyNeighbour { device, address } = neighbour;
+    let family = ip(Family::of(*address));
+    write!(f, "{family} neighbour {verb} proxy {address} dev {device}")
 }
 
 fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, route: &Route) -> fmt::Result {

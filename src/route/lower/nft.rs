@@ -100,23 +100,27 @@ pub fn script(filter: &Filter) -> String {
     text
 }
 
-/// A connection that is the host's own gets the mark: born here (output), or ended here at a kept
-/// port (input), so that the ICMP errors about it (path MTU) are the host's too. What comes back
-/// on it carries the mark before it is routed.
+/// A connection that is the host's own gets the mark: what this host sends itself (output), or
+/// ended here at a kept port (input), so that the ICMP errors about it (path MTU) are the host's
+/// too. What comes back on it carries the mark before it is routed.
+///
+/// Output takes established connections too: where somebody else's firewall tracked connections
+/// before us, the host's older ones are new no more. It does not take related packets: the ICMP
+/// errors that this host sends about the client's connections.
 ///
 /// Neighbour discovery is not tracked and is the host's always: solicitations and advertisements
 /// go to the public address itself when the host asked with it as source (RFC 4861 7.2.2).
 fn mark_own(chains: &mut Chains, address: IpAddr, mark: u32, mask: u32) {
     let ip = ip(address);
     let rest = !mask;
-    let save = format!("ct state new ct mark set ct mark & {rest:#010x} | {mark:#010x}");
+    let save = format!("ct mark set ct mark & {rest:#010x} | {mark:#010x}");
     let set = format!("meta mark set meta mark & {rest:#010x} | {mark:#010x}");
-    chains
-        .mark_output
-        .push(format!("{ip} saddr {address} {save}"));
+    chains.mark_output.push(format!(
+        "{ip} saddr {address} ct state established,new {save}"
+    ));
     chains
         .mark_input
-        .push(format!("{ip} daddr {address} {save}"));
+        .push(format!("{ip} daddr {address} ct state new {save}"));
     chains.mark_prerouting.push(format!(
         "{ip} daddr {address} ct mark & {mask:#010x} == {mark:#010x} {set}"
     ));

@@ -34,6 +34,8 @@ const CT_STATE: u32 = 0;
 const CT_MARK: u32 = 3;
 /// NF_CT_STATE_BIT(IP_CT_NEW): the first packet of a connection.
 const STATE_NEW: u32 = 8;
+/// NF_CT_STATE_BIT(IP_CT_ESTABLISHED): either way, after the first answer. Not IP_CT_RELATED.
+const STATE_ESTABLISHED: u32 = 2;
 /// NFT_PAYLOAD_NETWORK_HEADER.
 const NETWORK_HEADER: u32 = 1;
 /// NFT_PAYLOAD_TRANSPORT_HEADER.
@@ -171,8 +173,18 @@ impl Expressions {
 
     /// Goes on for the first packet of a connection.
     pub(super) fn new_connection(self) -> Self {
+        self.states(STATE_NEW)
+    }
+
+    /// Goes on for every packet of a connection, but not for errors about it.
+    pub(super) fn own_packet_of_connection(self) -> Self {
+        self.states(STATE_ESTABLISHED | STATE_NEW)
+    }
+
+    /// Goes on in one of these states.
+    fn states(self, states: u32) -> Self {
         self.load_ct(CT_STATE)
-            .change_bits(STATE_NEW, 0)
+            .change_bits(states, 0)
             .compare(DIFFERENT, &0_u32.to_ne_bytes())
     }
 

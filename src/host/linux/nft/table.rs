@@ -122,7 +122,7 @@ fn render(clause: &FilterClause) -> Vec<Rule> {
                 rule(
                     OUTPUT,
                     at(End::Source)
-                        .new_connection()
+                        .own_packet_of_connection()
                         .mark_connection(*mark, *mask),
                 ),
             ];

@@ -1,0 +1,20 @@
+//! The whole program in network namespaces: both portals run the real binary with real configs on
+//! a real kernel, in the lab of `tests/lab` (its figure is in `tests/lab/src/topology.rs`).
+//!
+//! Needs root or a user namespace in which one is root. Facts are asserted, never speeds.
+#![cfg(target_os = "linux")]
+
+mod netns {
+    mod command;
+    mod foreign;
+    mod hostile;
+    mod hosts_own;
+    mod ipv6;
+    mod killed;
+    mod links;
+    mod modes;
+    mod plan;
+    mod reach;
+    mod state;
+    mod support;
+}

@@ -1,0 +1,110 @@
+//! Others on the same host: what they take from us returns, what is theirs stays.
+
+use netcombiner_lab::prelude::*;
+
+use super::support::kernel::{routes, rules, sh};
+use super::support::{Outcome, Setup, case, eventually};
+
+#[test]
+fn what_others_take_away_returns() {
+    case(Setup::default(), |case| -> Outcome {
+        let (on_remote, on_local) = case.up()?;
+        let (local, remote) = (&on_local, &on_remote);
+        for (portal, line) in [
+            // mwan3 flushes tables up to 60 when it stops.
+            (local, "ip route flush table 20"),
+            (local, "ip route flush table 21"),
+            (remote, "ip route flush table 19"),
+            (local, "ip rule del pref 20"),
+            (local, "ip rule del pref 21"),
+            (local, "ip rule del pref 10"),
+            (local, "ip route flush table 28260"),
+            (local, "ip address del 192.168.1.1/32 dev lan"),
+            (remote, "ip rule del pref 19"),
+            (remote, "ip rule del pref 1"),
+            (remote, "ip rule add pref 0 lookup local"),
+        ] {
+            let host = case.lab.host(portal.side);
+            let before = (rules(host)?, routes(host)?);
+            let repaired = || portal.log().matches("routing: ").count();
+            let repairs = repaired();
+            sh(host, line)?;
+            eventually(&format!("what was before `{line}`"), || {
+                Ok(repaired() > repairs && before == (rules(host)?, routes(host)?))
+            })?;
+        }
+        assert_eq!(case.pings(&case.lab.client, SERVER)?, 20);
+        assert_eq!(case.pings(&case.lab.server, PUBLIC)?, 20);
+        Ok(())
+    });
+}
+
+#[test]
+fn rules_and_routes_of_others_are_never_touched() {
+    case(Setup::default(), |case| -> Outcome {
+        let (before, during) = (
+            [
+                "rule add pref 5 to 192.0.2.1 lookup 77",
+                "route add 192.0.2.1/32 dev lo table 77",
+            ],
+            [
+                "rule add pref 20 to 192.0.2.2 lookup 77",
+                "rule add pref 10 from 192.0.2.2 lookup 77",
+                "route add 192.0.2.2/32 dev lo table 20",
+                "route add 192.0.2.2/32 dev lo table 19",
+                "route add 192.0.2.3/32 dev lo table 77 proto static",
+            ],
+        );
+        let hosts = [&case.lab.local, &case.lab.remote];
+        for host in hosts {
+            for words in before {
+                sh(host, &format!("ip {words}"))?;
+            }
+        }
+        let (remote, local) = case.up()?;
+        for host in hosts {
+            for words in during {
+                sh(host, &format!("ip {words}"))?;
+            }
+        }
+        // Longer than the debounce: whoever tidies up has done it.
+        std::thread::sleep(Duration::from_millis(700));
+        local.stop()?;
+        remote.stop()?;
+        for host in hosts {
+            for words in before.iter().chain(&during) {
+                // Deleting what is not there fails.
+                let words = words.replace(" add ", " del ");
+                sh(host, &format!("ip {words}")).map_err(|error| format!("{words}: {error}"))?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_table_that_is_taken_is_told_by_check() {
+    case(Setup::default(), |case| -> Outcome {
+        sh(&case.lab.local, "ip rule add pref 20 lookup 20")?;
+        sh(
+            &case.lab.local,
+            "ip route add 192.0.2.0/24 dev lo table 20 proto static",
+        )?;
+        let mut command = case.portals.command("plan");
+        command
+            .arg(case.portals.config(Side::Local))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        let mut process = Process::spawn(&case.lab.local, command)?;
+        process.wait(Duration::from_secs(5))?;
+        let mut warnings = String::new();
+        if let Some(mut stderr) = process.child().stderr.take() {
+            std::io::Read::read_to_string(&mut stderr, &mut warnings)?;
+        }
+        assert!(
+            warnings.contains("20"),
+            "no warning of table 20: {warnings:?}"
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,96 @@
+//! The client owns an IPv6 address of the remote portal, beside its IPv4 one.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use netcombiner_lab::prelude::*;
+
+use super::support::kernel::{rules_of, sh};
+use super::support::{Answers, Case, Outcome, Setup, Talk, case};
+
+/// What the remote portal and the client own.
+const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 2);
+
+/// IPv6 at the edges of the lab; the links stay IPv4.
+fn furnish(case: &Case) -> Result<(), Error> {
+    let lab = &case.lab;
+    lab.internet.set_sysctl("ipv6/conf/all/forwarding", "1")?;
+    for (host, line) in [
+        // Routers ask for neighbours from their link-local addresses, which the lab leaves out.
+        (&lab.internet, "address add fe80::1/64 dev remote"),
+        (&lab.internet, "address add fe80::1/64 dev server"),
+        (&lab.remote, "address add fe80::2/64 dev eth0"),
+        (&lab.server, "address add fe80::2/64 dev eth0"),
+        (&lab.internet, "address add 2001:db8:113::1/64 dev remote"),
+        (&lab.internet, "address add 2001:db8:51::1/64 dev server"),
+        (&lab.remote, "address add 2001:db8:113::2/64 dev eth0"),
+        (&lab.remote, "route add default via 2001:db8:113::1"),
+        (&lab.server, "address add 2001:db8:51::2/64 dev eth0"),
+        (&lab.server, "route add default via 2001:db8:51::1"),
+        (&lab.local, "address add fe80::1/64 dev lan"),
+        (&lab.client, "address add fe80::2/64 dev eth0"),
+        (&lab.client, "address add 2001:db8:113::2/128 dev eth0"),
+        (
+            &lab.client,
+            "route add default via fe80::1 dev eth0 src 2001:db8:113::2",
+        ),
+    ] {
+        sh(host, &format!("ip -6 {line}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_client_owns_both_addresses() {
+    case(Setup::default(), |case| -> Outcome {
+        furnish(case)?;
+        for side in Side::BOTH {
+            let file = case.portals.config(side);
+            let text = std::fs::read_to_string(&file)?;
+            let one = format!("public_address = \"{PUBLIC}\"");
+            assert!(text.contains(&one));
+            let both = format!("public_address = [\"{PUBLIC}\", \"{PUBLIC_V6}\"]");
+            std::fs::write(&file, text.replace(&one, &both))?;
+        }
+        let lab = &case.lab;
+        let before = Side::BOTH.map(|side| host_state(lab.host(side)));
+        let ssh = Answers::start(&lab.remote, PUBLIC_V6, 22)?;
+        let mut lasting = Talk::open(&lab.server, ssh.address())?;
+        let (remote, local) = case.up()?;
+
+        let on_remote = rules_of(&lab.remote, 6)?;
+        for rule in [
+            "rule lookup local pref 20",
+            "rule lookup 19 pref 19 protocol 98 to 2001:db8:113::2",
+        ] {
+            assert!(on_remote.contains(rule), "no {rule:?} in {on_remote:#?}");
+        }
+
+        let service = Answers::start(&lab.server, SERVER_V6, 80)?;
+        let mut out = Talk::open(&lab.client, service.address())?;
+        let client = Answers::start(&lab.client, PUBLIC_V6, 8080)?;
+        let mut inward = Talk::open(&lab.server, client.address())?;
+        let mut own = Talk::open(&lab.remote, service.address())?;
+        let mut kept = Talk::open(&lab.server, ssh.address())?;
+        let v4 = Answers::start(&lab.server, SERVER, 80)?;
+        let mut beside = Talk::open(&lab.client, v4.address())?;
+        let public = IpAddr::from(PUBLIC_V6);
+        for _ in 0..20 {
+            assert_eq!(out.ask()?, format!("server to {public}"));
+            assert_eq!(inward.ask()?, format!("client to {SERVER_V6}"));
+            assert_eq!(own.ask()?, format!("server to {public}"));
+            assert_eq!(kept.ask()?, format!("remote to {SERVER_V6}"));
+            assert_eq!(lasting.ask()?, format!("remote to {SERVER_V6}"));
+            assert_eq!(beside.ask()?, format!("server to {PUBLIC}"));
+        }
+
+        local.stop()?;
+        remote.stop()?;
+        for (side, before) in Side::BOTH.into_iter().zip(before) {
+            let differences = before?.differences(&host_state(lab.host(side))?);
+            assert_eq!(differences, [""; 0], "{side:?}");
+        }
+        lasting.ask()?;
+        Ok(())
+    });
+}

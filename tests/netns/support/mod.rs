@@ -1,0 +1,10 @@
+//! What every test here needs: a lab with its two configs, people who talk, and the kernel's state
+//! in words.
+
+pub(crate) mod case;
+pub(crate) mod kernel;
+pub(crate) mod talk;
+pub(crate) mod wire;
+
+pub(crate) use case::{Case, Outcome, Setup, case, eventually};
+pub(crate) use talk::{Answers, Steady, Talk};
