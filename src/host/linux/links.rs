@@ -149,8 +149,8 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
     for link in &mut observed.links {
         link.addresses.sort_unstable();
     }
-    // A default route into another tunnel (wg-quick's, OpenVPN's) is no way out: flows would run
-    // within it. Who wants that names the device as a link.
+    // Another tunnel's default route in a table of its own (wg-quick's 51820) is no way out: flows
+    // would run within it. Who wants that names the device as a link.
     let tunnels = messages
         .iter()
         .filter(|message| matches!(kind(message).as_deref(), Some("wireguard" | "tun")))
@@ -199,7 +199,8 @@ fn add_routes(
             // The main table's come first, then the lower metric.
             let rank = (route.table != TableId::MAIN, route.metric);
             let hops = route.hops.iter();
-            let hops = hops.filter(|(index, _)| !tunnels.contains(index));
+            let hops =
+                hops.filter(|(index, _)| route.table == TableId::MAIN || !tunnels.contains(index));
             defaults.extend(hops.map(|(index, via)| (rank, *index, *via)));
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
