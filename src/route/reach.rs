@@ -32,7 +32,7 @@ pub(super) fn listeners(warnings: &mut Vec<Warning>, config: &Config, observed: 
                 // A socket of all IPv6 addresses hears IPv4 as well (ipv6(7), IPV6_V6ONLY).
                 IpAddr::V6(any) if any.is_unspecified() => true,
                 IpAddr::V4(any) if any.is_unspecified() => public.is_ipv4(),
-                own => own.to_canonical() == public,
+                own @ (IpAddr::V4(_) | IpAddr::V6(_)) => own.to_canonical() == public,
             };
             let place = SocketAddr::new(public, listener.port());
             if hears && is_cut(config, place) {
