@@ -21,7 +21,7 @@ use crate::daemon::level_of;
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
-usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL]
+usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL] [--force]
        netcombiner NAME
 
 Starts a tunnel in the background. Returns 0 when its device is up and the routing is
@@ -32,6 +32,7 @@ The daemon's log is RUN_DIR/NAME.log.
   FILE           a file: has a / in it or ends in .toml
   --run-dir DIR  where its socket, lock, baseline and log are kept
   --log LEVEL    off, error, warn, info (default), debug, trace
+  --force        start although this very ssh session will be cut off
 ";
 
 /// Setting up the routing takes well below a second; a daemon that is not ready by then hangs.
@@ -41,6 +42,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut what: Option<OsString> = None;
     let mut run_dir = PathBuf::from(RUN_DIRECTORY);
     let mut level = None;
+    let mut force = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return help::print(HELP),
@@ -50,6 +52,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 level_of(&word).map_err(CliError::usage)?;
                 level = Some(word);
             }
+            Long("force") => force = true,
             Value(word) if what.is_none() => what = Some(word),
             other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "up")),
         }
@@ -57,15 +60,20 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let word = what.ok_or_else(|| {
         CliError::usage("up what? Write `netcombiner up nc0` or `netcombiner up FILE`")
     })?;
-    bring_up(&word, &run_dir, level.as_deref())
+    bring_up(&word, &run_dir, level.as_deref(), force)
 }
 
 /// `netcombiner NAME`.
 pub(crate) fn start(name: &str) -> Result<ExitCode, CliError> {
-    bring_up(OsStr::new(name), Path::new(RUN_DIRECTORY), None)
+    bring_up(OsStr::new(name), Path::new(RUN_DIRECTORY), None, false)
 }
 
-fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCode, CliError> {
+fn bring_up(
+    word: &OsStr,
+    run_dir: &Path,
+    level: Option<&str>,
+    force: bool,
+) -> Result<ExitCode, CliError> {
     let path = config_path(word)?;
     // Errors of the file are told here, where they are read; the child reads it again.
     let (config, warnings) =
@@ -75,7 +83,7 @@ fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCod
     }
     let name = config.name.as_str();
     let log = run_dir.join(format!("{name}.log"));
-    let mut child = spawn(&path, run_dir, level, &log)
+    let mut child = spawn(&path, run_dir, level, force, &log)
         .map_err(|error| CliError::failed(format!("cannot start the daemon: {error}")))?;
     let mut pipe = child
         .stdout
@@ -129,6 +137,7 @@ fn spawn(
     config: &Path,
     run_dir: &Path,
     level: Option<&str>,
+    force: bool,
     log: &Path,
 ) -> io::Result<std::process::Child> {
     DirBuilder::new()
@@ -151,6 +160,9 @@ fn spawn(
         .stderr(log);
     if let Some(level) = level {
         command.args(["--log", level]);
+    }
+    if force {
+        command.arg("--force");
     }
     command.spawn()
 }

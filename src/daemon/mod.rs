@@ -26,12 +26,14 @@ use tokio::sync::mpsc;
 use crate::config::units::Family;
 use crate::config::{Config, ConfigErrors, Listen, Transport};
 use crate::control::{self, Server};
+use crate::host::listeners::ssh_session;
 use crate::host::{self, ConvergeError, HostError, Reconciler};
 use crate::io::entropy::SystemEntropy;
 use crate::io::socket::{OpenError, any_address};
 use crate::io::tcp::TcpListener;
 use crate::io::tun::{Tun, TunError};
 use crate::io::udp::UdpSocket;
+use crate::route::reach::is_cut;
 use packet_loop::{Command, PacketThread, Start};
 use running::{Desired, Running, Stop};
 
@@ -45,7 +47,18 @@ pub struct Options {
     pub config: PathBuf,
     /// Where sockets, locks and baselines are.
     pub run_dir: PathBuf,
+    /// Start although the ssh session that this is started from will be cut off.
+    pub force: bool,
 }
+
+/// The ssh session that would be lost: where it ends on this host.
+#[derive(Debug, Clone, Copy, Error)]
+#[error(
+    "the ssh session of this very shell comes in at {0}, which would go to the client: add \
+     \"tcp:{port}\" to keep",
+    port = .0.port()
+)]
+pub struct CutOff(pub SocketAddr);
 
 /// Why the daemon did not start, or ended by itself. The host is as it was before, or the text says
 /// what is not.
@@ -57,6 +70,9 @@ pub enum DaemonError {
     /// The lock is taken or unusable.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The administrator would lock himself out.
+    #[error("{0} (or say --force)")]
+    CutOff(#[from] CutOff),
     /// A socket could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -97,6 +113,12 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let (config, warnings) = Config::read(&options.config)?;
     for warning in warnings {
         log::warn!("{warning}");
+    }
+    if let Some(session) = ssh_session()
+        && is_cut(&config, session)
+        && !options.force
+    {
+        return Err(CutOff(session).into());
     }
     let _lock = Lock::take(&options.run_dir, config.name.as_str())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

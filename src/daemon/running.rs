@@ -61,9 +61,6 @@ impl Desired {
     /// The host as it should be.
     pub(super) fn state(&self, observed: &Observed) -> host::Desired {
         let (config, resolved) = &*self.0.borrow();
-        if !config.manage_routing {
-            return host::Desired::default();
-        }
         let mut observed = observed.clone();
         observed.remotes = resolved.values().flatten().copied().collect();
         host::desired(config, &observed)
