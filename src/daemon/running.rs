@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::links::{Flow, LinkIds, Plan, Resolved, plan, remote_hosts};
-use super::packet_loop::{Carrier, Command, PacketThread};
+use super::packet_loop::{Carrier, Command, News, PacketThread};
 use super::resolve::{Answer as Address, Resolver};
+use super::sockets::Note;
 use super::status::{Known, status};
-use super::{DaemonError, Options, notify};
+use super::{DaemonError, HOST_PATIENCE, Options, notify};
 use crate::config::units::Mtu;
 use crate::config::{Config, Role, Transport};
 use crate::control::{Answer, Asked, Request};
@@ -93,9 +94,9 @@ pub(super) struct Running<'a> {
 
 /// This system's hold on the host.
 #[cfg(target_os = "linux")]
-type Hold = Reconciler<host::System>;
+pub(super) type Hold = Reconciler<host::System>;
 #[cfg(target_os = "freebsd")]
-type Hold = Reconciler;
+pub(super) type Hold = Reconciler;
 
 /// What made the daemon end.
 enum End {
@@ -151,7 +152,7 @@ impl<'a> Running<'a> {
         mut self,
         reconciler: Hold,
         mut stop: Stop,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        mut events: mpsc::UnboundedReceiver<News>,
         mut asked: mpsc::Receiver<Asked>,
     ) -> Result<(), DaemonError> {
         let (commands, commands_in) = mpsc::channel(8);
@@ -175,7 +176,11 @@ impl<'a> Running<'a> {
                 _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
                 _ = stop.hangup.recv() => self.reload(),
                 event = events.recv() => match event {
-                    Some(event) => { self.log(&event); false }
+                    Some(News::Tunnel(event)) => { self.log(&event); false }
+                    Some(News::Note(Note { level, text })) => {
+                        log::log!(level, "{text}");
+                        false
+                    }
                     None => break End::Packets,
                 },
                 Some(event) = host_events.recv() => { self.heed(event); false }
@@ -215,18 +220,19 @@ impl<'a> Running<'a> {
         }
         notify::notify("STOPPING=1");
         // The peer hears it first, while the links' routing still stands.
-        self.packets.tell(Command::Stop);
-        let tun = self.packets.join();
+        let tun = self.packets.stop().await;
         // A dropped sender says the same, should the loop be busy.
         let _ = commands.try_send(host::Command::Stop);
         drop(commands);
-        let restored = reconciling.await;
+        let restored = timeout(HOST_PATIENCE, reconciling)
+            .await
+            .map_err(|_| DaemonError::HostHangs("giving the host back"));
         let ended = match (end, tun) {
             (End::Asked(_), Ok(_)) => Ok(()),
             (End::Packets, Ok(_)) => Err("the packet thread ended".to_owned()),
             (End::Asked(_) | End::Packets, Err(error)) => Err(error),
         };
-        let outcome = restored?;
+        let outcome = restored??;
         for operation in &outcome.executed {
             log::debug!("{operation}");
         }
@@ -362,8 +368,9 @@ impl<'a> Running<'a> {
     }
 
     async fn show(&self) -> Answer {
-        let Some(report) = self.packets.report().await else {
-            return Answer::Error("the packet thread has ended".to_owned());
+        let report = match self.packets.report().await {
+            Ok(report) => report,
+            Err(reason) => return Answer::Error(reason.to_owned()),
         };
         let known = Known {
             config: &self.config,
@@ -378,7 +385,12 @@ impl<'a> Running<'a> {
     /// Reads the configuration again. True: the host is to be looked at anew.
     fn reload(&mut self) -> bool {
         let new = match Config::read(&self.options.config) {
-            Ok((new, _)) => new,
+            Ok((new, warnings)) => {
+                for warning in warnings {
+                    log::warn!("{warning}");
+                }
+                new
+            }
             Err(errors) => {
                 log::error!("the configuration stays as it was:\n{errors}");
                 return false;
@@ -396,7 +408,9 @@ impl<'a> Running<'a> {
             return false;
         }
         log::info!("the new configuration is in use");
-        self.resolver = Resolver::start(remote_hosts(&new), &self.addresses_out);
+        let hosts = remote_hosts(&new);
+        self.resolved.retain(|host, _| hosts.contains(host));
+        self.resolver = Resolver::start(hosts, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
         self.config = new;
         self.publish();

@@ -134,6 +134,11 @@ impl TcpConnection {
         Ok(())
     }
 
+    /// True when nothing waits in our own buffer.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.unsent.len()
+    }
+
     /// How many more bytes may be queued. Ask when it became writable: then less than half of
     /// [`NOT_SENT`] waits in the kernel.
     pub fn budget(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use super::Tunnel;
 use crate::proto::Instant;
-use crate::proto::event::Event;
+use crate::proto::event::{Event, SocketId};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
@@ -34,6 +34,15 @@ impl Tunnel {
             .filter_map(|id| self.path(id)?.rtt.smoothed())
             .max();
         self.queue.set_rtt(slowest.unwrap_or_default());
+    }
+
+    /// True when a path runs over this socket, or is being moved to it: only an authentic datagram
+    /// of the peer brings that about on a socket that waits for peers.
+    pub fn carries(&self, socket: SocketId) -> bool {
+        self.paths.iter().flatten().any(|path| {
+            path.place.is_some_and(|place| place.socket == socket)
+                || path.proof.is_some_and(|proof| proof.place.socket == socket)
+        })
     }
 
     /// The figures of this moment.
