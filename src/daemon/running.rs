@@ -2,7 +2,7 @@
 //! ask, and at the end the host is given back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -31,6 +31,10 @@ use crate::route::links::Observed;
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// A path that is not usable after so long at one of the remote's addresses is tried at the next: two
+/// handshakes (5 s apart) and a connection's three SYNs have had their chance.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The signals that the daemon obeys.
 pub(super) struct Stop {
@@ -84,12 +88,22 @@ pub(super) struct Running<'a> {
     ids: LinkIds,
     plans: Vec<Plan>,
     /// The flows that the packet thread was told to open.
-    open: BTreeMap<LinkId, (Flow, Plan)>,
+    open: BTreeMap<LinkId, Open>,
+    /// The links whose path is usable.
+    usable: BTreeSet<LinkId>,
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
     addresses: mpsc::UnboundedReceiver<Address>,
     routing_error: Option<String>,
+}
+
+/// A flow that the packet thread was told to open.
+struct Open {
+    flow: Flow,
+    plan: Plan,
+    /// Since when its path has not been usable, as far as it is not now.
+    waiting_since: Instant,
 }
 
 /// This system's hold on the host.
@@ -128,6 +142,7 @@ impl<'a> Running<'a> {
             ids: LinkIds::default(),
             plans: Vec::new(),
             open: BTreeMap::new(),
+            usable: BTreeSet::new(),
             resolved: Resolved::new(),
             resolver,
             addresses_out,
@@ -176,7 +191,7 @@ impl<'a> Running<'a> {
                 _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
                 _ = stop.hangup.recv() => self.reload(),
                 event = events.recv() => match event {
-                    Some(News::Tunnel(event)) => { self.log(&event); false }
+                    Some(News::Tunnel(event)) => { self.note_path(&event); self.log(&event); false }
                     Some(News::Note(Note { level, text })) => {
                         log::log!(level, "{text}");
                         false
@@ -203,8 +218,9 @@ impl<'a> Running<'a> {
                     false
                 }
                 _ = retry.tick() => {
-                    if self.has_unopened() {
-                        self.update_links();
+                    let failing = self.failing();
+                    if self.has_unopened() || !failing.is_empty() {
+                        self.update_links_but(&failing);
                     }
                     false
                 }
@@ -251,12 +267,29 @@ impl<'a> Running<'a> {
         self.plans.iter().any(|plan| plan.flow.is_err())
     }
 
+    /// The links whose path has not come up at the remote's address that they try.
+    fn failing(&self) -> BTreeSet<LinkId> {
+        let now = self.clock.now();
+        self.open
+            .iter()
+            .filter(|(id, open)| {
+                !self.usable.contains(id) && now.since(open.waiting_since) >= ADDRESS_PATIENCE
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// Opens, moves and closes the links' sockets so that they are as planned.
     fn update_links(&mut self) {
+        self.update_links_but(&BTreeSet::new());
+    }
+
+    /// The same, with other addresses for the links that are failing.
+    fn update_links_but(&mut self, failing: &BTreeSet<LinkId>) {
         let flows = self
             .open
             .iter()
-            .map(|(id, (flow, _))| (*id, flow.clone()))
+            .map(|(id, open)| (*id, open.flow.clone()))
             .collect();
         let mut plans = plan(
             &self.config,
@@ -264,6 +297,7 @@ impl<'a> Running<'a> {
             &self.observed,
             &self.resolved,
             &flows,
+            failing,
         );
         let gone: Vec<LinkId> = self
             .open
@@ -292,8 +326,9 @@ impl<'a> Running<'a> {
             let Ok(flow) = plan.flow.clone() else {
                 continue;
             };
-            let is_open = self.open.get(&plan.id).is_some_and(|(open, with)| {
-                *open == flow && with.terms == plan.terms && with.transport == plan.transport
+            let is_open = self.open.get(&plan.id).is_some_and(|open| {
+                let with = &open.plan;
+                open.flow == flow && with.terms == plan.terms && with.transport == plan.transport
             });
             if is_open {
                 continue;
@@ -301,7 +336,14 @@ impl<'a> Running<'a> {
             // A socket with a fixed port must go before its successor can have the port.
             self.close(plan.id);
             match self.open(plan, &flow) {
-                Ok(()) => drop(self.open.insert(plan.id, (flow, plan.clone()))),
+                Ok(()) => {
+                    let open = Open {
+                        flow,
+                        plan: plan.clone(),
+                        waiting_since: self.clock.now(),
+                    };
+                    self.open.insert(plan.id, open);
+                }
                 Err(reason) => {
                     plan.flow = Err(reason);
                     if let Err(reason) = &plan.flow
@@ -339,8 +381,30 @@ impl<'a> Running<'a> {
     }
 
     fn close(&mut self, id: LinkId) {
+        self.usable.remove(&id);
         if self.open.remove(&id).is_some() {
             self.packets.tell(Command::CloseLink(id));
+        }
+    }
+
+    /// Keeps in mind which links are usable, and since when the others are not.
+    fn note_path(&mut self, event: &Event) {
+        let &Event::Path {
+            link: Some(link),
+            state,
+            ..
+        } = event
+        else {
+            return;
+        };
+        if matches!(state, PathState::Up | PathState::Suspect) {
+            if self.open.contains_key(&link) {
+                self.usable.insert(link);
+            }
+        } else if self.usable.remove(&link)
+            && let Some(open) = self.open.get_mut(&link)
+        {
+            open.waiting_since = self.clock.now();
         }
     }
 
