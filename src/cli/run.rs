@@ -62,7 +62,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         config: config_path(&word)?,
         run_dir,
     };
-    start_log(level).map_err(CliError::usage)?;
+    start_log(level, background).map_err(CliError::usage)?;
     if background {
         leave_session();
     }
