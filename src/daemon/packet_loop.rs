@@ -386,7 +386,7 @@ mod tests {
             .unwrap();
         let patience = Duration::from_secs(5);
         let thread = |end: fn() -> Result<u8, String>| std::thread::spawn(end);
-        let mut end = |body| runtime.block_on(end_of(thread(body), patience));
+        let end = |body| runtime.block_on(end_of(thread(body), patience));
         assert_eq!(end(|| Ok(7)), Ok(7));
         assert_eq!(end(|| Err("broken".to_owned())), Err("broken".to_owned()));
         assert!(end(|| panic!("on purpose")).unwrap_err().contains("bug"));
