@@ -70,9 +70,11 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     }
     let mut all = Vec::new();
     let names = control::tunnels(&run_dir).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => " (it belongs to root: run this as root)",
-            _ => "",
+        let is_roots = error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if is_roots {
+            " (it belongs to root: run this as root)"
+        } else {
+            ""
         };
         CliError::failed(format!("{}: {error}{hint}", run_dir.display()))
     })?;

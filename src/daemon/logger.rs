@@ -81,7 +81,7 @@ fn line(seconds: Option<u64>, level: Level, text: &str) -> String {
 
 /// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar.
 fn date(mut days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| matches!((year % 4, year % 100, year % 400), (0, 1.., _) | (0, _, 0));
     let mut year = 1970;
     loop {
         let length = if is_leap(year) { 366 } else { 365 };

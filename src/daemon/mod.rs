@@ -194,6 +194,11 @@ async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Resul
     for warning in conflicts(&config, &observed) {
         log::warn!("{warning}");
     }
+    for address in config.listen.iter().filter_map(|listen| listen.address) {
+        if !address.is_loopback() && observed.holders(address).next().is_none() {
+            log::warn!("listen: no interface holds {address} yet: nobody can be heard there");
+        }
+    }
 
     let mtu = settings::mtu(&config, &observed);
     // While somebody else has a device of this name, nothing is touched. From here on whatever

@@ -544,3 +544,6 @@ fn watch(poll: &PollSet, source: &impl std::os::fd::AsFd, id: SocketId, writable
     // It fails only for a source that is not in the set, and all of ours are.
     let _ = poll.watch_writable(source, key(id), writable);
 }
+
+#[cfg(test)]
+mod tests;
