@@ -14,7 +14,7 @@ use lexopt::prelude::*;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
-use super::run::{BACKGROUND, READY};
+use super::run::{BACKGROUND, READY, terminate};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::daemon::level_of;
@@ -137,15 +137,8 @@ fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCod
 
 /// Ends a child that has not said whether it is up: perhaps before it could hear us on its socket.
 /// False: it lives on.
-#[expect(unsafe_code, reason = "std can only kill")]
 fn end(child: &mut Child, patience: Duration) -> bool {
-    if let Ok(process) = libc::pid_t::try_from(child.id()) {
-        // SAFETY: kill touches no memory; the number is our own child's, which is not waited for
-        // yet, so nobody else has it.
-        unsafe {
-            libc::kill(process, libc::SIGTERM);
-        }
-    }
+    terminate(child);
     let mut left = patience;
     while !left.is_zero() {
         if !matches!(child.try_wait(), Ok(None)) {
