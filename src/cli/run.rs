@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, ExitCode};
 
 use lexopt::prelude::*;
 
@@ -66,7 +66,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         run_dir,
         force,
     };
-    start_log(level).map_err(CliError::usage)?;
+    start_log(level, background).map_err(CliError::usage)?;
     if background {
         leave_session();
     }
@@ -99,5 +99,17 @@ fn leave_session() {
     // what is wanted.
     unsafe {
         libc::setsid();
+    }
+}
+
+/// Asks a child of ours, not yet waited for, to end.
+#[expect(unsafe_code, reason = "std can only kill for good")]
+pub(super) fn terminate(child: &Child) {
+    if let Ok(process) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: kill touches no memory. The number is our own child's until it is waited for, so
+        // nobody else is hit; that it has ended already is what is wanted.
+        unsafe {
+            libc::kill(process, libc::SIGTERM);
+        }
     }
 }
