@@ -1,7 +1,7 @@
 //! The only place that joins the tunnel, the sockets, the routing and the host.
 //!
 //! Two threads: this one (tokio, one thread) holds control: the host's reconciler, names, the
-//! control socket, signals. The other one is the packet path ([`packet_loop`]). They talk by
+//! control socket, signals. The other one is the packet path (`packet_loop`). They talk by
 //! commands and by events, and a packet never waits for control.
 
 mod links;

@@ -171,7 +171,7 @@ fn text(transport: Transport) -> &'static str {
     }
 }
 
-/// Asks for large kernel buffers: beyond net.core.[rw]mem_max where permitted, else up to it.
+/// Asks for large kernel buffers: beyond net.core.rmem_max and wmem_max where permitted, else up to it.
 pub(super) fn enlarge_buffers(socket: &Socket, bytes: usize) {
     #[cfg(target_os = "linux")]
     if force_buffer(socket, libc::SO_RCVBUFFORCE, bytes)

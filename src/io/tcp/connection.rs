@@ -140,7 +140,7 @@ impl TcpConnection {
     }
 
     /// How many more bytes may be queued. Ask when it became writable: then less than half of
-    /// [`NOT_SENT`] waits in the kernel.
+    /// `NOT_SENT` waits in the kernel.
     pub fn budget(&self) -> usize {
         NOT_SENT.saturating_sub(self.unsent.len() - self.sent)
     }
