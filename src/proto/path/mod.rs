@@ -198,6 +198,7 @@ impl Path {
         self.replay = ReplayWindow::new();
         self.replay_bare = ReplayWindow::new();
         self.largest_sealed = PacketNumber(0);
+        self.queue_limit = QueueLimit::default();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
