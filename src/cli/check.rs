@@ -9,9 +9,12 @@ use lexopt::prelude::*;
 use super::args::{CliError, config_path, unexpected};
 use super::help;
 use super::look::look;
-use crate::config::Config;
+use crate::config::{Config, Warning};
+use crate::daemon::CutOff;
 use crate::host::RUN_DIRECTORY;
+use crate::host::listeners::ssh_session;
 use crate::route::conflicts;
+use crate::route::reach::is_cut;
 
 pub(super) const HELP: &str = "\
 usage: netcombiner check NAME|FILE [--host]
@@ -50,6 +53,12 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 let seen = look(&config, Path::new(RUN_DIRECTORY))
                     .map_err(|error| CliError::failed(format!("this host: {error}")))?;
                 warnings.extend(conflicts(&config, &seen.observed));
+                if let Some(session) = ssh_session().filter(|it| is_cut(&config, *it)) {
+                    warnings.push(Warning {
+                        place: "keep".to_owned(),
+                        text: CutOff(session).to_string(),
+                    });
+                }
             }
             (ExitCode::SUCCESS, warnings)
         }

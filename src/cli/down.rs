@@ -30,6 +30,8 @@ configuration for that.
 
 /// Giving the host back takes well below a second, unless its kernel is very busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a daemon that has let its own lock go may still hold the host's: it dies meanwhile.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 /// How often it is looked whether the daemon has gone.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -52,17 +54,17 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     ) {
         Ok(Answer::Error(reason)) => log::debug!("{reason}"),
         Ok(Answer::Stopping | Answer::Status(_)) => {}
-        // Killed, or so early or late in its life that it has no socket: the lock knows.
-        Err(AskError::NotRunning) => {}
-        Err(error @ (AskError::NotPermitted | AskError::Broken(_))) => {
+        // Killed, or so early or late in its life that it has no socket or no time to answer: the
+        // lock knows.
+        Err(AskError::NotRunning | AskError::Broken(_)) => {}
+        Err(error @ AskError::NotPermitted) => {
             return Err(CliError::failed(format!("{name}: {error}")));
         }
     }
     let lock = wait_for_lock(&run_dir, &name)?;
     let cleaned = clean(&run_dir, &name);
     drop(lock);
-    let cleaned =
-        cleaned.map_err(|error| CliError::failed(format!("{name}: cannot clean up: {error}")))?;
+    let cleaned = cleaned.map_err(|error| CliError::failed(format!("{name}: {error}")))?;
     if !cleaned.executed.is_empty() {
         let mut out = io::stdout().lock();
         writeln!(out, "{name}: took away what a killed daemon left behind:")?;
@@ -103,12 +105,17 @@ fn wait_for_lock(run_dir: &Path, name: &IfName) -> Result<Lock, CliError> {
                     PATIENCE.as_secs()
                 )));
             }
-            Err(LockError::Taken { .. }) => {
+            Err(error @ LockError::HostTaken { .. }) if waited >= LAST_BREATH => {
+                return Err(CliError::failed(format!(
+                    "{name} is not running; nothing was touched, since {error}"
+                )));
+            }
+            Err(LockError::Taken { .. } | LockError::HostTaken { .. }) => {
                 std::thread::sleep(LOOK);
                 waited += LOOK;
             }
-            Err(error @ LockError::Io { .. }) => {
-                return Err(CliError::failed(error.to_string()));
+            Err(error @ (LockError::Io { .. } | LockError::LeftBehind { .. })) => {
+                return Err(CliError::failed(format!("{name}: {error}")));
             }
         }
     }
@@ -125,7 +132,14 @@ fn clean(run_dir: &Path, name: &IfName) -> Result<Outcome, Box<dyn std::error::E
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut reconciler = Reconciler::open(host::System::open()?, name, run_dir)?;
+        let mut system = host::System::open()?;
+        if let Some(kind) = system.foreign_device(name).await? {
+            return Err(format!(
+                "it is a {kind} device of this host and no tunnel of netcombiner; nothing was touched"
+            )
+            .into());
+        }
+        let mut reconciler = Reconciler::open(system, name, run_dir)?;
         let outcome = reconciler.stop().await?;
         Tun::remove_left_behind(name);
         Ok(outcome)

@@ -21,7 +21,9 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
         .build()?;
     runtime.block_on(async {
         let mut reconciler = Reconciler::open(host::System::open()?, &config.name, run_dir)?;
-        let observed = reconciler.links().await?;
+        let mut observed = reconciler.links().await?;
+        #[cfg(target_os = "linux")]
+        observed.listeners.extend(host::listeners::listeners());
         #[cfg(target_os = "linux")]
         let present = Some(
             reconciler

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, ExitCode};
 
 use lexopt::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::daemon::{self, Options, level_of, start_log};
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
-usage: netcombiner run NAME|FILE [--run-dir DIR] [--log LEVEL]
+usage: netcombiner run NAME|FILE [--run-dir DIR] [--log LEVEL] [--force]
 
 Runs a tunnel in the foreground until SIGTERM, SIGINT or `netcombiner down NAME`, and
 then gives the host's routing back. SIGHUP reads the configuration again.
@@ -22,6 +22,7 @@ then gives the host's routing back. SIGHUP reads the configuration again.
   FILE           a file: has a / in it or ends in .toml (also: -c FILE)
   --run-dir DIR  where its socket, lock and baseline are kept
   --log LEVEL    off, error, warn, info (default), debug, trace; also NETCOMBINER_LOG
+  --force        start although this very ssh session will be cut off
 
 A service manager that sets NOTIFY_SOCKET is told when the tunnel is up.
 ";
@@ -37,6 +38,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut run_dir = PathBuf::from(RUN_DIRECTORY);
     let mut level = None;
     let mut background = false;
+    let mut force = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return help::print(HELP),
@@ -51,6 +53,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 level = Some(level_of(&word).map_err(CliError::usage)?);
             }
             Long(BACKGROUND) => background = true,
+            Long("force") => force = true,
             Value(word) if what.is_none() => what = Some(word),
             other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "run")),
         }
@@ -61,8 +64,9 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let options = Options {
         config: config_path(&word)?,
         run_dir,
+        force,
     };
-    start_log(level).map_err(CliError::usage)?;
+    start_log(level, background).map_err(CliError::usage)?;
     if background {
         leave_session();
     }
@@ -95,5 +99,17 @@ fn leave_session() {
     // what is wanted.
     unsafe {
         libc::setsid();
+    }
+}
+
+/// Asks a child of ours, not yet waited for, to end.
+#[expect(unsafe_code, reason = "std can only kill for good")]
+pub(super) fn terminate(child: &Child) {
+    if let Ok(process) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: kill touches no memory. The number is our own child's until it is waited for, so
+        // nobody else is hit; that it has ended already is what is wanted.
+        unsafe {
+            libc::kill(process, libc::SIGTERM);
+        }
     }
 }

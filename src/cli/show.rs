@@ -26,7 +26,7 @@ Shows the running tunnels, or one of them.
   --json         everything, as one JSON array of tunnels (of one object with NAME)
   --run-dir DIR  where the sockets are kept
 
-Exit code: 0; 1 when NAME is not running.
+Exit code: 0; 1 when NAME is not running, or without the right to ask.
 ";
 
 enum Form {
@@ -69,7 +69,16 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut all = Vec::new();
-    for name in control::tunnels(&run_dir) {
+    let names = control::tunnels(&run_dir).map_err(|error| {
+        let is_roots = error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if is_roots {
+            " (it belongs to root: run this as root)"
+        } else {
+            ""
+        };
+        CliError::failed(format!("{}: {error}{hint}", run_dir.display()))
+    })?;
+    for name in names {
         match ask(&run_dir, &name) {
             Ok(status) => all.push(status),
             // A killed one's socket, or one that goes down at this moment.

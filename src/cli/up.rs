@@ -6,7 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use lexopt::prelude::*;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
-use super::run::{BACKGROUND, READY};
+use super::run::{BACKGROUND, READY, terminate};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::daemon::level_of;
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
-usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL]
+usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL] [--force]
        netcombiner NAME
 
 Starts a tunnel in the background. Returns 0 when its device is up and the routing is
@@ -32,15 +32,23 @@ The daemon's log is RUN_DIR/NAME.log.
   FILE           a file: has a / in it or ends in .toml
   --run-dir DIR  where its socket, lock, baseline and log are kept
   --log LEVEL    off, error, warn, info (default), debug, trace
+  --force        start although this very ssh session will be cut off
 ";
 
 /// Setting up the routing takes well below a second; a daemon that is not ready by then hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Giving the host back takes less.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A log that is longer than this at the start becomes NAME.log.1, bytes: weeks of a quiet tunnel.
+const MOST_OLD_LOG: u64 = 256 * 1024;
+
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut what: Option<OsString> = None;
     let mut run_dir = PathBuf::from(RUN_DIRECTORY);
     let mut level = None;
+    let mut force = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return help::print(HELP),
@@ -50,6 +58,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 level_of(&word).map_err(CliError::usage)?;
                 level = Some(word);
             }
+            Long("force") => force = true,
             Value(word) if what.is_none() => what = Some(word),
             other @ (Short(_) | Long(_) | Value(_)) => return Err(unexpected(&other, "up")),
         }
@@ -57,15 +66,20 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let word = what.ok_or_else(|| {
         CliError::usage("up what? Write `netcombiner up nc0` or `netcombiner up FILE`")
     })?;
-    bring_up(&word, &run_dir, level.as_deref())
+    bring_up(&word, &run_dir, level.as_deref(), force)
 }
 
 /// `netcombiner NAME`.
 pub(crate) fn start(name: &str) -> Result<ExitCode, CliError> {
-    bring_up(OsStr::new(name), Path::new(RUN_DIRECTORY), None)
+    bring_up(OsStr::new(name), Path::new(RUN_DIRECTORY), None, false)
 }
 
-fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCode, CliError> {
+fn bring_up(
+    word: &OsStr,
+    run_dir: &Path,
+    level: Option<&str>,
+    force: bool,
+) -> Result<ExitCode, CliError> {
     let path = config_path(word)?;
     // Errors of the file are told here, where they are read; the child reads it again.
     let (config, warnings) =
@@ -75,7 +89,7 @@ fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCod
     }
     let name = config.name.as_str();
     let log = run_dir.join(format!("{name}.log"));
-    let mut child = spawn(&path, run_dir, level, &log)
+    let mut child = spawn(&path, run_dir, level, force, &log)
         .map_err(|error| CliError::failed(format!("cannot start the daemon: {error}")))?;
     let mut pipe = child
         .stdout
@@ -116,8 +130,12 @@ fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCod
         Err(_) => {
             // Asked to end, it gives back what it has set up; killed, it would not.
             let _ = control::ask(&control::socket_path(run_dir, name), Request::Down);
+            let end = match end(&mut child, END_PATIENCE) {
+                true => "was stopped".to_owned(),
+                false => format!("does not stop: process {} still lives", child.id()),
+            };
             Err(CliError::failed(format!(
-                "{name} is not up after {} s and was told to stop; see {}",
+                "{name} is not up after {} s and {end}; see {}",
                 PATIENCE.as_secs(),
                 log.display()
             )))
@@ -125,16 +143,38 @@ fn bring_up(word: &OsStr, run_dir: &Path, level: Option<&str>) -> Result<ExitCod
     }
 }
 
+/// Ends a child that has not said whether it is up: perhaps before it could hear us on its socket.
+/// False: it lives on.
+fn end(child: &mut Child, patience: Duration) -> bool {
+    terminate(child);
+    let mut left = patience;
+    while !left.is_zero() {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return true;
+        }
+        let pause = left.min(Duration::from_millis(50));
+        std::thread::sleep(pause);
+        left -= pause;
+    }
+    false
+}
+
 fn spawn(
     config: &Path,
     run_dir: &Path,
     level: Option<&str>,
+    force: bool,
     log: &Path,
-) -> io::Result<std::process::Child> {
+) -> io::Result<Child> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(run_dir)?;
+    if std::fs::metadata(log).is_ok_and(|it| it.len() > MOST_OLD_LOG) {
+        let mut old = log.as_os_str().to_owned();
+        old.push(".1");
+        std::fs::rename(log, old)?;
+    }
     let log: File = OpenOptions::new()
         .append(true)
         .create(true)
@@ -152,6 +192,9 @@ fn spawn(
     if let Some(level) = level {
         command.args(["--log", level]);
     }
+    if force {
+        command.arg("--force");
+    }
     command.spawn()
 }
 
@@ -159,4 +202,22 @@ fn log_to_stderr(text: &str) {
     use std::io::Write as _;
     // There is no other place to complain.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_hangs_is_ended_and_a_deaf_one_is_told_of() {
+        let child = |script| Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let mut obedient = child("exec sleep 60");
+        assert!(end(&mut obedient, Duration::from_secs(10)));
+        let mut deaf = child("trap '' TERM; sleep 2; exit 0");
+        // Time for the trap.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!end(&mut deaf, Duration::from_millis(100)));
+        deaf.kill().unwrap();
+        deaf.wait().unwrap();
+    }
 }

@@ -23,7 +23,7 @@ pub(super) fn read(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report
         .get("remote")
         .and_then(|field| endpoint(&field, around, report));
     let written = fields.tables("link", &schema::LINK, report);
-    let links = links(fields, &written, around, report);
+    let links = links(fields, &written, &listen, around, report);
     if fields.get("remote").is_none() {
         without_remote(fields, &written, report);
     }
@@ -107,6 +107,7 @@ fn endpoint(field: &Field<'_>, around: &Around<'_>, report: &mut Report<'_>) -> 
 fn links(
     fields: &Fields<'_>,
     written: &[Fields<'_>],
+    listen: &[Listen],
     around: &Around<'_>,
     report: &mut Report<'_>,
 ) -> Vec<Link> {
@@ -123,6 +124,17 @@ fn links(
         let Some(link) = link(own, around, report) else {
             continue;
         };
+        // A listener of all addresses has the port on every device.
+        if let Some(listener) = listen.iter().find(|listener| {
+            listener.address.is_none()
+                && listener.transport == link.transport
+                && Some(listener.port) == link.port
+        }) {
+            report.error(
+                &own.at("port"),
+                format!("{listener} has it already, in listen (give the link another, or none)"),
+            );
+        }
         let place = own.own_at().place.clone();
         let leaf = (link.device.clone(), link.transport, link.port);
         if let Some(other) = leaves.insert(leaf, place.clone()) {

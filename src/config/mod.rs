@@ -67,7 +67,7 @@ pub struct Config {
     pub links: Vec<Link>,
     /// The numbers of tables, rules and marks.
     pub numbers: Numbers,
-    /// What the host's routing is left alone with.
+    /// False: the tunnel gets its addresses, and all else of the host is left alone.
     pub manage_routing: bool,
 }
 

@@ -10,6 +10,7 @@ mod server;
 mod status;
 mod units;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,10 +51,15 @@ pub fn socket_path(run_dir: &Path, name: &str) -> PathBuf {
     run_dir.join(format!("{name}.sock"))
 }
 
-/// The names of the tunnels that have a control socket, sorted.
-pub fn tunnels(run_dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(run_dir) else {
-        return Vec::new();
+/// The names of the tunnels that have a control socket, sorted; none when there is no run directory.
+///
+/// # Errors
+/// When the directory cannot be read: it is root's.
+pub fn tunnels(run_dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(run_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
@@ -62,5 +68,20 @@ pub fn tunnels(run_dir: &Path) -> Vec<String> {
         })
         .collect();
     names.sort();
-    names
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_directory_is_no_tunnel_but_an_unreadable_one_is_told() {
+        let place = std::env::temp_dir().join(format!("netcombiner-none-{}", std::process::id()));
+        assert_eq!(tunnels(&place).unwrap(), Vec::<String>::new());
+        // Root may read everything: a file stands for what cannot be listed.
+        std::fs::write(&place, "").unwrap();
+        assert!(tunnels(&place).is_err());
+        std::fs::remove_file(&place).unwrap();
+    }
 }

@@ -1,33 +1,73 @@
 //! Which links can be used now, and from where to where: a pure function of the configuration, the
 //! observed devices and the resolved names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::sockets::LinkTerms;
 use crate::config::units::{Family, IfName};
-use crate::config::{Config, Congestion, Deliver, Endpoint, Link, Role, Transport};
+use crate::config::{Config, Endpoint, Link, Role, Transport};
 use crate::io::socket::Origin;
 use crate::proto::event::LinkId;
 use crate::proto::wire::MAX_PATHS;
+use crate::route::automatic_links;
 use crate::route::links::{Observed, ObservedLink};
 
-/// The ids of links by their names: a link that goes and comes back keeps its id while the daemon
-/// lives.
+/// The ids of links by their names: a link that goes and comes back keeps its id, until so many
+/// others came that the id is needed for one of them; the one not seen for longest loses it. Its
+/// socket is down by then, so the id's path simply moves to another link.
 #[derive(Debug, Default)]
-pub(super) struct LinkIds(Vec<String>);
+pub(super) struct LinkIds {
+    /// Names by id, each with the turn in which it was last a link.
+    known: Vec<(String, u32)>,
+    turn: u32,
+    /// Links without an id that the log knows of.
+    refused: Vec<String>,
+}
 
 impl LinkIds {
-    fn of(&mut self, name: &str) -> Option<LinkId> {
-        let place = match self.0.iter().position(|known| known == name) {
-            Some(place) => place,
-            None if self.0.len() < MAX_PATHS => {
-                self.0.push(name.to_owned());
-                self.0.len() - 1
+    /// The ids of all links that there are now, in their order.
+    fn assign<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<Option<LinkId>> {
+        // 136 years of one turn a second.
+        self.turn = self.turn.saturating_add(1);
+        for (known, seen) in &mut self.known {
+            if names.clone().any(|name| name == known) {
+                *seen = self.turn;
             }
-            None => return None,
+        }
+        let ids = names.clone().map(|name| self.of(name)).collect();
+        self.refused
+            .retain(|refused| names.clone().any(|name| name == refused));
+        ids
+    }
+
+    fn of(&mut self, name: &str) -> Option<LinkId> {
+        let new = || (name.to_owned(), self.turn);
+        let place = match self.known.iter().position(|(known, _)| known == name) {
+            Some(place) => place,
+            None if self.known.len() < MAX_PATHS => {
+                self.known.push(new());
+                self.known.len() - 1
+            }
+            None => {
+                let seen = |place: &usize| self.known[*place].1;
+                let oldest = (0..MAX_PATHS).min_by_key(seen)?;
+                if seen(&oldest) == self.turn {
+                    self.refuse(name);
+                    return None;
+                }
+                self.known[oldest] = new();
+                oldest
+            }
         };
         u8::try_from(place).ok().map(LinkId)
+    }
+
+    fn refuse(&mut self, name: &str) {
+        if !self.refused.iter().any(|refused| refused == name) {
+            log::warn!("link {name} is not used: a tunnel has {MAX_PATHS} links at most");
+            self.refused.push(name.to_owned());
+        }
     }
 }
 
@@ -63,32 +103,33 @@ pub(super) struct Flow {
 pub(super) type Resolved = BTreeMap<String, Vec<IpAddr>>;
 
 /// Every link with its flow as it should be now. Flows that are `open` keep their addresses as long
-/// as these are valid.
+/// as these are valid; those that are `failing` try the remote's next address, if it has another.
 pub(super) fn plan(
     config: &Config,
     ids: &mut LinkIds,
     observed: &Observed,
     resolved: &Resolved,
     open: &BTreeMap<LinkId, Flow>,
+    failing: &BTreeSet<LinkId>,
 ) -> Vec<Plan> {
     let found;
     let links = if config.links.is_empty() {
-        found = automatic(config, observed);
+        found = automatic_links(config, observed);
         &found
     } else {
         &config.links
     };
-    links
+    let dialling: Vec<(&Link, &Endpoint)> = links
         .iter()
-        .filter_map(|link| {
-            let remote = link.remote.as_ref().or(config.remote.as_ref())?;
-            let Some(id) = ids.of(&link.name) else {
-                log::warn!(
-                    "link {}: a tunnel has {MAX_PATHS} links at most; restart to forget old ones",
-                    link.name
-                );
-                return None;
-            };
+        .filter_map(|link| Some((link, link.remote.as_ref().or(config.remote.as_ref())?)))
+        .collect();
+    let ids = ids.assign(dialling.iter().map(|(link, _)| link.name.as_str()));
+    dialling
+        .into_iter()
+        .zip(ids)
+        .filter_map(|((link, remote), id)| {
+            let id = id?;
+            let before = open.get(&id).map(|flow| (flow, failing.contains(&id)));
             Some(Plan {
                 id,
                 name: link.name.clone(),
@@ -100,44 +141,8 @@ pub(super) fn plan(
                     rate_down: link.rate_down,
                     congestion: link.congestion,
                 },
-                flow: flow(config, link, remote, observed, resolved, open.get(&id)),
+                flow: flow(config, link, remote, observed, resolved, before),
             })
-        })
-        .collect()
-}
-
-/// Every device with a default route is a link, except the tunnel and the client's.
-fn automatic(config: &Config, observed: &Observed) -> Vec<Link> {
-    if config.remote.is_none() {
-        return Vec::new();
-    }
-    let client = match &config.role {
-        Role::Local(local) => match &local.deliver {
-            Deliver::Client { device, .. } | Deliver::Nat { device, .. } => Some(device),
-            Deliver::Nothing => None,
-        },
-        Role::Remote(_) => None,
-    };
-    let mut devices: Vec<&ObservedLink> = observed
-        .links
-        .iter()
-        .filter(|link| link.has_default())
-        .filter(|link| link.device != config.name && Some(&link.device) != client)
-        .collect();
-    devices.sort_by_key(|link| (link.index, &link.device));
-    devices
-        .into_iter()
-        .map(|link| Link {
-            name: link.device.to_string(),
-            device: link.device.clone(),
-            transport: Transport::Udp,
-            port: None,
-            remote: None,
-            gateway: None,
-            metric: 0,
-            rate_up: None,
-            rate_down: None,
-            congestion: Congestion::NewReno,
         })
         .collect()
 }
@@ -148,7 +153,7 @@ fn flow(
     remote: &Endpoint,
     observed: &Observed,
     resolved: &Resolved,
-    open: Option<&Flow>,
+    before: Option<(&Flow, bool)>,
 ) -> Result<Flow, String> {
     let Some(device) = observed.link(&link.device) else {
         return Err(format!("there is no device {}", link.device));
@@ -172,21 +177,21 @@ fn flow(
         Some(targets) if !targets.is_empty() => targets,
         Some(_) | None => return Err(format!("{} has no address yet", remote.host)),
     };
-    let kept = open.filter(|flow| {
+    let choices = choices(link, device, &ours, targets);
+    let kept = before.filter(|(flow, _)| {
         ours.contains(&flow.origin.source)
             && targets.contains(&flow.remote.ip())
             && flow.origin.device == link.device
     });
-    let pair = kept
-        .map(|flow| (flow.origin.source, flow.remote.ip()))
-        .or_else(|| {
-            targets.iter().find_map(|&target| {
-                let source = ours
-                    .iter()
-                    .find(|address| Family::of(**address) == Family::of(target))?;
-                Some((*source, target))
-            })
-        });
+    let pair = match kept {
+        Some((flow, false)) => Some((flow.origin.source, flow.remote.ip())),
+        Some((flow, true)) => {
+            let failing = choices.iter().position(|it| it.1 == flow.remote.ip());
+            let next = failing.map_or(0, |place| (place + 1) % choices.len());
+            choices.get(next).copied()
+        }
+        None => choices.first().copied(),
+    };
     let Some((source, target)) = pair else {
         return Err(format!(
             "the device has no address of the family of {}",
@@ -202,6 +207,33 @@ fn flow(
         index: device.index,
         remote: SocketAddr::new(target, remote.port),
     })
+}
+
+/// The remote's addresses that the link may try, each with the source to use, best first: those of a
+/// family that has a way out of the device come before those that only have an address of theirs.
+fn choices(
+    link: &Link,
+    device: &ObservedLink,
+    ours: &[IpAddr],
+    targets: &[IpAddr],
+) -> Vec<(IpAddr, IpAddr)> {
+    let has_way_out = |family| {
+        device.point_to_point
+            || device
+                .gateways
+                .iter()
+                .chain(&link.gateway)
+                .any(|gateway| Family::of(*gateway) == family)
+    };
+    let mut choices: Vec<(IpAddr, IpAddr)> = targets
+        .iter()
+        .filter_map(|&target| {
+            let of_family = |it: &&IpAddr| Family::of(**it) == Family::of(target);
+            Some((*ours.iter().find(of_family)?, target))
+        })
+        .collect();
+    choices.sort_by_key(|(_, target)| !has_way_out(Family::of(*target)));
+    choices
 }
 
 /// The names of the configuration's remotes, without duplicates.
@@ -289,6 +321,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &observed(),
             &resolved(),
             &BTreeMap::new(),
+            &BTreeSet::new(),
         );
         let names: Vec<(&str, u8)> = plans.iter().map(|it| (it.name.as_str(), it.id.0)).collect();
         assert_eq!(names, [("wan0", 0), ("wan1", 1)]);
@@ -299,7 +332,14 @@ client = { device = "lan", gateway = "192.168.1.1" }
         // wan0 goes and comes back: the same id.
         let mut without = observed();
         without.links.retain(|link| link.device.as_str() != "wan0");
-        let plans = plan(&config, &mut ids, &without, &resolved(), &BTreeMap::new());
+        let plans = plan(
+            &config,
+            &mut ids,
+            &without,
+            &resolved(),
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        );
         assert_eq!(plans.len(), 1);
         assert_eq!(plans[0].id, LinkId(1));
         let plans = plan(
@@ -308,6 +348,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &observed(),
             &resolved(),
             &BTreeMap::new(),
+            &BTreeSet::new(),
         );
         assert_eq!(plans[0].id, LinkId(0));
     }
@@ -320,7 +361,14 @@ client = { device = "lan", gateway = "192.168.1.1" }
         let mut ids = LinkIds::default();
         let mut seen = observed();
         let mut reason = |seen: &Observed, resolved: &Resolved| {
-            let plans = plan(&config, &mut ids, seen, resolved, &BTreeMap::new());
+            let plans = plan(
+                &config,
+                &mut ids,
+                seen,
+                resolved,
+                &BTreeMap::new(),
+                &BTreeSet::new(),
+            );
             assert_eq!(
                 plans[1].flow.as_ref().unwrap_err(),
                 "there is no device wwan0"
@@ -352,17 +400,38 @@ client = { device = "lan", gateway = "192.168.1.1" }
         let config = config("remote = \"203.0.113.2\"\n[[link]]\ndevice = \"wan0\"\n");
         let mut ids = LinkIds::default();
         let mut seen = observed();
-        let first = plan(&config, &mut ids, &seen, &resolved(), &BTreeMap::new());
+        let first = plan(
+            &config,
+            &mut ids,
+            &seen,
+            &resolved(),
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        );
         let flow = first[0].flow.clone().unwrap();
         let open = BTreeMap::from([(LinkId(0), flow.clone())]);
         // A second address before the first changes nothing; the loss of the first does.
         seen.links[1]
             .addresses
             .insert(0, "192.0.2.99/25".parse().unwrap());
-        let again = plan(&config, &mut ids, &seen, &resolved(), &open);
+        let again = plan(
+            &config,
+            &mut ids,
+            &seen,
+            &resolved(),
+            &open,
+            &BTreeSet::new(),
+        );
         assert_eq!(again[0].flow.as_ref().unwrap(), &flow);
         seen.links[1].addresses.truncate(1);
-        let moved = plan(&config, &mut ids, &seen, &resolved(), &open);
+        let moved = plan(
+            &config,
+            &mut ids,
+            &seen,
+            &resolved(),
+            &open,
+            &BTreeSet::new(),
+        );
         assert_eq!(
             moved[0].flow.as_ref().unwrap().origin.source,
             IpAddr::from([192, 0, 2, 99])
@@ -370,8 +439,80 @@ client = { device = "lan", gateway = "192.168.1.1" }
         // The same name and address on a new device is a new flow.
         seen.links[1].index = 30;
         assert_ne!(
-            plan(&config, &mut ids, &seen, &resolved(), &open)[0].flow,
+            plan(
+                &config,
+                &mut ids,
+                &seen,
+                &resolved(),
+                &open,
+                &BTreeSet::new()
+            )[0]
+            .flow,
             moved[0].flow
         );
+    }
+
+    #[test]
+    fn an_id_is_reused_only_when_all_are_taken_and_then_the_longest_unseen() {
+        let mut ids = LinkIds::default();
+        let mut assign = |names: &[&str]| -> Vec<Option<u8>> {
+            let ids = ids.assign(names.iter().copied());
+            ids.into_iter().map(|id| id.map(|id| id.0)).collect()
+        };
+        // wan0 stays; a modem comes back under a new name again and again.
+        let mut last = 0;
+        for number in 0..40 {
+            let modem = format!("ppp{number}");
+            let got = assign(&["wan0", &modem]);
+            assert_eq!(got[0], Some(0));
+            assert_ne!(got[1], Some(last), "the id of the one before is still warm");
+            last = got[1].unwrap();
+            assert_eq!(assign(&["wan0", &modem]), got);
+        }
+        assert_eq!(
+            assign(&["ppp39", "ppp38"])[1],
+            Some(if last == 1 { 7 } else { last - 1 })
+        );
+        // More links than ids at one time: the last ones get none, and take nobody's.
+        let many: Vec<String> = (0..10).map(|n| format!("eth{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let got = assign(&many);
+        assert!(got[..8].iter().all(Option::is_some));
+        assert_eq!(got[8..], [None, None]);
+        assert_eq!(assign(&many), got);
+    }
+
+    #[test]
+    fn a_remote_with_several_addresses_is_tried_by_the_way_out_and_then_in_turn() {
+        let config = config("remote = \"vps.example\"\n[[link]]\ndevice = \"wan0\"\n");
+        let mut ids = LinkIds::default();
+        let [v6, v4, other] = ["2001:db8::2", "203.0.113.5", "203.0.113.6"];
+        let names = Resolved::from([(
+            "vps.example".to_owned(),
+            [v6, v4, other].map(|it| it.parse().unwrap()).to_vec(),
+        )]);
+        let mut seen = observed();
+        // An address that nobody routes (ULA) beside IPv4 with a gateway.
+        seen.links[1].addresses.push("fd00::10/64".parse().unwrap());
+        let mut open = BTreeMap::new();
+        let mut next = |failing: bool, seen: &Observed, names: &Resolved| {
+            let failing = failing.then_some(LinkId(0)).into_iter().collect();
+            let plans = plan(&config, &mut ids, seen, names, &open, &failing);
+            let flow = plans[0].flow.clone().unwrap();
+            let target = flow.remote.ip().to_string();
+            open.insert(LinkId(0), flow);
+            target
+        };
+        assert_eq!(next(false, &seen, &names), v4);
+        assert_eq!(next(false, &seen, &names), v4);
+        assert_eq!(next(true, &seen, &names), other);
+        assert_eq!(next(true, &seen, &names), v6);
+        assert_eq!(next(true, &seen, &names), v4);
+        // With a way out, the name's own order counts.
+        seen.links[1].gateways.push("fe80::1".parse().unwrap());
+        assert_eq!(next(true, &seen, &names), other);
+        let mut single = names.clone();
+        single.insert("vps.example".to_owned(), vec![other.parse().unwrap()]);
+        assert_eq!(next(true, &seen, &single), other);
     }
 }

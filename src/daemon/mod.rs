@@ -14,29 +14,41 @@ mod running;
 mod settings;
 mod sockets;
 mod status;
+mod strangers;
 mod tcp_link;
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use crate::config::units::Family;
+use crate::config::units::{Family, IfName, Mtu};
 use crate::config::{Config, ConfigErrors, Listen, Transport};
 use crate::control::{self, Server};
+use crate::host::listeners::ssh_session;
 use crate::host::{self, ConvergeError, HostError, Reconciler};
 use crate::io::entropy::SystemEntropy;
 use crate::io::socket::{OpenError, any_address};
 use crate::io::tcp::TcpListener;
 use crate::io::tun::{Tun, TunError};
 use crate::io::udp::UdpSocket;
-use packet_loop::{Command, PacketThread, Start};
-use running::{Desired, Running, Stop};
+use crate::route::conflicts;
+use crate::route::reach::is_cut;
+use packet_loop::{Command, News, PacketThread, Start};
+use running::{Desired, Hold, Running, Stop};
 
 pub use lock::{Lock, LockError};
 pub use logger::{level_of, start as start_log};
+
+/// The kernel answers a netlink message within milliseconds, and there are some hundred of them: who
+/// is not done by then never will be. Below the 30 s after which `up` gives up.
+const HOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the daemon is started with.
 #[derive(Debug, Clone)]
@@ -45,7 +57,18 @@ pub struct Options {
     pub config: PathBuf,
     /// Where sockets, locks and baselines are.
     pub run_dir: PathBuf,
+    /// Start although the ssh session that this is started from will be cut off.
+    pub force: bool,
 }
+
+/// The ssh session that would be lost: where it ends on this host.
+#[derive(Debug, Clone, Copy, Error)]
+#[error(
+    "the ssh session of this very shell comes in at {0}, which would go to the client: add \
+     \"tcp:{port}\" to keep",
+    port = .0.port()
+)]
+pub struct CutOff(pub SocketAddr);
 
 /// Why the daemon did not start, or ended by itself. The host is as it was before, or the text says
 /// what is not.
@@ -57,6 +80,9 @@ pub enum DaemonError {
     /// The lock is taken or unusable.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The administrator would lock himself out.
+    #[error("{0} (or say --force)")]
+    CutOff(#[from] CutOff),
     /// A socket could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -80,6 +106,23 @@ pub enum DaemonError {
     /// The packet path ended.
     #[error("{0}")]
     Packets(String),
+    /// A bug of ours.
+    #[error(
+        "the daemon panicked: this is a bug of netcombiner; please report the lines of its log; \
+         {0}"
+    )]
+    Panicked(String),
+    /// The kernel did not answer.
+    #[error("the kernel does not answer ({0} took over {limit} s)", limit = HOST_PATIENCE.as_secs())]
+    HostHangs(&'static str),
+    /// Giving the host back failed too.
+    #[error("{error}; and not all of the host's routing could be given back: {restore}")]
+    NotRestored {
+        /// What came first.
+        error: Box<Self>,
+        /// Why the host is not as before.
+        restore: Box<Self>,
+    },
 }
 
 impl DaemonError {
@@ -92,61 +135,120 @@ impl DaemonError {
 /// routing is programmed.
 ///
 /// # Errors
-/// See [`DaemonError`]. Whatever it is, the routing is given back first.
+/// See [`DaemonError`]. Whatever it is, the routing is given back first, also what a killed instance
+/// left behind; unless the device could not even be made.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let (config, warnings) = Config::read(&options.config)?;
     for warning in warnings {
         log::warn!("{warning}");
     }
+    if let Some(session) = ssh_session()
+        && is_cut(&config, session)
+        && !options.force
+    {
+        return Err(CutOff(session).into());
+    }
     let _lock = Lock::take(&options.run_dir, config.name.as_str())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let name = config.name.clone();
+    let runtime = start_runtime()?;
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(serve(options, config, ready))
+    }));
+    let result = served.unwrap_or_else(|_| Err(give_back_after_panic(options, &name)));
+    // A name that is being looked up sits in getaddrinfo, for minutes when DNS is dead: nobody
+    // waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+fn start_runtime() -> Result<Runtime, DaemonError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(DaemonError::process("cannot start"))?;
-    runtime.block_on(serve(options, config, ready))
+        .map_err(DaemonError::process("cannot start"))
+}
+
+/// What was in the middle of something is not to be trusted: the host is given back as after a
+/// killed instance.
+fn give_back_after_panic(options: &Options, name: &IfName) -> DaemonError {
+    let restored = start_runtime().and_then(|runtime| {
+        let result = runtime.block_on(async {
+            let mut hold = Reconciler::open(host::System::open()?, name, &options.run_dir)?;
+            give_back(&mut hold).await
+        });
+        runtime.shutdown_background();
+        result
+    });
+    DaemonError::Panicked(match restored {
+        Ok(()) => "the host is as it was before".to_owned(),
+        Err(error) => format!("not all of the host's routing could be given back: {error}"),
+    })
+}
+
+/// Gives the host back, in bounded time.
+async fn give_back(hold: &mut Hold) -> Result<(), DaemonError> {
+    let outcome = timeout(HOST_PATIENCE, hold.stop())
+        .await
+        .map_err(|_| DaemonError::HostHangs("giving the host back"))??;
+    for operation in &outcome.executed {
+        log::debug!("{operation}");
+    }
+    Ok(())
+}
+
+/// The error of a start, after the host has been given back.
+async fn failed(hold: &mut Hold, error: DaemonError) -> DaemonError {
+    match give_back(hold).await {
+        Ok(()) => error,
+        Err(restore) => DaemonError::NotRestored {
+            error: Box::new(error),
+            restore: Box::new(restore),
+        },
+    }
 }
 
 async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let stop = Stop::listen().map_err(DaemonError::process("cannot watch for signals"))?;
     let mut reconciler = Reconciler::open(host::System::open()?, &config.name, &options.run_dir)?;
-    let observed = reconciler.links().await?;
-
-    // All that may fail comes before the routing is touched.
-    let listening = listen(&config)?;
-    let mtu = settings::mtu(&config, &observed);
-    let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;
-    let (events_out, events) = mpsc::unbounded_channel();
-    let packets = PacketThread::spawn(Start {
-        tun: Tun::open(&config.name, mtu)?,
-        mtu,
-        config: settings::tunnel_config(&config, mtu),
-        entropy: Box::new(entropy),
-        events: events_out,
-    })
-    .map_err(DaemonError::process("cannot start the packet thread"))?;
-    for command in listening {
-        packets.tell(command);
+    let observed = timeout(HOST_PATIENCE, reconciler.links())
+        .await
+        .map_err(|_| DaemonError::HostHangs("asking for the links"))??;
+    for warning in conflicts(&config, &observed) {
+        log::warn!("{warning}");
     }
+    for address in config.listen.iter().filter_map(|listen| listen.address) {
+        if !address.is_loopback() && observed.holders(address).next().is_none() {
+            log::warn!("listen: no interface holds {address} yet: nobody can be heard there");
+        }
+    }
+
+    let mtu = settings::mtu(&config, &observed);
+    // While somebody else has a device of this name, nothing is touched. From here on whatever
+    // fails gives the host back, for a killed instance may have left something behind.
+    let tun = Tun::open(&config.name, mtu)?;
+    let (events_out, events) = mpsc::unbounded_channel();
+    let packets = match start_packets(&config, mtu, tun, events_out) {
+        Ok(packets) => packets,
+        Err(error) => return Err(failed(&mut reconciler, error).await),
+    };
     let (asked_out, asked) = mpsc::channel(8);
     let socket = control::socket_path(&options.run_dir, config.name.as_str());
-    let server = Server::start(&socket, asked_out)
-        .map_err(DaemonError::process("cannot open the control socket"));
-
     let desired = Desired::new(&config);
-    let applied = match &server {
-        Ok(_) => reconciler
-            .apply(&desired.state(&observed))
+    let started = match Server::start(&socket, asked_out) {
+        Ok(server) => timeout(HOST_PATIENCE, reconciler.apply(&desired.state(&observed)))
             .await
-            .map_err(DaemonError::from),
-        Err(_) => Ok(host::Outcome::default()),
+            .map_err(|_| DaemonError::HostHangs("setting up the routing"))
+            .and_then(|applied| Ok((server, applied?))),
+        Err(error) => Err(DaemonError::process("cannot open the control socket")(
+            error,
+        )),
     };
-    let started = server.and_then(|server| applied.map(|outcome| (server, outcome)));
     let (server, outcome) = match started {
         Ok(started) => started,
         Err(error) => {
-            packets.tell(Command::Stop);
+            let error = failed(&mut reconciler, error).await;
             // The first error is the one to tell; the TUN goes with the thread.
-            let _ = packets.join();
+            let _ = packets.stop().await;
             return Err(error);
         }
     };
@@ -161,6 +263,29 @@ async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Resul
     let result = running.serve(reconciler, stop, events, asked).await;
     drop(server);
     result
+}
+
+/// Starts the packet thread, with the sockets where peers are waited for.
+fn start_packets(
+    config: &Config,
+    mtu: Mtu,
+    tun: Tun,
+    events: mpsc::UnboundedSender<News>,
+) -> Result<PacketThread, DaemonError> {
+    let listening = listen(config)?;
+    let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;
+    let packets = PacketThread::spawn(Start {
+        tun,
+        mtu,
+        config: settings::tunnel_config(config, mtu),
+        entropy: Box::new(entropy),
+        events,
+    })
+    .map_err(DaemonError::process("cannot start the packet thread"))?;
+    for command in listening {
+        packets.tell(command);
+    }
+    Ok(packets)
 }
 
 /// The sockets where peers are waited for. Without an address there is one of each family; a host

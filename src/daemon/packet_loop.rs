@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc as news, oneshot};
+use tokio::time::timeout;
 
-use super::sockets::{LinkSocket, LinkTerms, Sockets};
+use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use crate::config::units::Mtu;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
@@ -27,6 +28,11 @@ use crate::proto::{Entropy, Instant, event::TunnelConfig};
 const TUN_BATCH: usize = 64;
 /// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
 const TUN_KEY: usize = 0;
+
+/// A round of the loop takes milliseconds: a thread that does not report within a second is stuck.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+/// And one that does not end within two: the host is given back without it.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the control side tells the packet thread.
 #[derive(Debug)]
@@ -72,6 +78,15 @@ pub(super) struct Report {
     pub(super) links: Vec<(LinkId, LinkSocket)>,
 }
 
+/// What the packet thread tells the control side.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The tunnel's own news.
+    Tunnel(Event),
+    /// A line for the log: standard error may block, and packets never wait for it.
+    Note(Note),
+}
+
 /// Why the packet thread ended by itself.
 #[derive(Debug, Error)]
 pub(super) enum LoopError {
@@ -101,8 +116,8 @@ pub(super) struct Start {
     pub(super) config: TunnelConfig,
     /// Randomness.
     pub(super) entropy: Box<dyn Entropy>,
-    /// Where the tunnel's events go; closed when the thread ends.
-    pub(super) events: news::UnboundedSender<Event>,
+    /// Where news go; closed when the thread ends.
+    pub(super) events: news::UnboundedSender<News>,
 }
 
 impl PacketThread {
@@ -117,12 +132,12 @@ impl PacketThread {
             tunnel: Tunnel::new(start.config, start.entropy, clock.now()),
             clock,
             tun: start.tun,
-            // One byte more than fits: a longer packet shows itself instead of being cut.
-            read_size: usize::from(start.mtu.bytes()) + 1,
             tun_refused: 0,
             sockets: Sockets::new(poll),
             commands: receiver,
             events: start.events,
+            // One byte more than fits: a longer packet shows itself instead of being cut.
+            read: vec![0; usize::from(start.mtu.bytes()) + 1],
             batch: Vec::new(),
         };
         let thread = std::thread::Builder::new()
@@ -142,36 +157,60 @@ impl PacketThread {
         }
     }
 
-    /// Asks for a report; nothing when the thread has ended.
-    pub(super) async fn report(&self) -> Option<Report> {
+    /// Asks for a report.
+    ///
+    /// # Errors
+    /// When the thread has ended, or does not answer in time.
+    pub(super) async fn report(&self) -> Result<Report, &'static str> {
         let (sender, report) = oneshot::channel();
         self.tell(Command::Report(sender));
-        report.await.ok()
+        match timeout(REPORT_PATIENCE, report).await {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(_)) => Err("the packet thread has ended"),
+            Err(_) => Err("the packet thread does not answer"),
+        }
     }
 
-    /// Waits for its end and gives the TUN back, or says why it ended.
-    pub(super) fn join(self) -> Result<Tun, String> {
-        match self.thread.join() {
-            Ok(Ok(tun)) => Ok(tun),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(
-                "the packet thread panicked: this is a bug of netcombiner; please report \
-                 the lines above"
-                    .to_owned(),
-            ),
-        }
+    /// Lets it say goodbye and end, and gives the TUN back, or says why it ended. A thread that
+    /// hangs is left behind: it ends with the process.
+    pub(super) async fn stop(self) -> Result<Tun, String> {
+        self.tell(Command::Stop);
+        end_of(self.thread, STOP_PATIENCE).await
+    }
+}
+
+/// Waits for a thread's end, but not for ever.
+async fn end_of<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    thread: std::thread::JoinHandle<Result<T, E>>,
+    patience: Duration,
+) -> Result<T, String> {
+    let joined = tokio::task::spawn_blocking(move || thread.join());
+    match timeout(patience, joined).await {
+        Ok(Ok(Ok(Ok(tun)))) => Ok(tun),
+        Ok(Ok(Ok(Err(error)))) => Err(error.to_string()),
+        Ok(Ok(Err(_)) | Err(_)) => Err(
+            "the packet thread panicked: this is a bug of netcombiner; please report the lines \
+             above"
+                .to_owned(),
+        ),
+        Err(_) => Err(format!(
+            "the packet thread did not end within {} s: this is a bug of netcombiner; please \
+             report it",
+            patience.as_secs()
+        )),
     }
 }
 
 struct PacketLoop {
     clock: Clock,
     tun: Tun,
-    read_size: usize,
     tun_refused: u64,
     tunnel: Tunnel,
     sockets: Sockets,
     commands: mpsc::Receiver<Command>,
-    events: news::UnboundedSender<Event>,
+    events: news::UnboundedSender<News>,
+    /// What the TUN is read into.
+    read: Vec<u8>,
     /// The bytes of the batch that is being sent.
     batch: Vec<u8>,
 }
@@ -217,15 +256,13 @@ impl PacketLoop {
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..TUN_BATCH {
-            let mut packet = self.tunnel.take_buffer();
-            packet.buffer().resize(self.read_size, 0);
-            match self.tun.read(packet.buffer()) {
+            match self.tun.read(&mut self.read) {
                 Ok(length) => {
-                    packet.buffer().truncate(length);
+                    let mut packet = self.tunnel.take_buffer();
+                    packet.buffer().extend_from_slice(&self.read[..length]);
                     self.tunnel.handle_packet(now, packet);
                 }
                 Err(error) => {
-                    self.tunnel.recycle(packet);
                     return match error.raw_os_error() {
                         // FreeBSD says EHOSTDOWN until the device has an address.
                         Some(libc::EAGAIN | libc::EINTR | libc::EHOSTDOWN) => Ok(()),
@@ -251,7 +288,10 @@ impl PacketLoop {
         }
         while let Some(event) = self.tunnel.poll_event() {
             // The control side is gone only when the process ends.
-            let _ = self.events.send(event);
+            let _ = self.events.send(News::Tunnel(event));
+        }
+        for note in self.sockets.take_notes() {
+            let _ = self.events.send(News::Note(note));
         }
     }
 
@@ -315,5 +355,40 @@ impl PacketLoop {
             stats,
             links: self.sockets.links(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_or_panics_does_not_keep_the_host() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let hanging = std::thread::spawn(move || -> Result<(), String> {
+            let _ = held.recv();
+            Ok(())
+        });
+        let limit = Duration::from_millis(50);
+        let error = runtime.block_on(end_of(hanging, limit)).unwrap_err();
+        assert!(error.contains("did not end"), "{error}");
+        // The runtime goes although the thread still hangs.
+        runtime.shutdown_background();
+        drop(release);
+
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let patience = Duration::from_secs(5);
+        let thread = |end: fn() -> Result<u8, String>| std::thread::spawn(end);
+        let end = |body| runtime.block_on(end_of(thread(body), patience));
+        assert_eq!(end(|| Ok(7)), Ok(7));
+        assert_eq!(end(|| Err("broken".to_owned())), Err("broken".to_owned()));
+        assert!(end(|| panic!("on purpose")).unwrap_err().contains("bug"));
     }
 }

@@ -2,7 +2,7 @@
 //! ask, and at the end the host is given back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::links::{Flow, LinkIds, Plan, Resolved, plan, remote_hosts};
-use super::packet_loop::{Carrier, Command, PacketThread};
+use super::packet_loop::{Carrier, Command, News, PacketThread};
 use super::resolve::{Answer as Address, Resolver};
+use super::sockets::Note;
 use super::status::{Known, status};
-use super::{DaemonError, Options, notify};
+use super::{DaemonError, HOST_PATIENCE, Options, notify};
 use crate::config::units::Mtu;
 use crate::config::{Config, Role, Transport};
 use crate::control::{Answer, Asked, Request};
@@ -30,6 +31,10 @@ use crate::route::links::Observed;
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// A path that is not usable after so long at one of the remote's addresses is tried at the next: two
+/// handshakes (5 s apart) and a connection's three SYNs have had their chance.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The signals that the daemon obeys.
 pub(super) struct Stop {
@@ -61,9 +66,6 @@ impl Desired {
     /// The host as it should be.
     pub(super) fn state(&self, observed: &Observed) -> host::Desired {
         let (config, resolved) = &*self.0.borrow();
-        if !config.manage_routing {
-            return host::Desired::default();
-        }
         let mut observed = observed.clone();
         observed.remotes = resolved.values().flatten().copied().collect();
         host::desired(config, &observed)
@@ -83,7 +85,9 @@ pub(super) struct Running<'a> {
     ids: LinkIds,
     plans: Vec<Plan>,
     /// The flows that the packet thread was told to open.
-    open: BTreeMap<LinkId, (Flow, Plan)>,
+    open: BTreeMap<LinkId, Open>,
+    /// The links whose path is usable.
+    usable: BTreeSet<LinkId>,
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
@@ -91,11 +95,19 @@ pub(super) struct Running<'a> {
     routing_error: Option<String>,
 }
 
+/// A flow that the packet thread was told to open.
+struct Open {
+    flow: Flow,
+    plan: Plan,
+    /// Since when its path has not been usable, as far as it is not now.
+    waiting_since: Instant,
+}
+
 /// This system's hold on the host.
 #[cfg(target_os = "linux")]
-type Hold = Reconciler<host::System>;
+pub(super) type Hold = Reconciler<host::System>;
 #[cfg(target_os = "freebsd")]
-type Hold = Reconciler;
+pub(super) type Hold = Reconciler;
 
 /// What made the daemon end.
 enum End {
@@ -127,6 +139,7 @@ impl<'a> Running<'a> {
             ids: LinkIds::default(),
             plans: Vec::new(),
             open: BTreeMap::new(),
+            usable: BTreeSet::new(),
             resolved: Resolved::new(),
             resolver,
             addresses_out,
@@ -151,7 +164,7 @@ impl<'a> Running<'a> {
         mut self,
         reconciler: Hold,
         mut stop: Stop,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        mut events: mpsc::UnboundedReceiver<News>,
         mut asked: mpsc::Receiver<Asked>,
     ) -> Result<(), DaemonError> {
         let (commands, commands_in) = mpsc::channel(8);
@@ -175,7 +188,11 @@ impl<'a> Running<'a> {
                 _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
                 _ = stop.hangup.recv() => self.reload(),
                 event = events.recv() => match event {
-                    Some(event) => { self.log(&event); false }
+                    Some(News::Tunnel(event)) => { self.note_path(&event); self.log(&event); false }
+                    Some(News::Note(Note { level, text })) => {
+                        log::log!(level, "{text}");
+                        false
+                    }
                     None => break End::Packets,
                 },
                 Some(event) = host_events.recv() => { self.heed(event); false }
@@ -198,8 +215,9 @@ impl<'a> Running<'a> {
                     false
                 }
                 _ = retry.tick() => {
-                    if self.has_unopened() {
-                        self.update_links();
+                    let failing = self.failing();
+                    if self.has_unopened() || !failing.is_empty() {
+                        self.update_links_but(&failing);
                     }
                     false
                 }
@@ -215,18 +233,19 @@ impl<'a> Running<'a> {
         }
         notify::notify("STOPPING=1");
         // The peer hears it first, while the links' routing still stands.
-        self.packets.tell(Command::Stop);
-        let tun = self.packets.join();
+        let tun = self.packets.stop().await;
         // A dropped sender says the same, should the loop be busy.
         let _ = commands.try_send(host::Command::Stop);
         drop(commands);
-        let restored = reconciling.await;
+        let restored = timeout(HOST_PATIENCE, reconciling)
+            .await
+            .map_err(|_| DaemonError::HostHangs("giving the host back"));
         let ended = match (end, tun) {
             (End::Asked(_), Ok(_)) => Ok(()),
             (End::Packets, Ok(_)) => Err("the packet thread ended".to_owned()),
             (End::Asked(_) | End::Packets, Err(error)) => Err(error),
         };
-        let outcome = restored?;
+        let outcome = restored??;
         for operation in &outcome.executed {
             log::debug!("{operation}");
         }
@@ -245,12 +264,29 @@ impl<'a> Running<'a> {
         self.plans.iter().any(|plan| plan.flow.is_err())
     }
 
+    /// The links whose path has not come up at the remote's address that they try.
+    fn failing(&self) -> BTreeSet<LinkId> {
+        let now = self.clock.now();
+        self.open
+            .iter()
+            .filter(|(id, open)| {
+                !self.usable.contains(id) && now.since(open.waiting_since) >= ADDRESS_PATIENCE
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// Opens, moves and closes the links' sockets so that they are as planned.
     fn update_links(&mut self) {
+        self.update_links_but(&BTreeSet::new());
+    }
+
+    /// The same, with other addresses for the links that are failing.
+    fn update_links_but(&mut self, failing: &BTreeSet<LinkId>) {
         let flows = self
             .open
             .iter()
-            .map(|(id, (flow, _))| (*id, flow.clone()))
+            .map(|(id, open)| (*id, open.flow.clone()))
             .collect();
         let mut plans = plan(
             &self.config,
@@ -258,6 +294,7 @@ impl<'a> Running<'a> {
             &self.observed,
             &self.resolved,
             &flows,
+            failing,
         );
         let gone: Vec<LinkId> = self
             .open
@@ -286,8 +323,9 @@ impl<'a> Running<'a> {
             let Ok(flow) = plan.flow.clone() else {
                 continue;
             };
-            let is_open = self.open.get(&plan.id).is_some_and(|(open, with)| {
-                *open == flow && with.terms == plan.terms && with.transport == plan.transport
+            let is_open = self.open.get(&plan.id).is_some_and(|open| {
+                let with = &open.plan;
+                open.flow == flow && with.terms == plan.terms && with.transport == plan.transport
             });
             if is_open {
                 continue;
@@ -295,7 +333,14 @@ impl<'a> Running<'a> {
             // A socket with a fixed port must go before its successor can have the port.
             self.close(plan.id);
             match self.open(plan, &flow) {
-                Ok(()) => drop(self.open.insert(plan.id, (flow, plan.clone()))),
+                Ok(()) => {
+                    let open = Open {
+                        flow,
+                        plan: plan.clone(),
+                        waiting_since: self.clock.now(),
+                    };
+                    self.open.insert(plan.id, open);
+                }
                 Err(reason) => {
                     plan.flow = Err(reason);
                     if let Err(reason) = &plan.flow
@@ -333,8 +378,30 @@ impl<'a> Running<'a> {
     }
 
     fn close(&mut self, id: LinkId) {
+        self.usable.remove(&id);
         if self.open.remove(&id).is_some() {
             self.packets.tell(Command::CloseLink(id));
+        }
+    }
+
+    /// Keeps in mind which links are usable, and since when the others are not.
+    fn note_path(&mut self, event: &Event) {
+        let &Event::Path {
+            link: Some(link),
+            state,
+            ..
+        } = event
+        else {
+            return;
+        };
+        if matches!(state, PathState::Up | PathState::Suspect) {
+            if self.open.contains_key(&link) {
+                self.usable.insert(link);
+            }
+        } else if self.usable.remove(&link)
+            && let Some(open) = self.open.get_mut(&link)
+        {
+            open.waiting_since = self.clock.now();
         }
     }
 
@@ -362,8 +429,9 @@ impl<'a> Running<'a> {
     }
 
     async fn show(&self) -> Answer {
-        let Some(report) = self.packets.report().await else {
-            return Answer::Error("the packet thread has ended".to_owned());
+        let report = match self.packets.report().await {
+            Ok(report) => report,
+            Err(reason) => return Answer::Error(reason.to_owned()),
         };
         let known = Known {
             config: &self.config,
@@ -378,7 +446,12 @@ impl<'a> Running<'a> {
     /// Reads the configuration again. True: the host is to be looked at anew.
     fn reload(&mut self) -> bool {
         let new = match Config::read(&self.options.config) {
-            Ok((new, _)) => new,
+            Ok((new, warnings)) => {
+                for warning in warnings {
+                    log::warn!("{warning}");
+                }
+                new
+            }
             Err(errors) => {
                 log::error!("the configuration stays as it was:\n{errors}");
                 return false;
@@ -396,7 +469,9 @@ impl<'a> Running<'a> {
             return false;
         }
         log::info!("the new configuration is in use");
-        self.resolver = Resolver::start(remote_hosts(&new), &self.addresses_out);
+        let hosts = remote_hosts(&new);
+        self.resolved.retain(|host, _| hosts.contains(host));
+        self.resolver = Resolver::start(hosts, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
         self.config = new;
         self.publish();

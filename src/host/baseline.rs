@@ -1,6 +1,6 @@
 //! What was borrowed of the host, as it was before: kernel settings, where the local table's rule
-//! stood, and whether the addresses that we want on others' devices were there already (addresses
-//! carry no mark on kernels before 5.18, so this is how ours are known).
+//! stood, and whether the addresses that we want were there already (addresses carry no mark on kernels
+//! before 5.18, so this is how ours are known, on whatever device).
 //!
 //! It is written to a file before the first change and removed after everything has been given
 //! back. When we were killed, the file of then holds the truth and the present values do not.
@@ -34,6 +34,9 @@ struct Borrowed {
     /// By family, 4 or 6.
     local_tables: BTreeMap<u8, u32>,
     addresses: BTreeMap<AddressWords, Before>,
+    /// Routes, rules or a packet filter of ours may be there.
+    #[serde(default)]
+    marked: bool,
 }
 
 /// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
@@ -97,7 +100,7 @@ impl Baseline {
         });
         let local_tables = self.borrowed.local_tables.iter().map(|(family, pref)| {
             Resource::LocalTable(LocalTable {
-                family: if *family == 4 { Family::V4 } else { Family::V6 },
+                family: self::family(*family),
                 pref: RulePref(*pref),
             })
         });
@@ -108,7 +111,9 @@ impl Baseline {
     /// What to look for on the host: all that `desired` names and all that was ever borrowed.
     pub fn scope(&self, desired: &HostState) -> Scope {
         let ours = self.addresses(Before::Absent).collect();
-        Scope::of(&self.tunnel, [desired, &self.state(), &ours])
+        let mut scope = Scope::of(&self.tunnel, [desired, &self.state(), &ours]);
+        scope.marked |= self.borrowed.marked;
+        scope
     }
 
     fn addresses(&self, before: Before) -> impl Iterator<Item = Resource> {
@@ -126,7 +131,7 @@ impl Baseline {
             match resource {
                 Resource::Setting(setting) => self.borrow_setting(&setting.key, present),
                 Resource::LocalTable(local) => self.borrow_local_table(local.family, present),
-                Resource::Address(address) if address.device != self.tunnel => {
+                Resource::Address(address) => {
                     let before = if present.contains(resource) {
                         Before::There
                     } else {
@@ -135,11 +140,10 @@ impl Baseline {
                     let words = write_address(address);
                     self.borrowed.addresses.entry(words).or_insert(before);
                 }
-                Resource::Address(_)
-                | Resource::Neighbour(_)
+                Resource::Neighbour(_)
                 | Resource::Route(_)
                 | Resource::Filter(_)
-                | Resource::Rule(_) => {}
+                | Resource::Rule(_) => self.borrowed.marked = true,
             }
         }
         if self.borrowed == before {
@@ -209,6 +213,32 @@ impl Baseline {
         complete
     }
 
+    /// Forgets what `desired` no longer names: it has been given back, and from now on is the
+    /// administrator's to change.
+    pub fn settle(&mut self, desired: &HostState) -> Result<(), HostError> {
+        let before = self.borrowed.clone();
+        let wanted = Scope::of(&self.tunnel, [desired]);
+        let Borrowed {
+            settings,
+            local_tables,
+            addresses,
+            marked,
+        } = &mut self.borrowed;
+        settings.retain(|key, _| wanted.settings.contains(key));
+        local_tables.retain(|number, _| wanted.local_tables.contains_key(&family(*number)));
+        addresses.retain(|words, _| {
+            read_address(words).is_some_and(|address| wanted.addresses.contains(&address))
+        });
+        *marked &= wanted.marked;
+        if self.borrowed == before {
+            Ok(())
+        } else if self.is_empty() {
+            self.remove()
+        } else {
+            self.save().map_err(|error| self.refuse(error))
+        }
+    }
+
     /// Forgets everything: it has been given back.
     pub fn remove(&mut self) -> Result<(), HostError> {
         self.borrowed = Borrowed::default();
@@ -230,7 +260,7 @@ impl Baseline {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o755)
+            .mode(0o700)
             .create(directory)?;
         let beside = self.path.with_extension("json.new");
         let mut file = OpenOptions::new()
@@ -245,6 +275,11 @@ impl Baseline {
         fs::rename(&beside, &self.path)?;
         File::open(directory)?.sync_all()
     }
+}
+
+/// The file's number of a family.
+fn family(number: u8) -> Family {
+    if number == 4 { Family::V4 } else { Family::V6 }
 }
 
 fn is_setting(resource: &Resource, key: &str) -> bool {

@@ -259,16 +259,24 @@ impl Host for Fake {
     }
 
     async fn observe(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let locals = [Family::V4, Family::V6].into_iter().flat_map(|family| {
+            let of_family = self
+                .state
+                .iter()
+                .filter_map(move |resource| match resource {
+                    Resource::LocalTable(local) if local.family == family => Some(local.pref),
+                    _ => None,
+                });
+            scope.local_tables(family, &of_family.collect())
+        });
         let seen = self.state.iter().filter(|resource| match resource {
             Resource::Setting(setting) => scope.settings.contains(&setting.key),
-            Resource::LocalTable(local) => scope.local_tables.contains(&local.family),
-            Resource::Address(address) => {
-                address.device == scope.tunnel || scope.addresses.contains(address)
-            }
-            Resource::Filter(filter) => filter.tunnel == scope.tunnel,
-            Resource::Neighbour(_) | Resource::Route(_) | Resource::Rule(_) => true,
+            Resource::LocalTable(_) => false,
+            Resource::Address(address) => scope.addresses.contains(address),
+            Resource::Filter(filter) => scope.marked && filter.tunnel == scope.tunnel,
+            Resource::Neighbour(_) | Resource::Route(_) | Resource::Rule(_) => scope.marked,
         });
-        Ok(seen.cloned().collect())
+        Ok(seen.cloned().chain(locals).collect())
     }
 
     async fn execute(&mut self, operation: &Operation) -> Result<(), HostError> {

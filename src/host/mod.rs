@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod converge;
+pub mod listeners;
 pub mod reconciler;
 
 #[cfg(target_os = "freebsd")]
@@ -20,15 +21,15 @@ pub(crate) mod fake;
 #[path = "freebsd/read.rs"]
 mod freebsd_read;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
-use crate::config::units::{Family, IfName};
-use crate::route::links::Observed;
-use crate::route::resource::{Address, ProxyNeighbour};
+use crate::config::units::{Family, IfName, RulePref};
+use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
+use crate::route::resource::{Address, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
@@ -84,14 +85,17 @@ pub trait Host {
 /// Where to look for what carries no mark of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The tunnel's device: all its addresses are ours, and it names the packet filter's table.
+    /// The tunnel, which names the packet filter's table.
     pub tunnel: IfName,
     /// The kernel settings to read.
     pub settings: BTreeSet<String>,
-    /// The families whose local table's rule is to be found.
-    pub local_tables: BTreeSet<Family>,
-    /// Addresses on other devices than the tunnel's.
+    /// The families whose local table's rule is to be found, and where it may stand.
+    pub local_tables: BTreeMap<Family, BTreeSet<RulePref>>,
+    /// The addresses that are wanted, or were added by us.
     pub addresses: BTreeSet<Address>,
+    /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
+    /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
+    pub marked: bool,
     /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
     /// invisible to whoever does not want it.
     pub neighbours: BTreeSet<ProxyNeighbour>,
@@ -103,8 +107,9 @@ impl Scope {
         let mut scope = Self {
             tunnel: tunnel.clone(),
             settings: BTreeSet::new(),
-            local_tables: BTreeSet::new(),
+            local_tables: BTreeMap::new(),
             addresses: BTreeSet::new(),
+            marked: false,
             neighbours: BTreeSet::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
@@ -113,21 +118,43 @@ impl Scope {
                     scope.settings.insert(setting.key.clone());
                 }
                 Resource::LocalTable(local) => {
-                    scope.local_tables.insert(local.family);
+                    let places = scope.local_tables.entry(local.family).or_default();
+                    places.extend([KERNEL_LOCAL_PREF, local.pref]);
                 }
-                Resource::Address(address) if address.device != *tunnel => {
+                Resource::Address(address) => {
                     scope.addresses.insert(address.clone());
                 }
                 Resource::Neighbour(neighbour) => {
                     scope.neighbours.insert(neighbour.clone());
+                    scope.marked = true;
                 }
-                Resource::Address(_)
-                | Resource::Route(_)
-                | Resource::Filter(_)
-                | Resource::Rule(_) => {}
+                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
+                    scope.marked = true;
+                }
             }
         }
         scope
+    }
+
+    /// Which of the rules `from all lookup local` is the kernel's, or the one that we put for it:
+    /// those at the places known, else the first. Others are an administrator's, and stay.
+    pub(crate) fn local_tables(
+        &self,
+        family: Family,
+        listed: &BTreeSet<RulePref>,
+    ) -> impl Iterator<Item = Resource> + use<> {
+        let places = self.local_tables.get(&family);
+        let mut found: BTreeSet<_> = places
+            .into_iter()
+            .flat_map(|places| places.intersection(listed))
+            .copied()
+            .collect();
+        if places.is_some() && found.is_empty() {
+            found.extend(listed.first());
+        }
+        found
+            .into_iter()
+            .map(move |pref| Resource::LocalTable(LocalTable { family, pref }))
     }
 }
 

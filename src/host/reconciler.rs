@@ -107,6 +107,14 @@ impl<H: Host> Reconciler<H> {
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
         let result = converge(&mut self.host, &self.tunnel, &present, &target).await;
+        if result.is_ok() {
+            self.baseline
+                .settle(desired)
+                .map_err(|error| ConvergeError {
+                    cause: Cause::Host(error),
+                    back: Back::Restored,
+                })?;
+        }
         if let Err(ConvergeError {
             back: Back::Restored,
             ..
@@ -321,6 +329,58 @@ mod tests {
         assert!(next.apply(&desired()).await.unwrap().executed.is_empty());
         next.stop().await.unwrap();
         assert_eq!(next.host().state, before);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_was_given_back_is_the_administrators() {
+        let directory = directory("settled");
+        let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
+        reconciler.apply(&desired()).await.unwrap();
+        let less: HostState = desired()
+            .iter()
+            .filter(|resource| !matches!(resource, Resource::Setting(_)))
+            .cloned()
+            .collect();
+        reconciler.apply(&less).await.unwrap();
+        // He turns on what we have turned off again.
+        let theirs = &mut reconciler.host().state;
+        assert!(theirs.remove(&setting(FORWARD, "0")));
+        theirs.insert(setting(FORWARD, "1"));
+        assert!(reconciler.apply(&less).await.unwrap().executed.is_empty());
+        reconciler.stop().await.unwrap();
+        assert!(reconciler.host().state.contains(&setting(FORWARD, "1")));
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// One that somebody put beside the kernel's own.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_second_local_rule_stays() {
+        let directory = directory("second-local");
+        let mut kernel = host();
+        kernel.state.insert(Resource::LocalTable(LocalTable {
+            family: Family::V4,
+            pref: RulePref(100),
+        }));
+        let before = kernel.state.clone();
+        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
+        reconciler.apply(&desired()).await.unwrap();
+        let prefs = |state: &std::collections::BTreeSet<Resource>| -> Vec<u32> {
+            let v4 = state.iter().filter_map(|resource| match resource {
+                Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
+                Resource::Setting(_)
+                | Resource::Address(_)
+                | Resource::Neighbour(_)
+                | Resource::Route(_)
+                | Resource::Filter(_)
+                | Resource::Rule(_) => None,
+            });
+            v4.collect()
+        };
+        assert_eq!(prefs(&reconciler.host().state), [20, 100]);
+        reconciler.stop().await.unwrap();
+        assert_eq!(reconciler.host().state, before);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

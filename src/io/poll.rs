@@ -75,6 +75,11 @@ impl PollSet {
         self.watch(source.as_fd(), Event::writable(key))
     }
 
+    /// Leaves a source in the set without watching it.
+    pub fn watch_nothing(&self, source: &impl AsFd, key: usize) -> io::Result<()> {
+        self.watch(source.as_fd(), Event::none(key))
+    }
+
     fn watch(&self, source: BorrowedFd<'_>, interest: Event) -> io::Result<()> {
         self.poller
             .modify_with_mode(source, interest, PollMode::Level)

@@ -118,6 +118,13 @@ pub(super) fn bind_listen(transport: Transport, address: SocketAddr) -> Result<S
             .set_reuse_address(true)
             .map_err(|error| fail("reuse the address", error))?;
     }
+    // At boot the address may come later than we (DHCP, duplicate address detection).
+    #[cfg(target_os = "linux")]
+    match Family::of(address.ip()) {
+        Family::V4 => socket.set_freebind_v4(true),
+        Family::V6 => socket.set_freebind_v6(true),
+    }
+    .map_err(|error| fail("bind before the address is there", error))?;
     socket
         .bind(&SockAddr::from(address))
         .map_err(|error| fail("bind", error))?;
@@ -164,7 +171,7 @@ fn text(transport: Transport) -> &'static str {
     }
 }
 
-/// Asks for large kernel buffers: beyond net.core.rmem_max and wmem_max where permitted, else up to them.
+/// Asks for large kernel buffers: beyond net.core.rmem_max and wmem_max where permitted, else up to it.
 pub(super) fn enlarge_buffers(socket: &Socket, bytes: usize) {
     #[cfg(target_os = "linux")]
     if force_buffer(socket, libc::SO_RCVBUFFORCE, bytes)
@@ -178,24 +185,38 @@ pub(super) fn enlarge_buffers(socket: &Socket, bytes: usize) {
 }
 
 #[cfg(target_os = "linux")]
+fn force_buffer(socket: &Socket, option: libc::c_int, bytes: usize) -> bool {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_number(socket, libc::SOL_SOCKET, option, value).is_ok()
+}
+
+/// Sets an option whose value is one number.
+#[cfg(target_os = "linux")]
 #[expect(
     unsafe_code,
-    reason = "socket2 has no SO_RCVBUFFORCE and SO_SNDBUFFORCE"
+    reason = "socket2 has no SO_RCVBUFFORCE, SO_SNDBUFFORCE, IP_MTU_DISCOVER"
 )]
-fn force_buffer(socket: &Socket, option: libc::c_int, bytes: usize) -> bool {
+pub(super) fn set_number(
+    socket: &Socket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is open, and the pointer and length are those of one c_int that lives
     // through the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    result == 0
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
+#[cfg(target_os = "linux")]
+use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
 
@@ -18,6 +20,8 @@ const GSO_BYTES: usize = 65_000;
 /// What waits in a blocked socket at most; beyond it datagrams are dropped, for the queue is in the
 /// tunnel and nowhere else. Four full GSO batches.
 const BACKLOG_BYTES: usize = 4 * GSO_BYTES;
+/// Buffers kept for the backlog: as many as full batches fit into it.
+const SPARE_BUFFERS: usize = BACKLOG_BYTES / GSO_BYTES;
 /// Slots of one reception: 16 times one GRO super-datagram.
 const RECEIVE_SLOTS: usize = 16;
 /// The longest GRO super-datagram (a UDP datagram's length is 16 bits).
@@ -32,6 +36,8 @@ pub struct UdpSocket {
     state: UdpSocketState,
     backlog: VecDeque<Batch>,
     backlog_bytes: usize,
+    /// Buffers of batches that are gone, for the next ones.
+    spare: Vec<Vec<u8>>,
     locals: LocalAddresses,
 }
 
@@ -41,6 +47,8 @@ struct Batch {
     destination: SocketAddr,
     segment_size: usize,
     bytes: Vec<u8>,
+    /// How many of the bytes the kernel took.
+    sent: usize,
 }
 
 impl UdpSocket {
@@ -59,11 +67,14 @@ impl UdpSocket {
     fn new(socket: Socket) -> io::Result<Self> {
         enlarge_buffers(&socket, SOCKET_BUFFER);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        #[cfg(target_os = "linux")]
+        let_fragment(&socket)?;
         Ok(Self {
             socket,
             state,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            spare: Vec::new(),
             locals: LocalAddresses::default(),
         })
     }
@@ -97,14 +108,18 @@ impl UdpSocket {
     pub fn flush(&mut self) -> u64 {
         let mut lost = 0;
         while let Some(mut batch) = self.backlog.pop_front() {
-            let (sent, refused) =
-                self.try_send(batch.destination, batch.segment_size, &batch.bytes);
+            let waiting = &batch.bytes[batch.sent..];
+            let (sent, refused) = self.try_send(batch.destination, batch.segment_size, waiting);
             lost += refused;
             self.backlog_bytes -= sent;
-            if sent < batch.bytes.len() {
-                batch.bytes.drain(..sent);
+            batch.sent += sent;
+            if batch.sent < batch.bytes.len() {
                 self.backlog.push_front(batch);
                 break;
+            }
+            if self.spare.len() < SPARE_BUFFERS {
+                batch.bytes.clear();
+                self.spare.push(batch.bytes);
             }
         }
         lost
@@ -118,10 +133,13 @@ impl UdpSocket {
             return bytes.len().div_ceil(segment_size) as u64;
         }
         self.backlog_bytes += bytes.len();
+        let mut kept = self.spare.pop().unwrap_or_default();
+        kept.extend_from_slice(bytes);
         self.backlog.push_back(Batch {
             destination,
             segment_size,
-            bytes: bytes.to_vec(),
+            bytes: kept,
+            sent: 0,
         });
         0
     }
@@ -131,12 +149,9 @@ impl UdpSocket {
     fn try_send(&self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> (usize, u64) {
         let source = self.locals.find(destination);
         let (mut sent, mut refused) = (0, 0);
+        let mut most_segments = GSO_BYTES / segment_size;
         while sent < bytes.len() {
-            let segments = self
-                .state
-                .max_gso_segments()
-                .min(GSO_BYTES / segment_size)
-                .max(1);
+            let segments = self.state.max_gso_segments().min(most_segments).max(1);
             let end = bytes.len().min(sent + segments * segment_size);
             let contents = &bytes[sent..end];
             let transmit = Transmit {
@@ -154,6 +169,12 @@ impl UdpSocket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A device without segmentation: quinn-udp has switched to single datagrams.
                 Err(_) if segments > self.state.max_gso_segments() => continue,
+                // Segments are never cut into fragments (Linux: EMSGSIZE, before 6.14 EINVAL, seen
+                // above as a device without segmentation); single datagrams are.
+                Err(error) if segments > 1 && error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    most_segments = 1;
+                    continue;
+                }
                 // EMSGSIZE, ENETUNREACH, EPERM, ENOBUFS and the like come from the network's state
                 // of this moment: a datagram lost like any other.
                 Err(_) => refused += contents.len().div_ceil(segment_size) as u64,
@@ -190,6 +211,31 @@ impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Lets the network cut datagrams into fragments.
+///
+/// quinn-udp forbids it, for QUIC finds the largest datagram of a path by probing (RFC 8899). Until
+/// we do so too, a datagram that is too long for a device or a router on the way would vanish on
+/// every try, while the short probes keep the path up. The kernel still heeds what ICMP says of the
+/// path (PMTUDISC_DONT), and cuts there itself.
+#[cfg(target_os = "linux")]
+fn let_fragment(socket: &Socket) -> io::Result<()> {
+    let is_v4 = socket.local_addr()?.is_ipv4();
+    let (level, option, value) = if is_v4 {
+        (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        )
+    } else {
+        (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        )
+    };
+    set_number(socket, level, option, value)
 }
 
 /// The memory of receptions, one for all sockets of a loop: 1 MiB.
@@ -295,6 +341,54 @@ mod tests {
             assert_eq!(datagram, &vec![number as u8; 1000]);
         }
         assert_eq!(got[100].1, [200; 7]);
+        // Still in use, although the network may cut our datagrams.
+        #[cfg(target_os = "linux")]
+        assert!(a.state.max_gso_segments() > 1);
+    }
+
+    /// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
+    /// small MTU is made. Needs root; without it, only the option is looked at.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_datagram_too_long_for_the_device_is_cut_instead_of_lost() {
+        let thread = std::thread::spawn(|| {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let ip = |words: &str| {
+                let done = std::process::Command::new("ip")
+                    .args(words.split(' '))
+                    .status();
+                done.is_ok_and(|status| status.success())
+            };
+            if !ip("link set lo up mtu 1300") {
+                return;
+            }
+            let (mut a, mut b) = (localhost(), localhost());
+            let to = b.local_addr().unwrap();
+            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1480]).collect();
+            assert_eq!(a.send(to, 1480, &bytes), 0);
+            let got = receive_all(&mut b, 20);
+            assert_eq!(got.len(), 20);
+            assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
+            // Shorter ones go the quick way all the same.
+            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
+            assert_eq!(a.send(to, 1000, &bytes), 0);
+            assert_eq!(receive_all(&mut b, 20).len(), 20);
+        });
+        thread.join().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_address_that_is_not_there_yet_can_be_waited_at() {
+        for place in ["203.0.113.77:0", "[2001:db8::77]:0"] {
+            let place: SocketAddr = place.parse().unwrap();
+            match UdpSocket::listen(place) {
+                Ok(socket) => assert_eq!(socket.local_addr().unwrap().ip(), place.ip()),
+                Err(error) => assert!(error.is_family_missing(), "{error}"),
+            }
+        }
     }
 
     #[test]

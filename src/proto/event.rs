@@ -85,7 +85,7 @@ pub struct Transmit {
 /// News for the owner: changes of state only, never one a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The first session with this peer, or one after a restart of it.
+    /// A path carries data, where none did before.
     Connected,
     /// New keys are in use.
     Rekeyed,

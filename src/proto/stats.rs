@@ -100,8 +100,6 @@ pub enum Discard {
     NoPath,
     /// A copy of a packet that was delivered.
     Duplicate,
-    /// The reorder buffer was full.
-    ReorderFull,
     /// The socket refused it.
     SendFailed,
     /// The kernel refused a packet that was given to the TUN.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::diff::{routes, rules};
-use super::link;
 use super::links::{Observed, device_setting};
 use super::resource::HostState;
+use super::{link, reach};
 use crate::config::units::{Family, Prefix, TableId};
 use crate::config::{Config, Role, Warning};
 
@@ -19,6 +19,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     public_address(&mut warnings, config, observed);
     devices(&mut warnings, config, observed);
     reverse_path(&mut warnings, config, observed);
+    reach::listeners(&mut warnings, config, observed);
     warnings
 }
 
@@ -115,6 +116,7 @@ fn public_address(warnings: &mut Vec<Warning>, config: &Config, observed: &Obser
     for address in config.public.iter() {
         let holder = observed.holders(address).next();
         match (&config.role, holder) {
+            (Role::Remote(_), None) if observed.has_on_loopback(address) => {}
             (Role::Remote(_), None) => {
                 let have: Vec<_> = observed
                     .links

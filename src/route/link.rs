@@ -8,7 +8,8 @@ use super::forwarding;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, IfName, Prefix, TableId};
-use crate::config::{Config, Deliver, Link, Role};
+use crate::config::{Config, Congestion, Deliver, Link, Role, Transport};
+use crate::proto::wire::MAX_PATHS;
 
 /// Both families, IPv4 first.
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -127,27 +128,50 @@ pub(super) fn delivery_device(config: &Config) -> Option<&IfName> {
     }
 }
 
+/// The links of a configuration that names none: every device with a default route but the tunnel
+/// and the client's, as many as a tunnel can have. A portal that only waits has none.
+pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
+    if matches!(config.role, Role::Remote(_)) && config.remote.is_none() {
+        return Vec::new();
+    }
+    let mut found: Vec<_> = observed
+        .links
+        .iter()
+        .filter(|link| link.has_default() && link.device != config.name)
+        .filter(|link| Some(&link.device) != delivery_device(config))
+        .collect();
+    found.sort_by_key(|link| (link.index, &link.device));
+    let link = |found: &ObservedLink| Link {
+        name: found.device.to_string(),
+        device: found.device.clone(),
+        transport: Transport::Udp,
+        port: None,
+        remote: None,
+        gateway: None,
+        metric: 0,
+        rate_up: None,
+        rate_down: None,
+        congestion: Congestion::NewReno,
+    };
+    found.into_iter().take(MAX_PATHS).map(link).collect()
+}
+
 /// The devices that flows leave by and that are there, each with the number of its table: the
 /// place of the device among the configured ones, or among those with a default route when none
 /// is configured.
 pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>> {
-    let waits_only = matches!(config.role, Role::Remote(_)) && config.remote.is_none();
+    let automatic;
+    let links = if config.links.is_empty() {
+        automatic = automatic_links(config, observed);
+        &automatic
+    } else {
+        &config.links
+    };
     let mut devices: Vec<&IfName> = Vec::new();
-    if !config.links.is_empty() {
-        for link in &config.links {
-            if !devices.contains(&&link.device) {
-                devices.push(&link.device);
-            }
+    for link in links {
+        if !devices.contains(&&link.device) {
+            devices.push(&link.device);
         }
-    } else if !waits_only {
-        let mut found: Vec<_> = observed
-            .links
-            .iter()
-            .filter(|link| link.has_default() && link.device != config.name)
-            .filter(|link| Some(&link.device) != delivery_device(config))
-            .collect();
-        found.sort_by_key(|link| (link.index, &link.device));
-        devices.extend(found.into_iter().map(|link| &link.device));
     }
     (config.numbers.link_table_base.0..)
         .zip(devices)

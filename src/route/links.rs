@@ -2,7 +2,7 @@
 //! Plain data, filled by `host` or read from a file (`plan --links FILE`).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -28,8 +28,13 @@ pub struct Observed {
     /// The routes that are not ours: those of other tables than main and local, and host routes
     /// of main.
     pub foreign_routes: Vec<ForeignRoute>,
+    /// The addresses of the loopback but its own two: a provider's floating address stands there.
+    #[serde(with = "texts")]
+    pub loopback: Vec<Prefix>,
     /// The addresses the other portal's names were resolved to.
     pub remotes: Vec<IpAddr>,
+    /// Where programs of this host wait for TCP connections; only looked for by `check` and `plan`.
+    pub listeners: Vec<SocketAddr>,
 }
 
 /// One device of the host.
@@ -121,6 +126,11 @@ impl Observed {
         self.links
             .iter()
             .filter(move |link| link.holds(address).is_some())
+    }
+
+    /// True when the loopback holds this address, that is, the host by any device.
+    pub fn has_on_loopback(&self, address: IpAddr) -> bool {
+        self.loopback.iter().any(|own| own.address() == address)
     }
 
     /// The value of a setting before us, where it is a number.

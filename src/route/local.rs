@@ -216,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_has_so_many_links_and_no_more() {
+        let mut observed = cases::router();
+        for number in 2..20 {
+            let mut link = observed.links[1].clone();
+            link.device = cases::name(&format!("wan{number}"));
+            link.index += number;
+            observed.links.push(link);
+        }
+        let config = cases::local_client();
+        let links = link::automatic_links(&config, &observed);
+        assert_eq!(links.len(), crate::proto::wire::MAX_PATHS);
+        let last = config.numbers.link_table_base.0 + 7;
+        assert!(routes(&state(&config, &observed)).all(|route| route.table.0 <= last));
+    }
+
+    #[test]
     fn a_named_gateway_off_the_link_is_onlink() {
         let mut config = cases::local_client();
         config.links = vec![cases::link("wan0")];

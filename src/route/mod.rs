@@ -11,6 +11,7 @@ pub mod links;
 pub mod local;
 pub mod lower;
 pub mod operation;
+pub mod reach;
 pub mod remote;
 pub mod resource;
 
@@ -19,6 +20,7 @@ mod cases;
 
 pub use conflicts::conflicts;
 pub use diff::{Change, diff};
+pub use link::automatic_links;
 pub use links::{Observed, ObservedLink};
 pub use operation::{Lookup, Operation};
 pub use resource::{HostState, Resource};

@@ -97,7 +97,11 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
 /// answers as ever. IPv6 looks at the device's own addresses (ndisc_recv_ns), and needs nothing.
 fn answer_arp(state: &mut HostState, observed: &Observed, address: IpAddr) {
     if address.is_ipv4() {
-        for holder in observed.holders(address) {
+        let floats = observed.has_on_loopback(address);
+        let asked = observed.links.iter().filter(|link| {
+            link.holds(address).is_some() || floats && link.gateways.iter().any(IpAddr::is_ipv4)
+        });
+        for holder in asked {
             let device = holder.device.as_str();
             link::set(state, neighbour_setting(device, "proxy_delay"), 0);
             state.insert(Resource::Neighbour(ProxyNeighbour {
@@ -197,6 +201,20 @@ mod tests {
             2
         );
         assert_eq!(kept(&config, &role, "2001:db8:2::2".parse().unwrap()), []);
+    }
+
+    #[test]
+    fn a_floating_address_is_answered_for_where_the_router_is() {
+        let mut observed = cases::vps();
+        observed.links[0].addresses = vec!["203.0.113.9/24".parse().unwrap()];
+        let asked = Resource::Neighbour(ProxyNeighbour {
+            device: cases::name("eth0"),
+            address: "203.0.113.2".parse().unwrap(),
+        });
+        assert!(!state(&cases::remote(), &observed).contains(&asked));
+        observed.loopback = vec!["203.0.113.2/32".parse().unwrap()];
+        assert!(state(&cases::remote(), &observed).contains(&asked));
+        assert_eq!(crate::route::conflicts(&cases::remote(), &observed), []);
     }
 
     #[test]

@@ -6,10 +6,12 @@
     reason = "in a test, what cannot go on has to panic"
 )]
 
+mod down;
 mod filter;
 mod kernel_habits;
 mod namespace;
 mod portals;
+mod session;
 #[path = "../config/support.rs"]
 mod support;
 mod traffic;
@@ -307,5 +309,54 @@ fn links_are_seen() {
         assert_eq!(seen.settings["net.ipv4.ip_forward"], "0");
         assert!(seen.settings.contains_key("net.ipv4.conf.wan0.rp_filter"));
         reconciler.stop().await.unwrap();
+    });
+}
+
+/// `manage_routing = false`: the tunnel has its addresses; what the administrator puts beside them
+/// stays, even what he copies from `plan` with our mark in it.
+#[test]
+fn hands_off_means_hands_off() {
+    in_namespace(async |directory| {
+        let addresses = remote();
+        let addresses = addresses
+            .iter()
+            .filter(|resource| matches!(resource, Resource::Address(_)))
+            .cloned();
+        let wanted: HostState = addresses.collect();
+        let before = snapshot();
+        let mut reconciler = reconciler(&directory);
+        reconciler.apply(&wanted).await.unwrap();
+        assert_eq!(observed(&wanted).await, wanted);
+        let own = [
+            "address add 192.0.2.77/24 dev nc0",
+            "route add 203.0.113.2 dev nc0 table 19 proto 98",
+            "rule add pref 19 to 203.0.113.2 lookup 19 protocol 98",
+        ];
+        own.iter().for_each(|command| drop(ip(command)));
+        let mine = snapshot();
+        assert!(reconciler.apply(&wanted).await.unwrap().executed.is_empty());
+        assert_eq!(snapshot(), mine);
+        reconciler.stop().await.unwrap();
+        assert!(!ip("address show dev nc0").contains("172.19"));
+        for command in own.iter().rev() {
+            ip(&command.replace(" add ", " del "));
+        }
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// wg-quick and OpenVPN: their default route must not make their device a link of ours.
+#[test]
+fn a_default_route_into_another_tunnel_is_no_way_out() {
+    in_namespace(async |directory| {
+        ip("tuntap add vpn0 mode tun");
+        ip("link set vpn0 up");
+        ip("address add 10.8.0.2/24 dev vpn0");
+        ip("route add default dev vpn0 table 51820");
+        ip("address add 192.0.2.7/32 dev lo");
+        let seen = reconciler(&directory).links().await.unwrap();
+        assert!(!seen.link(&name("vpn0")).unwrap().has_default());
+        assert!(seen.link(&name("wan0")).unwrap().has_default());
+        assert_eq!(seen.loopback, [namespace::prefix("192.0.2.7/32")]);
     });
 }

@@ -63,6 +63,18 @@ impl System {
         open().map(Self).map_err(refuse)
     }
 
+    /// What kind of device has this name, when it is none that this program makes: whoever asks
+    /// for a tunnel of that name has mistaken somebody's device for it.
+    pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
+        let has = |list: &str| list.split_whitespace().any(|word| word == name.as_str());
+        let is_ours = || Ok(has(&print(&["ifconfig", "-g", "tun"])?));
+        Ok(if has(&print(&["ifconfig", "-l"])?) && !is_ours()? {
+            Some("network".to_owned())
+        } else {
+            None
+        })
+    }
+
     async fn changed(&mut self) -> io::Result<()> {
         // Longer messages are cut off: that there was one is enough.
         let mut message = [0; 64];

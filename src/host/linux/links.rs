@@ -1,12 +1,12 @@
 //! The devices of the host, their addresses and next hops, and who else uses policy routing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
@@ -84,6 +84,28 @@ async fn list(handle: &Handle) -> io::Result<Vec<LinkMessage>> {
         .map_err(to_io)
 }
 
+/// The kind of the device of this name, if there is one and it is no TUN.
+pub(super) async fn foreign_kind(handle: &Handle, name: &IfName) -> io::Result<Option<String>> {
+    let messages = list(handle).await?;
+    let names = Names::of(&messages);
+    let found = messages
+        .iter()
+        .find(|message| names.name(message.header.index) == Some(name));
+    let kind = |message| kind(message).unwrap_or_else(|| "network".to_owned());
+    Ok(found.map(kind).filter(|kind| kind != "tun"))
+}
+
+/// What a device that is no hardware says it is: `veth`, `tun`, `wireguard`.
+fn kind(message: &LinkMessage) -> Option<String> {
+    attribute(message, |a| match a {
+        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind.to_string()),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
 fn attribute<T>(link: &LinkMessage, pick: impl Fn(&LinkAttribute) -> Option<T>) -> Option<T> {
     link.attributes.iter().find_map(pick)
 }
@@ -120,17 +142,27 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
         };
         if let Some(link) = link_of(&mut observed, &address.device) {
             link.addresses.push(address.prefix);
+        } else if address.device != *tunnel && !address.prefix.address().is_loopback() {
+            observed.loopback.push(address.prefix);
         }
     }
     for link in &mut observed.links {
         link.addresses.sort_unstable();
     }
+    // Another tunnel's default route in a table of its own (wg-quick's 51820) is no way out: flows
+    // would run within it. Who wants that names the device as a link.
+    let tunnels = messages
+        .iter()
+        .filter(|message| matches!(kind(message).as_deref(), Some("wireguard" | "tun")))
+        .map(|message| message.header.index)
+        .collect();
     for family in [Family::V4, Family::V6] {
         add_routes(
             &mut observed,
             &routes::list(handle, family).await?,
             &names,
             tunnel,
+            &tunnels,
         );
         let rules = rules::list(handle, family).await?;
         let foreign = rules.iter().filter_map(|rule| foreign_rule(rule, family));
@@ -147,7 +179,13 @@ fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut Ob
         .find(|link| link.device == *device)
 }
 
-fn add_routes(observed: &mut Observed, messages: &[RouteMessage], names: &Names, tunnel: &IfName) {
+fn add_routes(
+    observed: &mut Observed,
+    messages: &[RouteMessage],
+    names: &Names,
+    tunnel: &IfName,
+    tunnels: &BTreeSet<u32>,
+) {
     let mut defaults = Vec::new();
     for message in messages {
         if routes::is_ours(message) || message.header.flags.contains(RouteFlags::Cloned) {
@@ -160,7 +198,10 @@ fn add_routes(observed: &mut Observed, messages: &[RouteMessage], names: &Names,
         if destination.is_default() && message.header.kind == RouteType::Unicast {
             // The main table's come first, then the lower metric.
             let rank = (route.table != TableId::MAIN, route.metric);
-            defaults.extend(route.hops.iter().map(|(index, via)| (rank, *index, *via)));
+            let hops = route.hops.iter();
+            let hops =
+                hops.filter(|(index, _)| route.table == TableId::MAIN || !tunnels.contains(index));
+            defaults.extend(hops.map(|(index, via)| (rank, *index, *via)));
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;

@@ -15,6 +15,7 @@ mod rules;
 mod sysctl;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use rtnetlink::Handle;
@@ -48,6 +49,14 @@ impl System {
             watch: Watch::open().map_err(open)?,
             talk: tokio::spawn(connection),
         })
+    }
+
+    /// What kind of device has this name, when it is none that this program makes: whoever asks
+    /// for a tunnel of that name has mistaken somebody's device for it.
+    pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
+        links::foreign_kind(&self.handle, name)
+            .await
+            .map_err(|error| HostError::read("the devices", error))
     }
 
     async fn try_execute(&mut self, operation: &Operation) -> io::Result<()> {
@@ -150,7 +159,7 @@ impl Host for System {
             .await
             .map_err(|error| HostError::read("the addresses", error))?;
         for address in listed.iter().filter_map(|m| addresses::decode(m, &names)) {
-            if address.device == scope.tunnel || scope.addresses.contains(&address) {
+            if scope.addresses.contains(&address) {
                 state.insert(Resource::Address(address));
             }
         }
@@ -159,6 +168,7 @@ impl Host for System {
             .map_err(|error| HostError::read("the proxy neighbours", error))?;
         for message in &listed {
             if let Some(neighbour) = neighbours::decode(message, &names)
+                && scope.marked
                 && (neighbours::is_ours(message) || scope.neighbours.contains(&neighbour))
             {
                 state.insert(Resource::Neighbour(neighbour));
@@ -168,7 +178,8 @@ impl Host for System {
             let listed = routes::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the routes", error))?;
-            for message in listed.iter().filter(|message| routes::is_ours(message)) {
+            let ours = |message: &&_| scope.marked && routes::is_ours(message);
+            for message in listed.iter().filter(ours) {
                 if let Some(route) = routes::decode(message, &names) {
                     state.insert(Resource::Route(route));
                 }
@@ -176,19 +187,21 @@ impl Host for System {
             let listed = rules::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the policy rules", error))?;
+            let mut locals = BTreeSet::new();
             for message in &listed {
                 match rules::decode(message) {
-                    Listed::Ours(rule) => state.insert(Resource::Rule(rule)),
-                    Listed::Local(local) if scope.local_tables.contains(&family) => {
-                        state.insert(Resource::LocalTable(local));
-                    }
-                    Listed::Local(_) | Listed::Foreign => {}
+                    Listed::Ours(rule) if scope.marked => state.insert(Resource::Rule(rule)),
+                    Listed::Local(local) => drop(locals.insert(local.pref)),
+                    Listed::Ours(_) | Listed::Foreign => {}
                 }
+            }
+            for local in scope.local_tables(family, &locals) {
+                state.insert(local);
             }
         }
         let filter = nft::observe(&scope.tunnel)
             .map_err(|error| HostError::read("the packet filter (nf_tables)", error))?;
-        if let Some(filter) = filter {
+        if let Some(filter) = filter.filter(|_| scope.marked) {
             state.insert(Resource::Filter(filter));
         }
         Ok(state)

@@ -134,6 +134,11 @@ impl TcpConnection {
         Ok(())
     }
 
+    /// True when nothing waits in our own buffer.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.unsent.len()
+    }
+
     /// How many more bytes may be queued. Ask when it became writable: then less than half of
     /// `NOT_SENT` waits in the kernel.
     pub fn budget(&self) -> usize {
@@ -213,13 +218,19 @@ mod tests {
     #[test]
     fn a_datagram_in_three_pieces_is_one_datagram() {
         let (mut connection, mut stream) = pair();
-        for piece in [&[0, 0][..], &[0, 5, b'h', b'e'], b"llo", &[0, 0, 0, 0]] {
+        for piece in [
+            &[0, 0][..],
+            &[0, 12, b'h', b'e'],
+            b"llo, world",
+            &[0, 0, 0, 11],
+            &[7; 11],
+        ] {
             stream.write_all(piece).unwrap();
             std::thread::sleep(Duration::from_millis(10));
         }
         let (got, result) = receive(&mut connection, 2);
         assert!(result.is_ok());
-        assert_eq!(got, [b"hello".to_vec(), Vec::new()]);
+        assert_eq!(got, [b"hello, world".to_vec(), vec![7; 11]]);
     }
 
     #[test]
@@ -244,10 +255,12 @@ mod tests {
         let datagram = vec![9; 1400];
         let mut sent = 0;
         while connection.budget() > 0 {
+            assert!(connection.is_flushed() || connection.budget() < NOT_SENT);
             connection.send(1400, &datagram).unwrap();
             sent += 1;
             assert!(sent < 100_000, "the kernel takes without end");
         }
+        assert!(!connection.is_flushed());
         let reader = std::thread::spawn(move || {
             let mut bytes = vec![0; sent * 1404];
             stream.read_exact(&mut bytes).unwrap();

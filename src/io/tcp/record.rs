@@ -2,17 +2,21 @@
 
 use thiserror::Error;
 
+use crate::proto::wire::{HEADER_LEN, STAMP_LEN};
+
 /// The bytes of a record's length.
 const LENGTH_LEN: usize = 4;
 /// The longest record that is believed: no datagram of ours is longer than a UDP one. Whoever says
 /// more speaks another protocol.
 const MAX_RECORD: usize = 65_535;
+/// The shortest record that is believed: a header and a send time. Shorter ones only make work.
+const MIN_RECORD: usize = HEADER_LEN + STAMP_LEN;
 /// What one read asks for: a few dozen datagrams.
 const READ_SIZE: usize = 64 * 1024;
 
 /// The peer does not speak our records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a record of {0} bytes was announced (the most is {MAX_RECORD})")]
+#[error("a record of {0} bytes was announced (it takes {MIN_RECORD} to {MAX_RECORD})")]
 pub(super) struct BadRecord(pub(super) u32);
 
 /// Appends one datagram as a record.
@@ -60,7 +64,7 @@ impl Reader {
         let announced = u32::from_be_bytes(*length);
         let length = usize::try_from(announced)
             .ok()
-            .filter(|&length| length <= MAX_RECORD)
+            .filter(|length| (MIN_RECORD..=MAX_RECORD).contains(length))
             .ok_or(BadRecord(announced))?;
         if rest.len() < length {
             return Ok(None);
@@ -82,7 +86,9 @@ mod tests {
 
     #[test]
     fn records_survive_any_cutting() {
-        let datagrams: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; usize::from(n) * 37]).collect();
+        let datagrams: Vec<Vec<u8>> = (0..40u8)
+            .map(|n| vec![n; MIN_RECORD + usize::from(n) * 37])
+            .collect();
         let mut stream = Vec::new();
         for datagram in &datagrams {
             append(&mut stream, datagram);
@@ -113,6 +119,17 @@ mod tests {
         assert_eq!(reader.next(), Ok(None));
         feed(&mut reader, &65_536u32.to_be_bytes());
         assert_eq!(reader.next(), Err(BadRecord(65_536)));
+    }
+
+    #[test]
+    fn empty_and_tiny_records_end_the_connection() {
+        for length in [0u8, 1, 10] {
+            let mut reader = Reader::default();
+            let mut stream = Vec::new();
+            append(&mut stream, &vec![0; length.into()]);
+            feed(&mut reader, &stream);
+            assert_eq!(reader.next(), Err(BadRecord(length.into())));
+        }
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Path {
         self.replay = ReplayWindow::new();
         self.replay_bare = ReplayWindow::new();
         self.largest_sealed = PacketNumber(0);
+        self.queue_limit = QueueLimit::default();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -318,8 +319,10 @@ impl Path {
         let largest = PacketNumber::expand(ack.largest, expected);
         let in_flight_before = self.sent.in_flight();
         let acked = self.sent.on_ack(largest, ack.ranges(largest));
+        let received_at = Stamp::expand(ack.received_at, ack_sent);
+        self.queue_limit.on_delivered(now, ack.bytes, received_at);
         if let Some(sent_at) = acked.largest_sent {
-            let delay = ack_sent.since(Stamp::expand(ack.received_at, ack_sent));
+            let delay = ack_sent.since(received_at);
             let sample = now.since(sent_at);
             self.rtt.update(sample, delay);
             self.queue_limit.on_rtt(now, sample);

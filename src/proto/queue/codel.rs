@@ -25,7 +25,7 @@ pub(super) struct Codel {
 
 impl Codel {
     /// Judges the packet at the head: true when it is to be dropped, then the next head is judged.
-    /// `lone`: there is no more than one packet behind, so dropping helps nobody.
+    /// `lone`: there is none behind it, so dropping helps nobody.
     pub(super) fn judge(
         &mut self,
         now: Instant,

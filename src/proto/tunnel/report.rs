@@ -2,7 +2,7 @@
 
 use super::Tunnel;
 use crate::proto::Instant;
-use crate::proto::event::Event;
+use crate::proto::event::{Event, SocketId};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
@@ -28,6 +28,15 @@ impl Tunnel {
                 Event::Disconnected
             });
         }
+    }
+
+    /// True when a path runs over this socket, or is being moved to it: only an authentic datagram
+    /// of the peer brings that about on a socket that waits for peers.
+    pub fn carries(&self, socket: SocketId) -> bool {
+        self.paths.iter().flatten().any(|path| {
+            path.place.is_some_and(|place| place.socket == socket)
+                || path.proof.is_some_and(|proof| proof.place.socket == socket)
+        })
     }
 
     /// The figures of this moment.

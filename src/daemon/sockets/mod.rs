@@ -5,6 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use log::Level;
+
+use super::strangers::{Stranger, Verdict, admit};
 use super::tcp_link::TcpLink;
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
@@ -16,9 +19,7 @@ use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
 use crate::proto::tunnel::Tunnel;
 
-/// Accepted connections at most: four times the paths a tunnel has.
-const MAX_ACCEPTED: usize = 32;
-/// An accepted connection that carries no path is dropped after so long without a datagram.
+/// An accepted connection that carries no path by then is dropped, however much it says.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often accepted connections are looked through.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -67,12 +68,26 @@ enum Entry {
         socket: UdpSocket,
         link: Option<LinkId>,
     },
-    Listener(TcpListener),
+    Listener {
+        listener: TcpListener,
+        /// No descriptor was left for its next connection: nobody looks at it until the next sweep.
+        paused: bool,
+    },
     Connection {
         connection: TcpConnection,
         link: Option<LinkId>,
-        heard: Instant,
+        /// When it was accepted, or began to connect.
+        since: Instant,
     },
+}
+
+/// A line for the log.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// How bad it is.
+    pub(super) level: Level,
+    /// What happened.
+    pub(super) text: String,
 }
 
 /// All sockets of the packet thread.
@@ -85,6 +100,7 @@ pub(super) struct Sockets {
     received: ReceiveBuffer,
     send_failed: u64,
     sweep_at: Option<Instant>,
+    notes: Vec<Note>,
 }
 
 impl Sockets {
@@ -97,7 +113,20 @@ impl Sockets {
             received: ReceiveBuffer::default(),
             send_failed: 0,
             sweep_at: None,
+            notes: Vec::new(),
         }
+    }
+
+    /// Lines for the log since the last call.
+    pub(super) fn take_notes(&mut self) -> std::vec::Drain<'_, Note> {
+        self.notes.drain(..)
+    }
+
+    fn note(&mut self, level: Level, what: &str, error: &io::Error) {
+        self.notes.push(Note {
+            level,
+            text: format!("{what}: {error}"),
+        });
     }
 
     /// Waits; see [`PollSet::wait`].
@@ -136,7 +165,7 @@ impl Sockets {
                 } if connection.is_connected() => {
                     links.insert(*link, LinkSocket::Open(connection.local_addr()));
                 }
-                Entry::Udp { .. } | Entry::Connection { .. } | Entry::Listener(_) => {}
+                Entry::Udp { .. } | Entry::Connection { .. } | Entry::Listener { .. } => {}
             }
         }
         links.into_iter().collect()
@@ -151,8 +180,7 @@ impl Sockets {
     ) {
         let id = self.new_id();
         if let Err(error) = self.poll.add(&socket, key(id)) {
-            log::error!("cannot wait for a UDP socket: {error}");
-            return;
+            return self.note(Level::Error, "cannot wait for a UDP socket", &error);
         }
         let attachment = match link {
             Some((link, remote, terms)) => terms.attachment(link, Transport::Udp, remote),
@@ -168,10 +196,11 @@ impl Sockets {
     pub(super) fn add_listener(&mut self, listener: TcpListener) {
         let id = self.new_id();
         if let Err(error) = self.poll.add(&listener, key(id)) {
-            log::error!("cannot wait for a TCP listener: {error}");
-            return;
+            return self.note(Level::Error, "cannot wait for a TCP listener", &error);
         }
-        self.entries.insert(id, Entry::Listener(listener));
+        let paused = false;
+        self.entries
+            .insert(id, Entry::Listener { listener, paused });
     }
 
     pub(super) fn add_tcp_link(
@@ -196,7 +225,7 @@ impl Sockets {
                 Entry::Udp { link: of, .. } | Entry::Connection { link: of, .. } => {
                     *of == Some(link)
                 }
-                Entry::Listener(_) => false,
+                Entry::Listener { .. } => false,
             })
             .map(|(&id, _)| id)
             .collect();
@@ -228,7 +257,7 @@ impl Sockets {
                     Err(error) => self.fail(now, id, &error, tunnel),
                 }
             }
-            Some(Entry::Connection { .. } | Entry::Listener(_)) | None => {}
+            Some(Entry::Connection { .. } | Entry::Listener { .. }) | None => {}
         }
     }
 
@@ -253,7 +282,7 @@ impl Sockets {
                 }
             }
             Some(Entry::Connection { .. }) => self.serve_connection(now, id, ready, tunnel),
-            Some(Entry::Listener(_)) => self.accept(now, id, tunnel),
+            Some(Entry::Listener { .. }) => self.accept(now, id, tunnel),
             // Closed earlier in this round.
             None => {}
         }
@@ -261,9 +290,7 @@ impl Sockets {
 
     fn serve_connection(&mut self, now: Instant, id: SocketId, ready: Ready, tunnel: &mut Tunnel) {
         let Some(Entry::Connection {
-            connection,
-            link,
-            heard,
+            connection, link, ..
         }) = self.entries.get_mut(&id)
         else {
             return;
@@ -290,14 +317,14 @@ impl Sockets {
             result = connection.flush();
             let budget = connection.budget();
             if result.is_ok() && budget > 0 {
-                watch(&self.poll, connection, id, false);
+                // What is left in our own buffer must not wait for the tunnel's next datagram.
+                watch(&self.poll, connection, id, !connection.is_flushed());
                 tunnel.handle_writable(now, id, budget);
             }
         }
         if ready.readable && result.is_ok() {
             let peer = connection.peer();
             result = connection.receive(|datagram| {
-                *heard = now;
                 tunnel.handle_datagram(now, id, peer, datagram);
             });
         }
@@ -308,21 +335,27 @@ impl Sockets {
 
     fn accept(&mut self, now: Instant, listener: SocketId, tunnel: &mut Tunnel) {
         for _ in 0..ACCEPT_BATCH {
-            let Some(Entry::Listener(waiting)) = self.entries.get(&listener) else {
+            let Some(Entry::Listener {
+                listener: waiting, ..
+            }) = self.entries.get(&listener)
+            else {
                 return;
             };
-            // An error is one that was reset before it was accepted, or no descriptor left: the
-            // next round, or the sweep, brings us on.
-            let Ok(Some(connection)) = waiting.accept() else {
-                return;
+            let connection = match waiting.accept() {
+                Ok(Some(connection)) => connection,
+                Ok(None) => return,
+                // It was reset before it was accepted: the next one may be good.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return self.pause(now, listener, &error),
             };
-            if self.accepted().count() >= MAX_ACCEPTED {
-                self.drop_stranger(now, tunnel);
+            match admit(&self.strangers(tunnel), connection.peer().ip()) {
+                Verdict::Welcome => {}
+                Verdict::InsteadOf(victim) => self.close(now, victim, tunnel),
+                Verdict::Refused => continue,
             }
             let id = self.new_id();
             if let Err(error) = self.poll.add(&connection, key(id)) {
-                log::warn!("cannot wait for a TCP connection: {error}");
-                return;
+                return self.note(Level::Warn, "cannot wait for a TCP connection", &error);
             }
             tunnel.handle_socket_up(
                 now,
@@ -337,42 +370,60 @@ impl Sockets {
                 Entry::Connection {
                     connection,
                     link: None,
-                    heard: now,
+                    since: now,
                 },
             );
             self.sweep_at.get_or_insert(now + SWEEP);
         }
     }
 
-    fn accepted(&self) -> impl Iterator<Item = (SocketId, SocketAddr, Instant)> {
-        self.entries.iter().filter_map(|(&id, entry)| match entry {
-            Entry::Connection {
-                connection,
-                link: None,
-                heard,
-            } => Some((id, connection.peer(), *heard)),
-            Entry::Connection { .. } | Entry::Udp { .. } | Entry::Listener(_) => None,
-        })
+    /// The process has no descriptor left (EMFILE and the like): a listener that stays ready would
+    /// spin, so it rests until the next sweep, which may have closed something.
+    fn pause(&mut self, now: Instant, id: SocketId, error: &io::Error) {
+        self.note(Level::Warn, "cannot accept a TCP connection", error);
+        if let Some(Entry::Listener { listener, paused }) = self.entries.get_mut(&id) {
+            // A listener that cannot be silenced only costs time.
+            let _ = self.poll.watch_nothing(listener, key(id));
+            *paused = true;
+            self.sweep_at.get_or_insert(now + SWEEP);
+        }
+    }
+
+    fn resume_listeners(&mut self) {
+        for (&id, entry) in &mut self.entries {
+            if let Entry::Listener { listener, paused } = entry
+                && *paused
+                && self.poll.watch_writable(listener, key(id), false).is_ok()
+            {
+                *paused = false;
+            }
+        }
     }
 
     /// Accepted connections that carry no path, so that nobody has proven who they are.
-    fn strangers(&self, now: Instant, tunnel: &mut Tunnel) -> Vec<(SocketId, Instant)> {
-        let paths = tunnel.stats(now).paths;
-        self.accepted()
-            .filter(|(_, peer, _)| !paths.iter().any(|path| path.remote == Some(*peer)))
-            .map(|(id, _, heard)| (id, heard))
-            .collect()
+    fn strangers(&self, tunnel: &Tunnel) -> Vec<Stranger> {
+        let accepted = |(&id, entry): (&SocketId, &Entry)| match entry {
+            Entry::Connection {
+                connection,
+                link: None,
+                since,
+            } if !tunnel.carries(id) => Some(Stranger {
+                id,
+                address: connection.peer().ip(),
+                since: *since,
+            }),
+            Entry::Connection { .. } | Entry::Udp { .. } | Entry::Listener { .. } => None,
+        };
+        self.entries.iter().filter_map(accepted).collect()
     }
 
-    /// Makes room for one connection: the stranger that has been silent for longest goes.
-    fn drop_stranger(&mut self, now: Instant, tunnel: &mut Tunnel) {
-        let silent = self
-            .strangers(now, tunnel)
-            .into_iter()
-            .min_by_key(|(_, heard)| *heard);
-        if let Some((id, _)) = silent {
-            self.close(now, id, tunnel);
-        }
+    /// True when a later sweep has something to do.
+    fn needs_sweeps(&self) -> bool {
+        self.entries.values().any(|entry| match entry {
+            Entry::Connection { link, .. } => link.is_none(),
+            Entry::Listener { paused, .. } => *paused,
+            Entry::Udp { .. } => false,
+        })
     }
 
     /// When [`Sockets::handle_timeout`] has something to do.
@@ -396,13 +447,13 @@ impl Sockets {
             self.retry(now, link, tunnel);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
-            for (id, heard) in self.strangers(now, tunnel) {
-                if now.since(heard) >= STRANGER_PATIENCE {
-                    self.close(now, id, tunnel);
+            for stranger in self.strangers(tunnel) {
+                if now.since(stranger.since) >= STRANGER_PATIENCE {
+                    self.close(now, stranger.id, tunnel);
                 }
             }
-            let any_left = self.accepted().next().is_some();
-            self.sweep_at = any_left.then(|| now + SWEEP);
+            self.resume_listeners();
+            self.sweep_at = self.needs_sweeps().then(|| now + SWEEP);
         }
     }
 
@@ -428,14 +479,14 @@ impl Sockets {
             .add(&connection, key(id))
             .and_then(|()| self.poll.watch_writable_only(&connection, key(id)));
         if let Err(error) = watched {
-            log::warn!("cannot wait for a TCP connection: {error}");
+            self.note(Level::Warn, "cannot wait for a TCP connection", &error);
         }
         self.entries.insert(
             id,
             Entry::Connection {
                 connection,
                 link: Some(link),
-                heard: now,
+                since: now,
             },
         );
     }
@@ -446,7 +497,13 @@ impl Sockets {
             connection, link, ..
         }) = self.entries.get(&id)
         {
-            log::debug!("TCP connection with {} ended: {error}", connection.peer());
+            if log::log_enabled!(Level::Debug) {
+                let text = format!("TCP connection with {} ended: {error}", connection.peer());
+                self.notes.push(Note {
+                    level: Level::Debug,
+                    text,
+                });
+            }
             if let Some(tcp) = link.and_then(|link| self.tcp_links.get_mut(&link)) {
                 tcp.failed(now, format!("no TCP connection: {error}"));
             }
@@ -464,7 +521,7 @@ impl Sockets {
                     return;
                 }
             }
-            Some(Entry::Listener(_)) | None => return,
+            Some(Entry::Listener { .. }) | None => return,
         }
         tunnel.handle_socket_down(now, id);
     }
@@ -484,7 +541,9 @@ fn key(id: SocketId) -> usize {
 }
 
 fn watch(poll: &PollSet, source: &impl std::os::fd::AsFd, id: SocketId, writable: bool) {
-    if let Err(error) = poll.watch_writable(source, key(id), writable) {
-        log::warn!("cannot wait for a socket: {error}");
-    }
+    // It fails only for a source that is not in the set, and all of ours are.
+    let _ = poll.watch_writable(source, key(id), writable);
 }
+
+#[cfg(test)]
+mod tests;
