@@ -18,6 +18,7 @@ fn each_rule_finds_what_breaks_it() {
         ("src/route/a/b.rs", "std::fs::read(path)", "are pure"),
         ("src/packet/a.rs", "unused(); libc::close(1)", "are pure"),
         ("src/config/units.rs", "use tokio::time;", "are pure"),
+        ("src/proto/a.rs", "tokio::time::Instant::now()", "are pure"),
         ("src/route/a.rs", "use crate::host::Host;", "know none"),
         ("src/proto/a.rs", "use std::{fs, io};", "one `use`"),
         ("src/daemon/a.rs", "atomic::AtomicU64", "64-bit"),
@@ -55,6 +56,7 @@ fn what_is_only_said_breaks_no_rule() {
     let cases = [
         ("src/io/clock.rs", "Instant::now()"),
         ("src/io/udp.rs", "use std::net::UdpSocket;"),
+        ("src/host/reconciler.rs", "tokio::time::Instant::now()"),
         (
             "src/proto/a.rs",
             "// libc, \"tokio\" and std::fs\nlet a = 1;",
