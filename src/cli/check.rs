@@ -52,6 +52,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             if host || path.as_os_str() != word.as_os_str() {
                 let seen = look(&config, Path::new(RUN_DIRECTORY))
                     .map_err(|error| CliError::failed(format!("this host: {error}")))?;
+                warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
                 if let Some(session) = ssh_session().filter(|it| is_cut(&config, *it)) {
                     warnings.push(Warning {

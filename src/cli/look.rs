@@ -1,9 +1,14 @@
 //! This host as it is, for the verbs that plan and check.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::config::Config;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::config::{Config, Warning};
 use crate::host::{self, Reconciler};
 use crate::route::{HostState, Observed};
 
@@ -12,16 +17,22 @@ pub(super) struct Seen {
     pub(super) observed: Observed,
     /// Nothing: the host is at its baseline.
     pub(super) present: Option<HostState>,
+    /// What is worth a word about it.
+    pub(super) warnings: Vec<Warning>,
 }
+
+/// How long the name of a remote portal is looked up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the kernel; changes nothing.
 pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let seen = runtime.block_on(async {
         let mut reconciler = Reconciler::open(host::System::open()?, &config.name, run_dir)?;
         let mut observed = reconciler.links().await?;
+        let warnings = look_up(config, &mut observed).await;
         #[cfg(target_os = "linux")]
         observed.listeners.extend(host::listeners::listeners());
         #[cfg(target_os = "linux")]
@@ -33,6 +44,33 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
         // pf and ifconfig are told everything anew at each start.
         #[cfg(not(target_os = "linux"))]
         let present = None;
-        Ok(Seen { observed, present })
-    })
+        Ok(Seen {
+            observed,
+            present,
+            warnings,
+        })
+    });
+    // A look-up that hangs in getaddrinfo is not waited for.
+    runtime.shutdown_background();
+    seen
+}
+
+/// The addresses of the remotes that are names, as the daemon would find them.
+async fn look_up(config: &Config, observed: &mut Observed) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for host in config.remote_hosts() {
+        if host.parse::<IpAddr>().is_ok() {
+            continue;
+        }
+        match timeout(PATIENCE, lookup_host((host.as_str(), 0))).await {
+            Ok(Ok(found)) => observed.remotes.extend(found.map(|address| address.ip())),
+            Ok(Err(_)) | Err(_) => warnings.push(Warning {
+                place: "remote".to_owned(),
+                text: format!(
+                    "{host} has no address now: rules about it are those of the public address"
+                ),
+            }),
+        }
+    }
+    warnings
 }

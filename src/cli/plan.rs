@@ -85,6 +85,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         }
         None => look(&config, &run_dir).map_err(|error| CliError::failed(error.to_string()))?,
     };
+    warnings.extend(seen.warnings);
     warnings.extend(conflicts(&config, &seen.observed));
     for warning in warnings {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
@@ -125,6 +126,7 @@ fn described(path: &Path) -> Result<Seen, CliError> {
     Ok(Seen {
         observed,
         present: None,
+        warnings: Vec::new(),
     })
 }
 

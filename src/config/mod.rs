@@ -71,6 +71,20 @@ pub struct Config {
     pub manage_routing: bool,
 }
 
+impl Config {
+    /// The hosts that flows are opened to, names and addresses, each once.
+    pub fn remote_hosts(&self) -> Vec<String> {
+        let named = self.links.iter().filter_map(|link| link.remote.as_ref());
+        let hosts = named
+            .chain(&self.remote)
+            .map(|endpoint| endpoint.host.clone());
+        let mut hosts: Vec<String> = hosts.collect();
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    }
+}
+
 /// The two portals.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Role {

@@ -236,20 +236,6 @@ fn choices(
     choices
 }
 
-/// The names of the configuration's remotes, without duplicates.
-pub(super) fn remote_hosts(config: &Config) -> Vec<String> {
-    let mut hosts: Vec<String> = config
-        .links
-        .iter()
-        .filter_map(|link| link.remote.as_ref())
-        .chain(&config.remote)
-        .map(|endpoint| endpoint.host.clone())
-        .collect();
-    hosts.sort();
-    hosts.dedup();
-    hosts
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::links::{Flow, LinkIds, Plan, Resolved, plan, remote_hosts};
+use super::links::{Flow, LinkIds, Plan, Resolved, plan};
 use super::packet_loop::{Carrier, Command, News, PacketThread};
 use super::resolve::{Answer as Address, Resolver};
 use super::sockets::Note;
@@ -126,7 +126,7 @@ impl<'a> Running<'a> {
     ) -> Self {
         let (addresses_out, addresses) = mpsc::unbounded_channel();
         let clock = Clock::start();
-        let resolver = Resolver::start(remote_hosts(&config), &addresses_out);
+        let resolver = Resolver::start(config.remote_hosts(), &addresses_out);
         let mut running = Self {
             options,
             config,
@@ -469,7 +469,7 @@ impl<'a> Running<'a> {
             return false;
         }
         log::info!("the new configuration is in use");
-        let hosts = remote_hosts(&new);
+        let hosts = new.remote_hosts();
         self.resolved.retain(|host, _| hosts.contains(host));
         self.resolver = Resolver::start(hosts, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
