@@ -95,7 +95,8 @@ fn what_the_server_sends_while_the_remote_daemon_is_dead_resets_nothing() {
         let mut new = Talk::open(&lab.server, web.address())?;
         assert!(new.ask()?.starts_with("remote to"));
         assert_eq!(case.pings(&lab.server, PUBLIC)?, 20);
-        assert!(come.packets()? >= 2, "nothing came to the host");
+        // Once more at the least: the first has not ended it.
+        assert!(come.packets()? >= 2, "the server did not repeat it");
 
         let _remote = case.start(Side::Remote)?;
         let mut heard = [0; 12];
