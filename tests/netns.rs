@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod netns {
+    mod closed;
     mod command;
     mod foreign;
     mod hostile;

@@ -297,6 +297,15 @@ pub struct Numbers {
     pub mark_mask: u32,
 }
 
+impl Numbers {
+    /// The mark of the client's connections on the remote portal's host: the lowest bit of the
+    /// mask that `mark` leaves. Nothing when it leaves none.
+    pub fn client_mark(&self) -> Option<u32> {
+        let left = self.mark_mask & !self.mark;
+        (left != 0).then(|| left & left.wrapping_neg())
+    }
+}
+
 impl Default for Numbers {
     fn default() -> Self {
         Self {

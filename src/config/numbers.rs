@@ -41,21 +41,29 @@ pub(super) fn read(fields: &Fields<'_>, report: &mut Report<'_>) -> Numbers {
     }
     order(&numbers, fields, report);
     tables(&numbers, fields, report);
-    if numbers.mark & !numbers.mark_mask != 0 {
-        let key = if fields.get("mark").is_some() {
-            "mark"
-        } else {
-            "mark_mask"
-        };
-        report.error(
-            &fields.at(key),
-            format!(
-                "the mark {:#x} has bits outside of its mask {:#x} (keep mark within mark_mask)",
-                numbers.mark, numbers.mark_mask
-            ),
-        );
-    }
+    marks(&numbers, fields, report);
     numbers
+}
+
+/// The mask holds two values: the mark of the host's own connections, and that of the client's.
+fn marks(numbers: &Numbers, fields: &Fields<'_>, report: &mut Report<'_>) {
+    let (mark, mask) = (numbers.mark, numbers.mark_mask);
+    let wrong = if mark & !mask != 0 {
+        format!("has bits outside of its mask {mask:#x} (keep mark within mark_mask)")
+    } else if numbers.client_mark().is_none() {
+        format!(
+            "is all of its mask {mask:#x}, which leaves no value for the client's connections \
+             (add a bit to mark_mask)"
+        )
+    } else {
+        return;
+    };
+    let key = if fields.get("mark").is_some() {
+        "mark"
+    } else {
+        "mark_mask"
+    };
+    report.error(&fields.at(key), format!("the mark {mark:#x} {wrong}"));
 }
 
 /// The kernel asks rules in rising order: what stays on the host, the links, then the tunnel.

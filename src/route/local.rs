@@ -27,6 +27,7 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
     match &role.deliver {
         Deliver::Client { device, gateway } => {
             link::forwarding(&mut state, config, observed);
+            state.insert(Resource::Filter(inside(config, device)));
             if observed.link(device).is_some() {
                 gateway_address(&mut state, device, *gateway, observed);
                 for address in config.public.iter() {
@@ -119,6 +120,19 @@ fn into_tunnel(state: &mut HostState, config: &Config, family: Family) {
         via: Some(link::tunnel_peer(config, family)),
         ..Route::direct(table(config, 1), Prefix::default_of(family), &config.name)
     }));
+}
+
+/// The client's packets stay inside when the tunnel's device is gone, and table 20 empty with it.
+fn inside(config: &Config, client: &IfName) -> Filter {
+    let keep = |address| FilterClause::KeepInside {
+        client: client.clone(),
+        device: config.name.clone(),
+        address,
+    };
+    Filter {
+        tunnel: config.name.clone(),
+        clauses: config.public.iter().map(keep).collect(),
+    }
 }
 
 /// The LAN behind the public addresses, and the ports handed on to it.

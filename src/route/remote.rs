@@ -16,7 +16,8 @@ use crate::config::{Config, Keep, PortProtocol, Remote, Transport};
 /// The look-up order for a packet to the public address: at `keep_pref` (1) the host's own ports
 /// and its own connections to table local, at 19 all others to table 19 and so into the tunnel,
 /// and only then, at 20, table local. When the tunnel's device is gone table 19 is empty and the
-/// look-up falls through to local: the host stays reachable.
+/// look-up falls through to local: the host stays reachable, but for the TCP connections that were
+/// the client's, which wait for the tunnel instead of being reset.
 pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState {
     let mut state = HostState::new();
     link::tunnel_addresses(&mut state, config);
@@ -34,16 +35,32 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
         clauses: config
             .public
             .iter()
-            .map(|address| FilterClause::MarkOwn {
-                address,
-                mark: config.numbers.mark,
-                mask: config.numbers.mark_mask,
-            })
+            .flat_map(|address| connections(config, address))
             .collect(),
     }));
     link::tables(&mut state, config, observed);
     link::habits(&mut state, config, observed);
     state
+}
+
+/// The host's connections and the client's, told apart.
+fn connections(config: &Config, address: IpAddr) -> impl Iterator<Item = FilterClause> + use<'_> {
+    let numbers = &config.numbers;
+    let mask = numbers.mark_mask;
+    let own = FilterClause::MarkOwn {
+        address,
+        mark: numbers.mark,
+        mask,
+    };
+    let client = numbers
+        .client_mark()
+        .map(move |mark| FilterClause::HoldClient {
+            device: config.name.clone(),
+            address,
+            mark,
+            mask,
+        });
+    client.into_iter().chain([own])
 }
 
 /// The public address into the tunnel, and table local below that.

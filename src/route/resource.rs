@@ -168,6 +168,21 @@ pub struct Filter {
 /// One thing the packet filter does for us.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FilterClause {
+    /// TCP connections that go through the tunnel get `mark` on the connection, and their packets
+    /// never reach this host itself. They come here only while the tunnel is gone, when the host
+    /// would answer them with resets; so they wait for the tunnel to return.
+    ///
+    /// Stands before [`MarkOwn`](Self::MarkOwn), which would make one still unanswered the host's.
+    HoldClient {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// The mark; not that of the host's own.
+        mark: u32,
+        /// Its mask, shared with the mark of the host's own.
+        mask: u32,
+    },
     /// Connections born on this host from `address` get `mark` on the connection, and packets of
     /// the answer get it back before they are routed.
     MarkOwn {
@@ -193,6 +208,16 @@ pub enum FilterClause {
         address: IpAddr,
         /// The port and its target.
         forward: Forward,
+    },
+    /// What the client sends leaves by the tunnel or not at all: while the tunnel is gone it would
+    /// follow the default route, in clear.
+    KeepInside {
+        /// The client's device.
+        client: IfName,
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
     },
 }
 

@@ -16,6 +16,10 @@ fn the_filter_is_what_nft_reads() {
             "type filter hook output priority mangle; policy accept;",
             "type filter hook prerouting priority mangle; policy accept;",
             "type filter hook input priority mangle; policy accept;",
+            "type filter hook forward priority mangle; policy accept;",
+            "oifname \"nc0\" ip daddr 203.0.113.2 meta l4proto tcp ct mark & 0x0f000000 == 0x00000000 \
+             ct mark set ct mark & 0xf2ffffff | 0x02000000 comment \"client nc0 203.0.113.2 33554432 251658240\"",
+            "ip6 daddr 2001:db8:113::2 meta l4proto tcp ct mark & 0x0f000000 == 0x02000000 drop ",
             "ip6 daddr 2001:db8:113::2 ip6 hoplimit 255 icmpv6 type 133-137 \
              meta mark set meta mark & 0xf1ffffff | 0x01000000 ",
             "ip saddr 203.0.113.2 ct state established,new ct mark set ct mark & 0xf1ffffff | 0x01000000 \
@@ -28,6 +32,8 @@ fn the_filter_is_what_nft_reads() {
         for line in [
             "iifname \"nc0\" ip daddr 203.0.113.2 tcp dport 443 dnat ip to 192.168.1.20:8443 ",
             "iifname \"nc0\" ip6 daddr 2001:db8:113::2 tcp dport 443 dnat ip6 to [fd00::20]:8443 ",
+            "iifname \"lan\" ip saddr 203.0.113.2 oifname != \"nc0\" drop comment \"inside lan nc0 203.0.113.2\"",
+            "iifname \"lan\" ip6 saddr 2001:db8:113::2 oifname != \"nc0\" drop ",
             "oifname \"nc0\" ip saddr != 203.0.113.2 snat ip to 203.0.113.2 ",
             "oifname \"nc0\" ip6 saddr != 2001:db8:113::2 snat ip6 to 2001:db8:113::2 ",
         ] {
@@ -48,6 +54,7 @@ fn a_changed_filter_is_put_right() {
             format!("delete table {table}"),
             format!("flush table {table}"),
             format!("flush chain {table} output"),
+            format!("flush chain {table} forward"),
             format!("add rule {table} output drop"),
             format!("insert rule {table} output counter"),
             format!("add chain {table} other"),
@@ -58,7 +65,7 @@ fn a_changed_filter_is_put_right() {
         ] {
             let change = if change.contains("handle") {
                 let listed = run("nft", "-a list ruleset");
-                let line = listed.lines().find(|l| l.contains("ip saddr")).unwrap();
+                let line = listed.lines().find(|l| l.contains("ct state est")).unwrap();
                 let handle = line.rsplit(' ').next().unwrap().to_owned();
                 change.replace("handle 5", &format!("handle {handle}"))
             } else {

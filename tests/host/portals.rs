@@ -81,6 +81,12 @@ pub(crate) fn remote() -> HostState {
             to,
             ..rule(family, 19, TableId(19))
         }));
+        clauses.insert(FilterClause::HoldClient {
+            device: name("nc0"),
+            address: public,
+            mark: 0x0200_0000,
+            mask: 0x0f00_0000,
+        });
         clauses.insert(FilterClause::MarkOwn {
             address: public,
             mark: 0x0100_0000,
@@ -147,6 +153,11 @@ pub(crate) fn local() -> HostState {
             suppress_prefix_length: Some(0),
             ..rule(family, 18, TableId::MAIN)
         }));
+        clauses.insert(FilterClause::KeepInside {
+            client: name("lan"),
+            device: name("nc0"),
+            address: address(own),
+        });
         clauses.insert(FilterClause::SourceNat {
             device: name("nc0"),
             address: address(own),

@@ -44,8 +44,6 @@ fn outlives(side: Side) {
         let (remote, local) = case.up()?;
         let mut talk = Talk::open(&lab.client, service.address())?;
         talk.ask()?;
-        // Whatever the server would repeat while nobody forwards it, the remote host refuses.
-        std::thread::sleep(300 * MS);
         let (killed, other) = match side {
             Side::Remote => (remote, local),
             Side::Local => (local, remote),

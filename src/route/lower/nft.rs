@@ -18,6 +18,7 @@ struct Chains {
     /// Before routing, after connection tracking.
     mark_prerouting: Vec<String>,
     mark_input: Vec<String>,
+    forward: Vec<String>,
     mark_output: Vec<String>,
     nat_prerouting: Vec<String>,
     nat_postrouting: Vec<String>,
@@ -34,6 +35,20 @@ pub fn script(filter: &Filter) -> String {
                 mark,
                 mask,
             } => mark_own(&mut chains, *address, *mark, *mask),
+            FilterClause::HoldClient {
+                device,
+                address,
+                mark,
+                mask,
+            } => hold_client(&mut chains, device, *address, (*mark, *mask)),
+            FilterClause::KeepInside {
+                client,
+                device,
+                address,
+            } => chains.forward.push(format!(
+                "iifname \"{client}\" {} saddr {address} oifname != \"{device}\" drop",
+                ip(*address)
+            )),
             FilterClause::SourceNat { device, address } => {
                 let ip = ip(*address);
                 chains.nat_postrouting.push(format!(
@@ -70,6 +85,11 @@ pub fn script(filter: &Filter) -> String {
             "input",
             "filter hook input priority mangle",
             chains.mark_input,
+        ),
+        (
+            "forward",
+            "filter hook forward priority mangle",
+            chains.forward,
         ),
         (
             "output",
@@ -130,6 +150,25 @@ fn mark_own(chains: &mut Chains, address: IpAddr, mark: u32, mask: u32) {
              nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} {set}"
         ));
     }
+}
+
+/// A TCP connection that is forwarded to or from the tunnel is the client's, unless it is the
+/// host's already: both may use the same ports. While the daemon is dead its packets find table
+/// local; they are dropped, and both ends send them again until there is a tunnel once more.
+///
+/// TCP alone: nothing else is ended by one answer, and the host is to answer pings by then.
+fn hold_client(chains: &mut Chains, device: &IfName, address: IpAddr, (mark, mask): (u32, u32)) {
+    let ip = ip(address);
+    let rest = !mask;
+    for (by, end) in [("oifname", "daddr"), ("iifname", "saddr")] {
+        chains.forward.push(format!(
+            "{by} \"{device}\" {ip} {end} {address} meta l4proto tcp \
+             ct mark & {mask:#010x} == 0x00000000 ct mark set ct mark & {rest:#010x} | {mark:#010x}"
+        ));
+    }
+    chains.mark_input.push(format!(
+        "{ip} daddr {address} meta l4proto tcp ct mark & {mask:#010x} == {mark:#010x} drop"
+    ));
 }
 
 fn ip(address: IpAddr) -> &'static str {

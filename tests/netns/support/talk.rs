@@ -123,13 +123,26 @@ impl Talk {
 
     /// Says something new and gives what is answered before it: `server to 203.0.113.2`.
     pub(crate) fn ask(&mut self) -> Result<String, Error> {
+        self.say()?;
+        self.hear()
+    }
+
+    /// Says something new.
+    pub(crate) fn say(&mut self) -> Result<(), Error> {
         self.said += 1;
+        let line = format!("line {}\n", self.said);
+        self.stream
+            .get_mut()
+            .write_all(line.as_bytes())
+            .context(format!("cannot say {line:?}"))
+    }
+
+    /// Waits for the answer to what was said last.
+    pub(crate) fn hear(&mut self) -> Result<String, Error> {
         let line = format!("line {}", self.said);
         let mut answer = String::new();
         self.stream
-            .get_mut()
-            .write_all(format!("{line}\n").as_bytes())
-            .and_then(|()| self.stream.read_line(&mut answer))
+            .read_line(&mut answer)
             .context(format!("no answer to {line:?}"))?;
         match answer.trim_end().split_once(": ") {
             Some((who, said)) if said == line => Ok(who.to_owned()),

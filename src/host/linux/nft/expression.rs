@@ -10,6 +10,10 @@ use crate::config::units::{Family, IfName};
 const REGISTER: u32 = 1;
 /// See [`REGISTER`].
 const SECOND_REGISTER: u32 = 2;
+/// NFT_REG_VERDICT.
+const VERDICT_REGISTER: u32 = 0;
+/// NF_DROP.
+const NF_DROP: u32 = 0;
 /// NFT_CMP_EQ.
 const EQUAL: u32 = 0;
 /// NFT_CMP_NEQ.
@@ -131,6 +135,12 @@ impl Expressions {
             .compare(EQUAL, &padded_name(device))
     }
 
+    /// Goes on for packets that leave by any device but `device`.
+    pub(super) fn leaves_by_another_than(self, device: &IfName) -> Self {
+        self.load_meta(META_OIFNAME)
+            .compare(DIFFERENT, &padded_name(device))
+    }
+
     /// Goes on for packets with `address` (or, not `is`, with any other) at `end`. Their family
     /// must have been asked for before.
     pub(super) fn address(self, end: End, is: bool, address: IpAddr) -> Self {
@@ -143,6 +153,11 @@ impl Expressions {
         };
         self.load_header(NETWORK_HEADER, offset, length)
             .compare(if is { EQUAL } else { DIFFERENT }, &octets(address))
+    }
+
+    /// Goes on for TCP.
+    pub(super) fn tcp(self) -> Self {
+        self.load_meta(META_L4PROTO).compare(EQUAL, &[6])
     }
 
     /// Goes on for packets to this port.
@@ -209,6 +224,16 @@ impl Expressions {
         self.load_meta(META_MARK)
             .change_bits(!mask, mark & mask)
             .push("meta", &store)
+    }
+
+    /// Ends: the packet is gone.
+    pub(super) fn drop(self) -> Self {
+        // NFTA_DATA_VERDICT holding NFTA_VERDICT_CODE.
+        let verdict = Attributes::new().number(1, NF_DROP);
+        let data = Attributes::new()
+            .number(1, VERDICT_REGISTER)
+            .nest(2, &Attributes::new().nest(2, &verdict));
+        self.push("immediate", &data)
     }
 
     /// Ends: the source becomes `address`.

@@ -21,7 +21,7 @@ pub(super) struct Chain {
     pub(super) name: &'static str,
     /// `filter` or `nat`.
     pub(super) kind: &'static str,
-    /// NF_INET_*: prerouting 0, input 1, output 3, postrouting 4.
+    /// NF_INET_*: prerouting 0, input 1, forward 2, output 3, postrouting 4.
     pub(super) hook: u32,
     /// Among the chains of the hook, the lower, the earlier.
     pub(super) priority: i32,
@@ -32,6 +32,13 @@ const INPUT: Chain = Chain {
     name: "input",
     kind: "filter",
     hook: 1,
+    priority: -150,
+};
+/// Marks the client's connections, and keeps its packets inside. NF_IP_PRI_MANGLE.
+const FORWARD: Chain = Chain {
+    name: "forward",
+    kind: "filter",
+    hook: 2,
     priority: -150,
 };
 /// Marks connections that this host opens. NF_IP_PRI_MANGLE.
@@ -64,7 +71,7 @@ const SOURCE: Chain = Chain {
 };
 
 /// All chains that the table can have.
-const CHAINS: [Chain; 5] = [PREROUTING, INPUT, OUTPUT, DESTINATION, SOURCE];
+const CHAINS: [Chain; 6] = [PREROUTING, INPUT, FORWARD, OUTPUT, DESTINATION, SOURCE];
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +139,47 @@ fn render(clause: &FilterClause) -> Vec<Rule> {
             }
             rules
         }
+        FilterClause::HoldClient {
+            device,
+            address,
+            mark,
+            mask,
+        } => {
+            let tcp = |by: Expressions, end| {
+                by.family(Family::of(*address))
+                    .address(end, true, *address)
+                    .tcp()
+            };
+            let client = |by, end| {
+                tcp(by, end)
+                    .connection_mark(0, *mask)
+                    .mark_connection(*mark, *mask)
+            };
+            let start = Expressions::new;
+            vec![
+                rule(FORWARD, client(start().leaves_by(device), End::Destination)),
+                rule(FORWARD, client(start().comes_by(device), End::Source)),
+                rule(
+                    INPUT,
+                    tcp(start(), End::Destination)
+                        .connection_mark(*mark, *mask)
+                        .drop(),
+                ),
+            ]
+        }
+        FilterClause::KeepInside {
+            client,
+            device,
+            address,
+        } => vec![rule(
+            FORWARD,
+            Expressions::new()
+                .comes_by(client)
+                .family(Family::of(*address))
+                .address(End::Source, true, *address)
+                .leaves_by_another_than(device)
+                .drop(),
+        )],
         FilterClause::SourceNat { device, address } => vec![rule(
             SOURCE,
             Expressions::new()
@@ -167,6 +215,17 @@ impl fmt::Display for Comment<'_> {
                 mark,
                 mask,
             } => write!(f, "own {address} {mark} {mask}"),
+            FilterClause::HoldClient {
+                device,
+                address,
+                mark,
+                mask,
+            } => write!(f, "client {device} {address} {mark} {mask}"),
+            FilterClause::KeepInside {
+                client,
+                device,
+                address,
+            } => write!(f, "inside {client} {device} {address}"),
             FilterClause::SourceNat { device, address } => write!(f, "nat {device} {address}"),
             FilterClause::Forward {
                 device,
@@ -200,6 +259,17 @@ pub(super) fn parse(comment: &str) -> Option<FilterClause> {
             address: word(address)?,
             mark: word(mark)?,
             mask: word(mask)?,
+        }),
+        ["client", device, address, mark, mask] => Some(FilterClause::HoldClient {
+            device: word(device)?,
+            address: word(address)?,
+            mark: word(mark)?,
+            mask: word(mask)?,
+        }),
+        ["inside", client, device, address] => Some(FilterClause::KeepInside {
+            client: word(client)?,
+            device: word(device)?,
+            address: word(address)?,
         }),
         ["nat", device, address] => Some(FilterClause::SourceNat {
             device: word(device)?,
@@ -238,6 +308,17 @@ mod tests {
                 mark: 0x0100_0000,
                 mask: 0x0f00_0000,
             },
+            FilterClause::HoldClient {
+                device: nc0.clone(),
+                address,
+                mark: 0x0200_0000,
+                mask: 0x0f00_0000,
+            },
+            FilterClause::KeepInside {
+                client: "lan".parse().unwrap(),
+                device: nc0.clone(),
+                address,
+            },
             FilterClause::SourceNat {
                 device: nc0.clone(),
                 address,
@@ -266,6 +347,7 @@ mod tests {
             "own",
             "own x 1 2",
             "nat nc0",
+            "inside lan nc0",
             "ssh",
             "own 1.2.3.4 1 2 3",
         ] {
