@@ -25,14 +25,33 @@ fn raw(lab: &Lab, link: usize, sender: Sender) -> Connection<'_> {
     Connection::new(&lab.local, &lab.server, SERVER, sender).bound_to(&Lab::wan(link))
 }
 
+/// Tries of a measurement. Whoever else uses the cores may spoil one, but nobody makes an emulator
+/// that is wrong look exact.
+const TRIES: u32 = 5;
+
+fn measured(part: fn() -> Outcome) -> Outcome {
+    for _ in 1..TRIES {
+        match std::panic::catch_unwind(part) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => println!("once more: {error}"),
+            Err(_) => println!("once more"),
+        }
+    }
+    part()
+}
+
 /// One test: the two cores cannot measure two things at once.
 #[test]
 fn the_emulator_is_exact() -> Outcome {
-    delay()?;
-    rate_by_udp()?;
-    goodput_by_tcp()?;
-    changes_while_running()?;
-    speed()?;
+    for part in [
+        delay,
+        rate_by_udp,
+        goodput_by_tcp,
+        changes_while_running,
+        speed,
+    ] {
+        measured(part)?;
+    }
     Ok(())
 }
 
