@@ -138,7 +138,7 @@ impl Scope {
 
     /// Which of the rules `from all lookup local` is the kernel's, or the one that we put for it:
     /// those at the places known, else the first. Others are an administrator's, and stay.
-    pub(crate) fn local_tables(
+    pub fn local_tables(
         &self,
         family: Family,
         listed: &BTreeSet<RulePref>,
