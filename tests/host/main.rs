@@ -1,5 +1,5 @@
 //! The host layer on a real kernel: each test in a network namespace of its own, compared with
-//! what `ip` and `nft` say. Needs root, iproute2 and nftables; without root nothing is tried.
+//! what `ip` and `nft` say. Needs root, iproute2 and nftables; without root they fail.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
