@@ -138,7 +138,7 @@ const BANS: [Ban; 8] = [
         files: |_| true,
         words: &[
             concat!("index.crates", ".io"),
-            concat!("static.crates", ".io"),
+            concat!("static", ".crates", ".io"),
             concat!("//crates", ".io"),
             concat!("pypi", ".org"),
             concat!("pythonhosted", ".org"),
