@@ -216,6 +216,24 @@ pub struct Link {
     pub congestion: Congestion,
 }
 
+impl Link {
+    /// A link by this device, all else as when it is left out.
+    pub fn by(device: IfName) -> Self {
+        Self {
+            name: device.to_string(),
+            device,
+            transport: Transport::Udp,
+            port: None,
+            remote: None,
+            gateway: None,
+            metric: 0,
+            rate_up: None,
+            rate_down: None,
+            congestion: Congestion::NewReno,
+        }
+    }
+}
+
 /// The congestion controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Congestion {

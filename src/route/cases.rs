@@ -3,10 +3,9 @@
 use super::links::Observed;
 use crate::config::units::{IfName, RulePref, TableId};
 use crate::config::{
-    Config, Congestion, DEFAULT_PORT, DEFAULT_TUNNEL_LOCAL, DEFAULT_TUNNEL_LOCAL_V6,
-    DEFAULT_TUNNEL_REMOTE, DEFAULT_TUNNEL_REMOTE_V6, Deliver, Endpoint, Keep, Keys, Link, Listen,
-    Local, Numbers, PortProtocol, PublicAddresses, Remote, Role, Security, Transport,
-    TunnelAddresses,
+    Config, DEFAULT_PORT, DEFAULT_TUNNEL_LOCAL, DEFAULT_TUNNEL_LOCAL_V6, DEFAULT_TUNNEL_REMOTE,
+    DEFAULT_TUNNEL_REMOTE_V6, Deliver, Endpoint, Keep, Keys, Link, Listen, Local, Numbers,
+    PortProtocol, PublicAddresses, Remote, Role, Security, Transport, TunnelAddresses,
 };
 use crate::proto::crypto::keys::{PrivateKey, PublicKey};
 
@@ -95,18 +94,7 @@ pub(super) fn local_nat() -> Config {
 
 /// A link by this device, all else default.
 pub(super) fn link(device: &str) -> Link {
-    Link {
-        name: device.into(),
-        device: name(device),
-        transport: Transport::Udp,
-        port: None,
-        remote: None,
-        gateway: None,
-        metric: 0,
-        rate_up: None,
-        rate_down: None,
-        congestion: Congestion::NewReno,
-    }
+    Link::by(name(device))
 }
 
 /// A VPS that holds the public addresses of both families.

@@ -8,7 +8,7 @@ use super::forwarding;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, IfName, Prefix, TableId};
-use crate::config::{Config, Congestion, Deliver, Link, Role, Transport};
+use crate::config::{Config, Deliver, Link, Role};
 use crate::proto::wire::MAX_PATHS;
 
 /// Both families, IPv4 first.
@@ -141,18 +141,7 @@ pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
         .filter(|link| Some(&link.device) != delivery_device(config))
         .collect();
     found.sort_by_key(|link| (link.index, &link.device));
-    let link = |found: &ObservedLink| Link {
-        name: found.device.to_string(),
-        device: found.device.clone(),
-        transport: Transport::Udp,
-        port: None,
-        remote: None,
-        gateway: None,
-        metric: 0,
-        rate_up: None,
-        rate_down: None,
-        congestion: Congestion::NewReno,
-    };
+    let link = |found: &ObservedLink| Link::by(found.device.clone());
     found.into_iter().take(MAX_PATHS).map(link).collect()
 }
 

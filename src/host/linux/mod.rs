@@ -230,6 +230,21 @@ impl Host for System {
     }
 }
 
+/// A list from the kernel: empty where it was built without what is listed, for example without IPv6
+/// or without policy routing.
+fn or_none<T>(listed: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
+    let unsupported = |error: &io::Error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
+        )
+    };
+    match listed {
+        Err(error) if unsupported(&error) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
 /// The kernel's answer as an I/O error, which prints as the kernel's words and number.
 fn to_io(error: rtnetlink::Error) -> io::Error {
     match error {

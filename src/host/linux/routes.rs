@@ -12,7 +12,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::links::Names;
-use super::to_io;
+use super::{or_none, to_io};
 use crate::config::PortProtocol;
 use crate::config::units::{Family, Prefix, TableId};
 use crate::route::operation::Lookup;
@@ -23,17 +23,7 @@ pub(super) async fn list(handle: &Handle, family: Family) -> io::Result<Vec<Rout
     let mut message = RouteMessage::default();
     message.header.address_family = family_number(family);
     let listed = handle.route().get(message).execute().try_collect().await;
-    match listed.map_err(to_io) {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
-            ) =>
-        {
-            Ok(Vec::new())
-        }
-        other => other,
-    }
+    or_none(listed.map_err(to_io))
 }
 
 /// IPv4 or IPv6; nothing for other families.

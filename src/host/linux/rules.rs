@@ -13,7 +13,7 @@ use rtnetlink::packet_route::rule::{
 };
 use rtnetlink::{Handle, IpVersion};
 
-use super::to_io;
+use super::{or_none, to_io};
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::route::resource::{LocalTable, OUR_PROTOCOL, Rule};
@@ -25,18 +25,7 @@ pub(super) async fn list(handle: &Handle, family: Family) -> io::Result<Vec<Rule
         Family::V6 => IpVersion::V6,
     };
     let listed = handle.rule().get(version).execute().try_collect().await;
-    match listed.map_err(to_io) {
-        // A kernel without IPv6 or without policy routing has no rules of ours either.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
-            ) =>
-        {
-            Ok(Vec::new())
-        }
-        other => other,
-    }
+    or_none(listed.map_err(to_io))
 }
 
 /// Adds a rule; the kernel refuses an equal one (EEXIST).

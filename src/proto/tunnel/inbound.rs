@@ -16,7 +16,7 @@ use crate::proto::wire::frame::{Frame, Frames};
 use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp};
 
 /// Everything that asks for a proof, or answers one, is this long, so that the answer (a proof, a
-/// question and an acknowledgement) is never longer: 8 + 3 + 9 + 9 + 24 + 16.
+/// question and an acknowledgement) is never longer: 8 + 3 + 9 + 9 + 20 + 16 bytes, and a few spare.
 pub(super) const PROOF_LEN: usize = 72;
 /// Datagrams that went astray ask for a proof of their sender no more often than this.
 const PROOF_EVERY: Duration = Duration::from_millis(100);
