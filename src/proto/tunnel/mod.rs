@@ -11,7 +11,7 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::congestion::{Controller, Fixed, NewReno, Pacer};
+use super::congestion::{Controller, Dtrc, Fixed, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
@@ -314,7 +314,9 @@ fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> 
             };
         }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
+        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
+        // Fixed without a rate cannot be: the configuration asks for one.
+        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
     Gate::Controlled {
         controller,

@@ -80,6 +80,8 @@ impl<'a> Draft<'a> {
                 bytes: length as u32,
                 eliciting: self.eliciting,
                 status: self.status,
+                total: path.count.bytes_sent + length as u64,
+                limited: path.count.limited,
             },
         );
         length
@@ -268,6 +270,7 @@ impl Tunnel {
         }
         self.last_data = now;
         let path = self.paths[id.index()].as_deref_mut()?;
+        path.count.limited += u64::from(self.queue.is_empty());
         let session = &self.keys.current()?.session;
         Some(draft.finish(now, path, session))
     }
