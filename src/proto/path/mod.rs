@@ -350,7 +350,7 @@ impl Path {
             self.rtt.update(sample, delay);
             self.queue_limit.on_rtt(now, sample);
             self.owd
-                .update(OneWayDelay::new(arrival.sent_at, received_at));
+                .update(now, OneWayDelay::new(arrival.sent_at, received_at));
         }
         if let Some(newest_sent) = acked.newest_sent {
             self.liveness.on_answer(now);
@@ -448,18 +448,32 @@ impl Path {
         self.sent.in_flight() + DATAGRAM <= window
     }
 
-    /// True when window and pacing let a datagram of data go now.
-    pub fn may_send(&mut self, now: Instant) -> bool {
+    /// True when window and pacing let a datagram of data go now; one that is not to wait may overdraw
+    /// the pacer a little.
+    pub fn may_send(&mut self, now: Instant, urgent: bool) -> bool {
         let rate = self.rate();
         let has_room = self.has_room();
-        match &mut self.gate {
-            Gate::Stream { budget, pacer } => {
-                *budget as u64 >= DATAGRAM && rate.is_none_or(|rate| pacer.ready(now, rate))
+        let (open, pacer) = match &mut self.gate {
+            Gate::Controlled { pacer, .. } => (has_room, pacer),
+            Gate::Stream { budget, pacer } => (*budget as u64 >= DATAGRAM, pacer),
+        };
+        open && rate.is_none_or(|rate| {
+            if urgent {
+                pacer.ready_to_overdraw(now, rate)
+            } else {
+                pacer.ready(now, rate)
             }
-            Gate::Controlled { pacer, .. } => {
-                has_room && rate.is_none_or(|rate| pacer.ready(now, rate))
-            }
-        }
+        })
+    }
+
+    /// Notes, before a datagram is sent, whether the source is the limit: it leaves an empty queue
+    /// behind, or had left the path unused.
+    pub fn note_limited(&mut self, emptied: bool) {
+        let idle = match (&self.gate, self.rate()) {
+            (Gate::Controlled { pacer, .. }, Some(rate)) => pacer.was_idle(rate),
+            (Gate::Controlled { .. } | Gate::Stream { .. }, _) => false,
+        };
+        self.count.limited += u64::from(emptied || idle);
     }
 
     /// When pacing lets the next datagram of data go; nothing when the window does not, or now.

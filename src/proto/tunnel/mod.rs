@@ -17,6 +17,7 @@ use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelC
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
 use super::reorder::Resequencer;
+use super::scheduler::Spread;
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -62,6 +63,7 @@ struct Domain {
     /// One more than the number of the last datagram with a packet of this domain, for each path;
     /// zero: none.
     last_sent: [u64; MAX_PATHS],
+    spread: Spread,
 }
 
 /// One tunnel to one peer. See the contract in [`crate::proto`].
@@ -76,6 +78,8 @@ pub struct Tunnel {
     hasher: FlowHasher,
     queue: Queue,
     domains: Vec<Domain>,
+    /// The path that led the scheduler's order last.
+    first_path: Option<PathId>,
     reorder: Resequencer,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
@@ -125,6 +129,7 @@ impl Tunnel {
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
             domains: vec![Domain::default(); 256],
+            first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,
             pool,

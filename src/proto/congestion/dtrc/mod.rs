@@ -173,7 +173,7 @@ impl Dtrc {
         let queue = self.delay.queue();
         let delivered = rates.received.min(rates.sent) / self.losses.kept();
         if self.phase == Phase::Startup {
-            self.bandwidth = self.bandwidth.max(delivered).max(LEAST_RATE);
+            self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             let full = queue > STARTUP_QUEUE.max(self.threshold());
             let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
                 && rates.dispersion < 1.0 + DISPERSION;
@@ -325,12 +325,16 @@ impl Controller for Dtrc {
 
     fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
         if self.bandwidth == 0.0 {
-            let rtt = srtt.unwrap_or(FIRST_RTT).max(Duration::from_millis(1));
-            let first = (FIRST * DATAGRAM) as f64 / rtt.as_secs_f64();
-            return Some((STARTUP_GAIN * first) as u64);
+            return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
         }
         Some((self.bandwidth * self.gain) as u64)
     }
+}
+
+/// The rate of the first window, bytes per second.
+fn first(srtt: Duration) -> f64 {
+    let rtt = srtt.max(Duration::from_millis(1));
+    (FIRST * DATAGRAM) as f64 / rtt.as_secs_f64()
 }
 
 #[cfg(test)]
