@@ -216,7 +216,9 @@ impl Sender {
         } else {
             self.board.on_resent(now, number, snapshot);
             self.count.resent += 1;
-            self.resend_stamp.get_or_insert(now);
+            // As exact as the time stamp that the copy carries.
+            let stamp = Duration::from_micros(now.as_micros() as u64);
+            self.resend_stamp.get_or_insert(stamp);
             if let Some(undo) = &mut self.undo {
                 undo.on_resent();
             }
