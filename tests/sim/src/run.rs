@@ -161,7 +161,11 @@ impl RunSpec {
     /// The world before its first moment, with all its flows.
     pub fn world(&self) -> (World, Flows) {
         let mut world = World::new(WorldSpec {
-            links: self.links.iter().map(|link| [link.up.clone(), link.down.clone()]).collect(),
+            links: self
+                .links
+                .iter()
+                .map(|link| [link.up.clone(), link.down.clone()])
+                .collect(),
             script: self.script(),
             security: self.security,
             near: NEAR,

@@ -43,7 +43,11 @@ pub fn run(case: &SimCase, out: &mut impl Write) -> io::Result<()> {
             let waits = lane.waiting().as_secs_f64() * 1e3;
             let counters = lane.counters();
             let drops = counters.dropped_queue + counters.dropped_policer;
-            write!(out, " | wire {link}: {waits:.1} ms, {drops} full, {} lost", counters.dropped_loss)?;
+            write!(
+                out,
+                " | wire {link}: {waits:.1} ms, {drops} full, {} lost",
+                counters.dropped_loss
+            )?;
         }
         writeln!(out)?;
         at += BIN;
@@ -106,6 +110,15 @@ fn tunnel(world: &mut World, sender: Side, out: &mut impl Write) -> io::Result<(
             path.min_rtt.unwrap_or_default().as_secs_f64() * 1e3,
             path.lost,
         )?;
+        if let Some(estimate) = path.estimate {
+            write!(
+                out,
+                " bw {:.1} M q {:.1} j {:.1}",
+                estimate.bandwidth as f64 * 8e-6,
+                estimate.queue.as_secs_f64() * 1e3,
+                estimate.jitter.as_secs_f64() * 1e3,
+            )?;
+        }
     }
     Ok(())
 }

@@ -105,13 +105,17 @@ impl Outcome {
         let settled = (start + SETTLED).min(end);
         let delivered = |from, to| -> f64 {
             let load = flows.load.iter();
-            load.map(|flow| series(&world.flows[*flow].1).mbps(from, to)).sum()
+            load.map(|flow| series(&world.flows[*flow].1).mbps(from, to))
+                .sum()
         };
         let fraction = spec.payload_fraction();
         let efficiency = |from: Duration, to: Duration| {
             delivered(from, to) / (mean_capacity(spec, from - start, to - start) * fraction)
         };
-        let total = sum(flows.load.iter().map(|flow| series(&world.flows[*flow].1)), end);
+        let total = sum(
+            flows.load.iter().map(|flow| series(&world.flows[*flow].1)),
+            end,
+        );
         let connections = || {
             let load = flows.load.iter();
             load.filter_map(|flow| world.flows[*flow].1.connection())
@@ -120,11 +124,16 @@ impl Outcome {
         for connection in connections() {
             round_trips.extend(&connection.record().round_trips(settled, end));
         }
-        let (sent, resent, timeouts) = connections()
-            .map(|connection| connection.count())
-            .fold((0, 0, 0), |all, count| {
-                (all.0 + count.sent, all.1 + count.resent, all.2 + count.timeouts)
-            });
+        let (sent, resent, timeouts) =
+            connections()
+                .map(|connection| connection.count())
+                .fold((0, 0, 0), |all, count| {
+                    (
+                        all.0 + count.sent,
+                        all.1 + count.resent,
+                        all.2 + count.timeouts,
+                    )
+                });
         let until_next = |i: usize| spec.steps.get(i + 1).map_or(end, |next| start + next.at);
         let longest = |from, to| {
             let gaps = connections().map(|connection| connection.record().longest_gap(from, to));
@@ -144,7 +153,11 @@ impl Outcome {
             goodput: delivered(settled, end),
             efficiency_all: efficiency(start, end),
             efficiency: efficiency(settled, end),
-            t90: total.time_to(spec.capacity(Duration::ZERO) * fraction * REACHED, start, end),
+            t90: total.time_to(
+                spec.capacity(Duration::ZERO) * fraction * REACHED,
+                start,
+                end,
+            ),
             rtt: round_trips.quantiles([0.5, 0.99]),
             voice: [0, 1].map(|i| voice(&world.flows[flows.voice[i]].1, settled, end)),
             least_delay: least_delay(spec, spec.direction()),
