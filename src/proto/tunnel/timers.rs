@@ -39,11 +39,15 @@ impl Tunnel {
             sooner(path.worse_at());
             if has_keys {
                 sooner(control_due(path, self.busy_until()));
+                sooner(self.tail_due(path));
             }
         }
         if has_keys && !self.queue.is_empty() {
             let paced = |id| self.path(id).and_then(Path::paced_until);
             sooner(self.order().iter().filter_map(paced).min());
+        }
+        if has_keys {
+            sooner(self.repair_due());
         }
         due
     }
