@@ -115,7 +115,12 @@ impl Repairs {
 
     /// True when every packet of the bucket that was sent so far has arrived or was given up.
     pub fn is_settled(&self, bucket: Bucket) -> bool {
-        self.unsettled[usize::from(bucket.0)] == 0
+        self.unsettled(bucket) == 0
+    }
+
+    /// Packets of the bucket of which nothing is known yet.
+    pub fn unsettled(&self, bucket: Bucket) -> u32 {
+        self.unsettled[usize::from(bucket.0)]
     }
 
     /// Keeps a packet that leaves now on a path.

@@ -12,7 +12,7 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::congestion::{Controller, Fixed, NewReno, Pacer};
+use super::congestion::{Controller, Dtrc, Fixed, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
@@ -20,6 +20,7 @@ use super::queue::{self, Queue};
 use super::recovery::KeptId;
 use super::reorder::Resequencer;
 use super::repair::Repairs;
+use super::scheduler::Spread;
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -68,6 +69,7 @@ struct Domain {
     last_sent: [u64; MAX_PATHS],
     /// Until then its packets wait for repairs whatever they are: it had a queue lately.
     bulk_until: Instant,
+    spread: Spread,
 }
 
 /// One tunnel to one peer. See the contract in [`crate::proto`].
@@ -85,6 +87,8 @@ pub struct Tunnel {
     repairs: Repairs,
     /// The repair for which no path had room after it had been patient, and since when it waited.
     no_path_for: Option<(KeptId, Instant)>,
+    /// The path that led the scheduler's order last.
+    first_path: Option<PathId>,
     reorder: Resequencer,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
@@ -136,6 +140,7 @@ impl Tunnel {
             domains: vec![Domain::default(); 256],
             repairs: Repairs::default(),
             no_path_for: None,
+            first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,
             pool,
@@ -325,7 +330,9 @@ fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> 
             };
         }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
+        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
+        // Fixed without a rate cannot be: the configuration asks for one.
+        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
     Gate::Controlled {
         controller,

@@ -18,8 +18,7 @@ use crate::proto::wire::{Kind, MAX_PATHS, PathId};
 /// Beyond the time in which the peer acknowledges even a lone datagram, before the newest data counts
 /// as doubtful: timers of a busy portal are late by about this (PROTOCOL.md 7).
 const TAIL_MARGIN: Duration = Duration::from_millis(10);
-/// A path that lost the packet is chosen for its repair only before one whose round trip is so much
-/// longer: what lost one packet may lose the next, but a repair after 250 ms is none.
+/// A path that lost the packet is chosen for its repair only before one that takes so much longer: what lost one packet may lose the next, but a repair after 250 ms is none.
 const DETOUR: Duration = Duration::from_millis(100);
 /// So long a repair waits for the path that is best for it before it takes any: one full datagram at
 /// 3 Mbit/s.
@@ -27,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(4);
 /// Packets that wait behind one when it is taken from the queue, for a flow that counts as bulk: a
 /// burst of ten (an initial window) is.
 const BULK_BACKLOG: usize = 4;
+/// Packets in flight with which a flow counts as bulk too: a call has 5 in 100 ms, a download that no
+/// queue holds back has the product of its rate and the round trip.
+const BULK_FLYING: u32 = 16;
 /// A flow counts as bulk for so long after that (PROTOCOL.md 4.1: the time it counts as spread).
 const BULK_FOR: Duration = Duration::from_secs(3);
 /// FORWARD frames in one datagram: they fit into the smallest one.
@@ -36,9 +38,10 @@ impl Tunnel {
     /// True when a packet waits at the peer for earlier ones that are being repaired: TCP takes a gap
     /// for congestion, and whoever fills a queue does too (QUIC). A call rather misses a packet.
     pub(super) fn is_patient(&mut self, now: Instant, bucket: Bucket, packet: &[u8]) -> bool {
-        let backlog = self.queue.backlog(bucket);
+        let bulk = self.queue.backlog(bucket) >= BULK_BACKLOG
+            || self.repairs.unsettled(bucket) >= BULK_FLYING;
         let domain = &mut self.domains[usize::from(bucket.0)];
-        if backlog >= BULK_BACKLOG {
+        if bulk {
             domain.bulk_until = now + BULK_FOR;
         }
         is_tcp(packet) || now < domain.bulk_until
@@ -172,6 +175,7 @@ impl Tunnel {
         path.sent.carry(kept);
         self.repairs.on_sent_again(kept, id);
         self.last_data = now;
+        path.note_limited(self.queue.is_empty() && self.repairs.oldest().is_none());
         Some(draft.finish(now, path, session))
     }
 
@@ -179,6 +183,7 @@ impl Tunnel {
     fn path_for_repair(&mut self, now: Instant) -> Option<PathId> {
         let (kept, lost_by, since) = self.repairs.oldest()?;
         let patient = now.since(since) < PATIENCE;
+        let urgent = self.repairs.head().is_some_and(|(_, place, _)| !place.wait);
         let ranked = self.rank(lost_by);
         let found = ranked
             .into_iter()
@@ -187,7 +192,7 @@ impl Tunnel {
             .find(|id| {
                 self.paths[id.index()]
                     .as_deref_mut()
-                    .is_some_and(|path| path.may_send(now))
+                    .is_some_and(|path| path.may_send(now, urgent))
             });
         if found.is_none() && !patient {
             self.no_path_for = Some((kept, since));
@@ -219,11 +224,16 @@ impl Tunnel {
         ranked[..count].sort_by_key(|id| {
             let path = id.and_then(|id| self.path(id))?;
             let detour = if lost_by & path.id.bit() == 0 {
-                Duration::ZERO
+                0
             } else {
-                DETOUR
+                DETOUR.as_micros() as i64
             };
-            Some(path.rtt.smoothed().unwrap_or_default() + detour)
+            // What was never measured comes last, as in the order.
+            let owd = path
+                .owd
+                .smoothed()
+                .map_or(i64::MAX / 2, |owd| owd.as_micros());
+            Some(owd + detour)
         });
         ranked
     }
