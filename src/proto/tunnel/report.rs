@@ -60,6 +60,7 @@ impl Tunnel {
             datagrams_received: path.arrivals.datagrams(),
             bytes_received: path.arrivals.bytes(),
             lost: path.count.lost,
+            spurious: path.count.spurious,
             rate_sent: path.count.sent.rate(now),
             rate_received: path.count.received.rate(now),
         });
@@ -74,6 +75,10 @@ impl Tunnel {
             queue_packets: self.queue.len(),
             queue_bytes: self.queue.bytes(),
             reorder_packets: self.reorder.waiting(),
+            overdue: self.reorder.overdue(),
+            repairs: self.repairs.count().sent,
+            given_up: self.repairs.count().given_up,
+            copies: self.count.copies,
             discards: self
                 .count
                 .discards
