@@ -1,5 +1,6 @@
-//! Rounds of a path, and how the rate grew in them: a rate that was raised and held, is raised more
-//! boldly (C4's cascade of probes), and one that no longer grows, ends the search.
+//! Rounds of a path, and how the rate grew in them: a rate that was raised and held, or that leaves the
+//! path without a queue while there is more to send, is raised more boldly (C4's cascade of probes);
+//! and one that no longer grows, ends the search.
 
 use crate::proto::Instant;
 
@@ -11,6 +12,17 @@ const CASCADE: [(u32, f64); 2] = [(6, 1.5), (2, 1.2)];
 const SEARCH: f64 = 1.2;
 /// ... and so many rounds without end it.
 const PATIENCE: u32 = 2;
+
+/// What a round showed at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The source could not give more.
+    pub(super) limited: bool,
+    /// A queue stands.
+    pub(super) queued: bool,
+    /// There is hardly any.
+    pub(super) empty: bool,
+}
 
 /// The rounds of a path.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,15 +45,15 @@ impl Growth {
         now: Instant,
         sent_at: Instant,
         bandwidth: f64,
-        limited: bool,
-        queued: bool,
+        round: Round,
     ) -> bool {
-        self.limited |= limited;
+        self.limited |= round.limited;
         if sent_at < self.round {
             return false;
         }
         let more = bandwidth / self.before.max(1.0);
-        self.grew = if more > GREW && !queued {
+        let room = more > GREW || round.empty && !self.limited;
+        self.grew = if room && !round.queued {
             self.grew + 1
         } else {
             0
@@ -91,7 +103,12 @@ mod tests {
     fn rounds(growth: &mut Growth, from: u64, rates: &[f64], limited: bool) {
         for (n, rate) in rates.iter().enumerate() {
             let now = 1000 + 20 * (from + n as u64);
-            growth.on_ack(at(now), at(now - 20), *rate, limited, false);
+            let round = Round {
+                limited,
+                queued: false,
+                empty: false,
+            };
+            growth.on_ack(at(now), at(now - 20), *rate, round);
         }
     }
 
