@@ -133,6 +133,13 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
         writeln!(out)?;
     }
     writeln!(out, "  loss: {:.2} %", path.loss * 100.0)?;
+    if let (Some(capacity), Some(queue)) = (path.capacity, path.queue_ms) {
+        writeln!(
+            out,
+            "  capacity: {} to send, queue {queue:.1} ms",
+            rate(capacity)
+        )?;
+    }
     writeln!(
         out,
         "  rate: {} received, {} sent",
@@ -179,6 +186,7 @@ link: dsl (wan0)
   endpoint: 203.0.113.2:4725
   rtt: 20.5 ms (least 15.0 ms)
   loss: 0.50 %
+  capacity: 20.5 Mbit/s to send, queue 3.2 ms
   rate: 20.1 Mbit/s received, 1.5 Mbit/s sent
   transfer: 1.00 GiB received, 10.00 MiB sent
 

@@ -114,6 +114,12 @@ pub struct PathStatus {
     pub window: u64,
     /// Bytes in flight.
     pub in_flight: u64,
+    /// Bits per second that the path was found to carry of what is sent; nothing: not known.
+    pub capacity: Option<u64>,
+    /// The queue that stands in the sending direction, milliseconds.
+    pub queue_ms: Option<f64>,
+    /// How far single datagrams sent are later than the rest, milliseconds.
+    pub jitter_ms: Option<f64>,
     /// Bits per second sent over the last second.
     pub rate_sent: u64,
     /// Bits per second received over the last second.
@@ -256,6 +262,9 @@ pub(super) mod tests {
                 rtt_ms: None,
                 min_rtt_ms: None,
                 loss: 0.0,
+                capacity: None,
+                queue_ms: None,
+                jitter_ms: None,
                 rate_sent: 0,
                 rate_received: 0,
                 bytes_sent: 92,
@@ -299,6 +308,9 @@ pub(super) mod tests {
             loss: 0.005,
             window: 64_000,
             in_flight: 1400,
+            capacity: Some(20_500_000),
+            queue_ms: Some(3.2),
+            jitter_ms: Some(0.8),
             rate_sent: 1_500_000,
             rate_received: 20_100_000,
             bytes_sent: 10 << 20,

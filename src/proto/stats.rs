@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::congestion::Estimate;
 use super::event::{LinkId, PathState};
 use super::wire::PathId;
 
@@ -66,6 +67,8 @@ pub struct PathStats {
     pub window: u64,
     /// Bytes in flight.
     pub in_flight: u64,
+    /// What the sending direction was found to be like, where the controller measures it.
+    pub estimate: Option<Estimate>,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Bytes sent.

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{AckEvent, Arrival, Controller, DATAGRAM, LossEvent, OneWayDelay, Pacer};
+use super::congestion::{
+    AckEvent, Arrival, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay, Pacer,
+};
 use super::crypto::ReplayWindow;
 use super::event::{LinkId, PathState, SocketId};
 use super::recovery::{Lost, Sent, SentPackets};
@@ -494,6 +496,14 @@ impl Path {
         match &self.gate {
             Gate::Controlled { controller, .. } => controller.window(),
             Gate::Stream { budget, .. } => self.sent.in_flight() + *budget as u64,
+        }
+    }
+
+    /// What its controller found out.
+    pub fn estimate(&self) -> Option<Estimate> {
+        match &self.gate {
+            Gate::Controlled { controller, .. } => controller.estimate(),
+            Gate::Stream { .. } => None,
         }
     }
 

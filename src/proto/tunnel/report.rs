@@ -54,6 +54,7 @@ impl Tunnel {
             rtt_var: path.rtt.variation(),
             window: path.window(),
             in_flight: path.sent.in_flight(),
+            estimate: path.estimate(),
             datagrams_sent: path.count.datagrams_sent,
             bytes_sent: path.count.bytes_sent,
             datagrams_received: path.arrivals.datagrams(),

@@ -10,7 +10,7 @@ mod train;
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, DATAGRAM, LossEvent, OneWayDelay};
+use super::{AckEvent, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use crate::proto::Instant;
 use delay::Delay;
 use growth::Growth;
@@ -328,6 +328,14 @@ impl Controller for Dtrc {
             return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
         }
         Some((self.bandwidth * self.gain) as u64)
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        (self.bandwidth > 0.0).then(|| Estimate {
+            bandwidth: self.bandwidth as u64,
+            queue: self.delay.queue(),
+            jitter: self.delay.jitter(),
+        })
     }
 }
 
