@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::links::alone_directions;
 use crate::cases::{self, Case, CaseLink};
 use crate::emulator::Direction;
 use crate::error::Error;
@@ -54,19 +55,19 @@ impl Length {
 }
 
 /// Over one link past netcombiner. 1.5 s are the slow start and its end at every link here.
-pub(super) const RAW: Length = Length::ms(5000, 1500);
+pub(super) const RAW: Length = Length::ms(4500, 1500);
 
 /// Over one link through it.
-pub(super) const ALONE: Length = Length::ms(6000, 2000);
+pub(super) const ALONE: Length = Length::ms(5500, 2000);
 
 /// Over all links: the download, and with it the figures of the table.
 const DOWN: Length = Length::ms(9500, 4000);
 
 /// The upload and the other variants.
-const REST: Length = Length::ms(8000, 3500);
+const REST: Length = Length::ms(7500, 3500);
 
 /// What is left after the last step of a changing case. A competing flow takes its time.
-const AFTER: Duration = Duration::from_secs(7);
+const AFTER: Duration = Duration::from_secs(6);
 const AFTER_COMPETE: Duration = Duration::from_secs(14);
 
 /// Pings when nothing else runs, and the time between two.
@@ -79,7 +80,10 @@ pub(super) const PAUSE: Duration = Duration::from_millis(400);
 /// What it takes to raise a lab and remove it, and to start both portals and stop them; only the
 /// forecast of the time is computed from them (measured here).
 const LAB: Duration = Duration::from_millis(600);
-const PORTALS: Duration = Duration::from_millis(900);
+const PORTALS: Duration = Duration::from_millis(1200);
+
+/// What a call takes to begin and to end.
+const CALL: Duration = Duration::from_millis(600);
 
 /// One way to send over all links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,17 +255,21 @@ impl Plan {
             if !new.is_empty() {
                 all += (RAW.all + PAUSE) * 2;
             }
-            all += (PORTALS + (ALONE.all + PAUSE) * 2) * new.len() as u32;
+            for link in &new {
+                let place = case.links.iter().position(|other| other == link);
+                let ways = alone_directions(&case.links, place.unwrap_or(0), self.full);
+                all += PORTALS + (ALONE.all + PAUSE) * ways.count() as u32;
+            }
             known.extend(new);
             for variant in self.variants(case) {
-                all += self.length(case, variant).all + PAUSE;
+                all += self.length(case, variant).all + PAUSE + CALL;
                 if variant == Variant::TCP {
                     all += PORTALS;
                 }
             }
         }
         for case in &self.changing {
-            let flow = Self::changing_length(case) + LAB + PORTALS + PAUSE;
+            let flow = Self::changing_length(case) + LAB + PORTALS + PAUSE + CALL;
             all += flow * self.directions().len() as u32;
         }
         all * self.repeats

@@ -45,10 +45,11 @@ pub(super) fn steady(plan: &Plan, steady: &Steady, known: &Links, payload: Paylo
             payload.fraction(),
         );
         let each = |figure: &dyn Fn(usize) -> f64| {
-            let figures = steady
-                .links
-                .iter()
-                .map(|place| format!("{:.0}", figure(*place)));
+            let known = |mbps: f64| match mbps {
+                0.0 => "-".into(),
+                mbps => format!("{mbps:.0}"),
+            };
+            let figures = steady.links.iter().map(|place| known(figure(*place)));
             figures.collect::<Vec<_>>().join("+")
         };
         let direction = variant.direction;
