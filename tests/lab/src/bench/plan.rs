@@ -70,8 +70,9 @@ const REST: Length = Length::ms(7500, 3500);
 const AFTER: Duration = Duration::from_secs(6);
 const AFTER_COMPETE: Duration = Duration::from_secs(14);
 
-/// Pings when nothing else runs, and the time between two.
-pub(super) const PINGS: u32 = 50;
+/// Pings when nothing else runs, more where the fastest link has jitter; and the time between two.
+const PINGS: u32 = 50;
+const PINGS_OF_JITTER: u32 = 150;
 pub(super) const PING_EVERY: Duration = Duration::from_millis(20);
 
 /// Between two flows, for what the first left in the queues.
@@ -231,6 +232,15 @@ impl Plan {
         length
     }
 
+    /// How many pings tell the round trip of a case when nothing else runs.
+    pub(super) fn pings(case: &Case) -> u32 {
+        if fastest(case).jitter_ms > 0 {
+            PINGS_OF_JITTER
+        } else {
+            PINGS
+        }
+    }
+
     /// How long the flow of a changing case lasts.
     pub(super) fn changing_length(case: &Case) -> Duration {
         let after = |step: &cases::Step| match step.change {
@@ -245,7 +255,7 @@ impl Plan {
         let mut known: Vec<CaseLink> = Vec::new();
         let mut all = Duration::ZERO;
         for case in &self.steady {
-            all += LAB + PORTALS + PING_EVERY * PINGS;
+            all += LAB + PORTALS + PING_EVERY * Self::pings(case);
             let mut new: Vec<CaseLink> = Vec::new();
             for link in &case.links {
                 if (self.full || !known.contains(link)) && !new.contains(link) {
@@ -274,6 +284,15 @@ impl Plan {
         }
         all * self.repeats
     }
+}
+
+/// The link with the shortest round trip.
+pub(super) fn fastest(case: &Case) -> CaseLink {
+    let links = case.links.iter();
+    links
+        .min_by_key(|link| link.rtt_ms)
+        .copied()
+        .unwrap_or(CaseLink::new(0.0, 0))
 }
 
 /// The longest time from pause to pause.
