@@ -151,7 +151,7 @@ impl Tunnel {
             |clock| Stamp::expand(*stamp, clock),
         );
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
-            let gate = gate(transport, Congestion::NewReno, None);
+            let gate = gate(transport, Congestion::default(), None);
             Box::new(Path::new(opened.id, transport, gate))
         });
         if opened.kind == Kind::Bare {
@@ -207,7 +207,7 @@ impl Tunnel {
                         self.reorder
                             .insert(now, order, sent, buffer, &mut self.delivered)
                     {
-                        self.count.discard(Discard::Duplicate);
+                        self.count.copies += 1;
                         self.pool.give(copy);
                     }
                 }
@@ -229,6 +229,10 @@ impl Tunnel {
                     metric,
                     rate_cap,
                 }) => self.on_status(path, metric, rate_cap),
+                Ok(Frame::Forward { bucket, sequence }) => {
+                    self.reorder
+                        .give_up(now, bucket, sequence, &mut self.delivered);
+                }
                 Ok(Frame::Close) if opened.which != Which::Current => {}
                 Ok(Frame::Close) => {
                     self.lose_session();
@@ -291,7 +295,7 @@ impl Tunnel {
             if path.transport != socket.transport {
                 // The peer's link changed its transport: another gate.
                 path.transport = socket.transport;
-                path.gate = gate(socket.transport, Congestion::NewReno, None);
+                path.gate = gate(socket.transport, Congestion::default(), None);
             }
             path.set_budget(socket.budget);
         }

@@ -6,17 +6,21 @@
 mod inbound;
 mod keys;
 mod outbound;
+mod repair;
 mod report;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::congestion::{Controller, Fixed, NewReno, Pacer};
+use super::congestion::{Controller, Dtrc, Fixed, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
+use super::recovery::KeptId;
 use super::reorder::Resequencer;
+use super::repair::Repairs;
+use super::scheduler::Spread;
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -46,6 +50,7 @@ struct Count {
     bytes_in: u64,
     packets_out: u64,
     bytes_out: u64,
+    copies: u64,
     discards: BTreeMap<Discard, u64>,
 }
 
@@ -62,6 +67,9 @@ struct Domain {
     /// One more than the number of the last datagram with a packet of this domain, for each path;
     /// zero: none.
     last_sent: [u64; MAX_PATHS],
+    /// Until then its packets wait for repairs whatever they are: it had a queue lately.
+    bulk_until: Instant,
+    spread: Spread,
 }
 
 /// One tunnel to one peer. See the contract in [`crate::proto`].
@@ -76,6 +84,11 @@ pub struct Tunnel {
     hasher: FlowHasher,
     queue: Queue,
     domains: Vec<Domain>,
+    repairs: Repairs,
+    /// The repair for which no path had room after it had been patient, and since when it waited.
+    no_path_for: Option<(KeptId, Instant)>,
+    /// The path that led the scheduler's order last.
+    first_path: Option<PathId>,
     reorder: Resequencer,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
@@ -125,6 +138,9 @@ impl Tunnel {
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
             domains: vec![Domain::default(); 256],
+            repairs: Repairs::default(),
+            no_path_for: None,
+            first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,
             pool,
@@ -314,7 +330,9 @@ fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> 
             };
         }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
+        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
+        // Fixed without a rate cannot be: the configuration asks for one.
+        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
     Gate::Controlled {
         controller,

@@ -10,6 +10,7 @@ use crate::proto::Instant;
 use crate::proto::crypto::Session;
 use crate::proto::event::{PathState, Transmit};
 use crate::proto::path::{Path, Place};
+use crate::proto::queue::Head;
 use crate::proto::recovery::Sent;
 use crate::proto::scheduler::{Candidate, Order};
 use crate::proto::wire::frame::{self, Bucket, ack_len};
@@ -17,21 +18,21 @@ use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, Stamp, TAG_LEN};
 
 /// Datagrams in one batch at most: what Linux takes in one GSO call (UDP_MAX_SEGMENTS was 64 before
 /// Linux 6.9).
-const MOST_SEGMENTS: usize = 64;
+pub(super) const MOST_SEGMENTS: usize = 64;
 /// Bytes in one batch at most: the length of a UDP datagram, headers off (quinn-udp).
-const MOST_BATCH: usize = 65_000;
+pub(super) const MOST_BATCH: usize = 65_000;
 
 /// One datagram being written at the end of a batch.
-struct Draft<'a> {
-    out: &'a mut Vec<u8>,
+pub(super) struct Draft<'a> {
+    pub(super) out: &'a mut Vec<u8>,
     start: usize,
     kind: Kind,
-    eliciting: bool,
+    pub(super) eliciting: bool,
     status: bool,
 }
 
 impl<'a> Draft<'a> {
-    fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
+    pub(super) fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
         out.extend_from_slice(&Stamp::of(now).encode());
@@ -45,7 +46,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The datagram's length so far, without its tag.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.out.len() - self.start
     }
 
@@ -58,7 +59,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Numbers, seals and accounts for the datagram. Returns its length.
-    fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
+    pub(super) fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
         let number = path.sent.next_number();
         let header = Header {
             kind: self.kind,
@@ -80,6 +81,8 @@ impl<'a> Draft<'a> {
                 bytes: length as u32,
                 eliciting: self.eliciting,
                 status: self.status,
+                total: path.count.bytes_sent + length as u64,
+                limited: path.count.limited,
             },
         );
         length
@@ -91,6 +94,7 @@ impl Tunnel {
     /// first. Nothing: there is nothing that could leave now.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         out.clear();
+        self.collect(now);
         if let Some((place, datagram)) = self.outbox.pop_front() {
             out.extend_from_slice(&datagram);
             return Some(transmit(place, datagram.len()));
@@ -102,16 +106,22 @@ impl Tunnel {
         if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
             return Some(transmit);
         }
+        if let Some(transmit) = self.repair(now, out) {
+            return Some(transmit);
+        }
         if self.queue.is_empty() {
             return None;
         }
         let order = self.order();
+        self.first_path = order.first();
         let slowest = order
             .iter()
             .filter_map(|id| self.path(id)?.rtt.smoothed())
             .max();
         self.queue.set_rtt(slowest.unwrap_or_default());
-        order.iter().find_map(|id| self.data(now, id, out))
+        order
+            .iter()
+            .find_map(|id| self.data(now, id, order.first()?, out))
     }
 
     pub(super) fn path(&self, id: PathId) -> Option<&Path> {
@@ -120,12 +130,35 @@ impl Tunnel {
 
     /// The order in which paths are asked for room.
     pub(super) fn order(&self) -> Order {
-        Order::of(self.paths.iter().flatten().map(|path| Candidate {
+        let candidates = self.paths.iter().flatten().map(|path| Candidate {
             path: path.id,
             state: path.state,
             metric: path.metric,
-            rtt: path.rtt.smoothed(),
-        }))
+            owd: path.owd.smoothed(),
+        });
+        Order::of(candidates, self.first_path)
+    }
+
+    /// True when the path may carry the packet that goes next, `first` being the path that would
+    /// deliver it soonest.
+    fn may_carry(&mut self, now: Instant, id: PathId, first: PathId) -> bool {
+        let Some(head) = self.head(now) else {
+            return false;
+        };
+        let spread = self.domains[usize::from(head.bucket.0)].spread;
+        let mut ready = |id: PathId| {
+            self.paths[id.index()]
+                .as_deref_mut()
+                .is_some_and(|path| path.may_send(now, head.sparse))
+        };
+        // What is sent now and then waits for nothing, and goes by the best path that takes it.
+        let turn = id == first
+            || if head.sparse {
+                !ready(first)
+            } else {
+                now >= spread.spills_at(&head)
+            };
+        turn && ready(id)
     }
 
     /// What a path has to say besides data, in one datagram.
@@ -188,37 +221,37 @@ impl Tunnel {
             // Long enough that the other side may answer a proof, a question and an acknowledgement.
             let length = draft.start + PROOF_LEN - TAG_LEN;
             frame::pad(draft.out, length);
+            // A path that carries no more than probes is not full.
+            path.note_limited(true);
         }
         let length = draft.finish(now, path, session);
         Some(transmit(place, length))
     }
 
     /// A batch of data for one path, as much as window and pacing let go now.
-    fn data(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn data(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        first: PathId,
+        out: &mut Vec<u8>,
+    ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
-        let kind = if self.config.security == Security::None {
-            Kind::Bare
-        } else {
-            Kind::Sealed
-        };
-        // A bare datagram has no tag.
-        let overhead = if kind == Kind::Bare {
-            OVERHEAD - TAG_LEN
-        } else {
-            OVERHEAD
-        };
+        let (kind, overhead) = self.framing();
         let most = usize::from(self.config.mtu.bytes()) + overhead;
         let place = self.path(id)?.place?;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            let fits = |length: usize| length + overhead <= capacity;
-            if out.len() + capacity > MOST_BATCH
-                || !self.paths[id.index()]
-                    .as_deref_mut()
-                    .is_some_and(|path| path.may_send(now))
-                || !self.head(now).is_some_and(fits)
-            {
+            if out.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
                 break;
+            }
+            let head = self.head(now)?;
+            if head.length + overhead > capacity {
+                break;
+            }
+            if id != first && !head.sparse {
+                let domain = &mut self.domains[usize::from(head.bucket.0)];
+                domain.spread.on_spill(now, head.since);
             }
             let length = self.data_datagram(now, id, kind, capacity, out)?;
             let first = *segment.get_or_insert(length);
@@ -227,6 +260,15 @@ impl Tunnel {
             }
         }
         segment.map(|segment| transmit(place, segment))
+    }
+
+    /// How data goes, and what that adds to a packet at most, bytes.
+    pub(super) fn framing(&self) -> (Kind, usize) {
+        match self.config.security {
+            // A bare datagram has no tag.
+            Security::None => (Kind::Bare, OVERHEAD - TAG_LEN),
+            Security::Encrypt | Security::Authenticate => (Kind::Sealed, OVERHEAD),
+        }
     }
 
     /// One datagram with as many waiting packets as `capacity` holds; the head fits.
@@ -247,32 +289,34 @@ impl Tunnel {
             capacity - TAG_LEN
         };
         if kind == Kind::Sealed {
-            let data = frame::DATA_OVERHEAD + self.head(now)?;
+            let data = frame::DATA_OVERHEAD + self.head(now)?.length;
             let room = most.saturating_sub(draft.len() + data);
             let path = self.paths[id.index()].as_deref_mut()?;
             draft.put_ack(path, room);
         }
         loop {
             let (bucket, packet) = self.queue.take()?;
-            let order = self.place_in_order(bucket, id, number.0);
+            let mut order = self.place_in_order(bucket, id, number.0);
+            order.wait = self.is_patient(now, bucket, packet.bytes());
             // Another one behind it costs two bytes for this one's length.
             let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
             let more = self
                 .head(now)
-                .is_some_and(|next| after + frame::DATA_OVERHEAD + next <= most);
+                .is_some_and(|next| after + frame::DATA_OVERHEAD + next.length <= most);
             frame::put_data(draft.out, Some(order), packet.bytes(), !more);
-            self.pool.give(packet);
+            self.keep(now, id, order, packet);
             if !more {
                 break;
             }
         }
         self.last_data = now;
         let path = self.paths[id.index()].as_deref_mut()?;
+        path.note_limited(self.queue.is_empty());
         let session = &self.keys.current()?.session;
         Some(draft.finish(now, path, session))
     }
 
-    fn head(&mut self, now: Instant) -> Option<usize> {
+    fn head(&mut self, now: Instant) -> Option<Head> {
         let (count, pool) = (&mut self.count, &mut self.pool);
         self.queue
             .head(now, |drop, packet| discard(count, pool, drop, packet))
@@ -281,7 +325,9 @@ impl Tunnel {
     /// Gives a packet its place in its order domain, and says which other paths may still hold an
     /// earlier one.
     fn place_in_order(&mut self, bucket: Bucket, id: PathId, number: u64) -> frame::Order {
-        let Domain { next, last_sent } = &mut self.domains[usize::from(bucket.0)];
+        let Domain {
+            next, last_sent, ..
+        } = &mut self.domains[usize::from(bucket.0)];
         let sequence = *next;
         *next = sequence.next();
         last_sent[id.index()] = number + 1;
@@ -297,6 +343,8 @@ impl Tunnel {
             bucket,
             sequence,
             mask,
+            wait: false,
+            settled: self.repairs.is_settled(bucket),
         }
     }
 
@@ -317,7 +365,7 @@ impl Tunnel {
     }
 }
 
-fn transmit(place: Place, segment_size: usize) -> Transmit {
+pub(super) fn transmit(place: Place, segment_size: usize) -> Transmit {
     Transmit {
         socket: place.socket,
         destination: place.remote,

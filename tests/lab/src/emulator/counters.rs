@@ -15,6 +15,8 @@ pub struct Counters {
     pub out_bytes: u64,
     /// Packets dropped because the queue was full.
     pub dropped_queue: u64,
+    /// Packets dropped by the policer.
+    pub dropped_policer: u64,
     /// Packets lost on the wire.
     pub dropped_loss: u64,
     /// Packets swallowed by an outage.
@@ -56,6 +58,6 @@ impl Counters {
 
     /// All packets that did not come out and never will.
     pub const fn dropped(&self) -> u64 {
-        self.dropped_queue + self.dropped_loss + self.dropped_outage
+        self.dropped_queue + self.dropped_policer + self.dropped_loss + self.dropped_outage
     }
 }

@@ -1,7 +1,7 @@
 //! One direction of a link, pure: a transmitter with a queue, then a wire with a delay.
 //!
 //! ```text
-//! offer -> [queue, tail drop] -> transmitter (rate) -> loss -> wire (delay, jitter) -> poll
+//! offer -> policer -> [queue, tail drop] -> transmitter (rate) -> loss -> wire (delay, jitter) -> poll
 //! ```
 //!
 //! Time is an argument (a reading of any clock that starts at zero) and never goes back. The
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::loss::LossState;
+use super::policer::PolicerState;
 use super::rng::Rng;
 use super::shape::{Outage, Shape};
 
@@ -31,7 +32,7 @@ impl Packet for Vec<u8> {
 /// Why a packet was not taken; the packet is given back, so that its buffer is used again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused<P> {
-    /// The queue was full.
+    /// The queue was full, or the policer had no credit.
     Full(P),
     /// The link is a black hole now.
     Outage(P),
@@ -43,6 +44,7 @@ pub struct Link<P> {
     shape: Shape,
     rng: Rng,
     loss: LossState,
+    policer: PolicerState,
     waiting: VecDeque<Waiting<P>>,
     waiting_bytes: usize,
     /// Of the packet at the head of the queue: what is still to send, in bit nanoseconds
@@ -77,6 +79,7 @@ impl<P: Packet> Link<P> {
             shape,
             rng: Rng::new(seed),
             loss: LossState::default(),
+            policer: PolicerState::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             remaining: 0,
@@ -97,6 +100,11 @@ impl<P: Packet> Link<P> {
         &self.counters
     }
 
+    /// Bytes that wait or are in transmission.
+    pub const fn waiting(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Gives the link a packet.
     pub fn offer(&mut self, now: Duration, packet: P) -> Result<(), Refused<P>> {
         self.transmit(now);
@@ -105,6 +113,12 @@ impl<P: Packet> Link<P> {
         if self.shape.outage == Outage::Drop {
             self.counters.dropped_outage += 1;
             return Err(Refused::Outage(packet));
+        }
+        if let Some(policer) = self.shape.policer
+            && !self.policer.passes(policer, now, size)
+        {
+            self.counters.dropped_policer += 1;
+            return Err(Refused::Full(packet));
         }
         if !self.waiting.is_empty() && self.waiting_bytes + size > self.shape.queue {
             self.counters.dropped_queue += 1;

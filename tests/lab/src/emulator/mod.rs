@@ -4,6 +4,7 @@
 mod counters;
 pub mod link;
 mod loss;
+mod policer;
 mod rng;
 mod shape;
 mod thread;
@@ -17,6 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use counters::Counters;
 pub use loss::{GilbertElliott, Loss};
+pub use policer::Policer;
 pub use rng::Rng;
 pub use shape::{Outage, Shape};
 

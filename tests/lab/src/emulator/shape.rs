@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::loss::Loss;
+use super::policer::Policer;
 
 /// The properties of one direction of a link; every one may change while packets are on their way.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Shape {
     /// Bytes that may wait or be in transmission; what comes beyond is dropped (tail drop).
     /// A packet that finds the queue empty always fits.
     pub queue: usize,
+    /// Drops what comes faster than a contract allows, before the queue.
+    pub policer: Option<Policer>,
     /// Whether the link works at all.
     pub outage: Outage,
 }
@@ -45,6 +48,7 @@ impl Default for Shape {
             jitter: Duration::ZERO,
             loss: Loss::None,
             queue: MIN_QUEUE,
+            policer: None,
             outage: Outage::None,
         }
     }
@@ -78,6 +82,14 @@ impl Shape {
     /// The same with jitter.
     pub fn with_jitter(self, jitter: Duration) -> Self {
         Self { jitter, ..self }
+    }
+
+    /// The same with a policer before it.
+    pub fn with_policer(self, policer: Policer) -> Self {
+        Self {
+            policer: Some(policer),
+            ..self
+        }
     }
 
     /// The same with a queue of so many bytes.

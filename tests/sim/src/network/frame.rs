@@ -1,0 +1,28 @@
+//! What a link carries, and what it takes on the wire.
+
+use netcombiner_lab::emulator::link::Packet;
+
+use crate::packet::Inner;
+
+/// Bytes of the IPv4 and the UDP header of a datagram.
+pub const IP_UDP: usize = 20 + 8;
+/// Bytes of an Ethernet header: the lab's links are made of TAP devices and count whole frames.
+pub const ETHERNET: usize = 14;
+
+/// One frame on a link.
+#[derive(Debug)]
+pub enum Frame {
+    /// A datagram between the portals.
+    Datagram(Vec<u8>),
+    /// A packet of a flow beside the tunnel.
+    Bare(Inner),
+}
+
+impl Packet for Frame {
+    fn size(&self) -> usize {
+        match self {
+            Self::Datagram(bytes) => bytes.len() + IP_UDP + ETHERNET,
+            Self::Bare(inner) => inner.len() + ETHERNET,
+        }
+    }
+}
