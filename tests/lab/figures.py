@@ -72,6 +72,13 @@ def bar(axes, x, width, values, **style):
         axes.errorbar(x, height, whiskers, color="black", capsize=1.5, linewidth=0.7)
 
 
+def label(case, data):
+    """A case's name, and below it each kind of its links, narrow enough for its place."""
+    names = [data["links"][place]["name"] for place in case["links"]]
+    kinds = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return "\n".join([case["case"], *("\n".join(line.rsplit(" ", 1)) if len(line) > 9 else line for line in kinds)])
+
+
 def bars(data):
     """Raw links, their sum and the bond, per set of links, download above upload."""
     fraction = data["payload"]["fraction"]
@@ -96,10 +103,7 @@ def bars(data):
             if run:
                 bar(axes, x + width, width, [repeat["mbps"] for repeat in run["repeats"]], color=BOND)
         axes.set_ylabel(f"{'download' if way == 'down' else 'upload'}, Mbit/s")
-    names = [
-        case["case"] + "\n" + "\n".join(data["links"][place]["name"] for place in case["links"])
-        for case in data["steady"]
-    ]
+    names = [label(case, data) for case in data["steady"]]
     panels[-1, 0].set_xticks(range(len(names)), names, fontsize=5.5)
     most = max(len(case["links"]) for case in data["steady"])
     handles = [plt.Rectangle((0, 0), 1, 1, color=LINKS[i]) for i in range(most)]
