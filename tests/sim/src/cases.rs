@@ -124,7 +124,9 @@ impl SimCase {
 /// The cases in which nothing changes.
 pub fn steady(lasts: Duration) -> Vec<SimCase> {
     let all = cases::steady();
-    all.iter().map(|case| SimCase::shared(case, lasts)).collect()
+    all.iter()
+        .map(|case| SimCase::shared(case, lasts))
+        .collect()
 }
 
 /// The cases in which something happens.
@@ -132,7 +134,9 @@ pub fn changing(lasts: Duration) -> Vec<SimCase> {
     // Long enough for the last step and what follows it.
     let lasts = lasts.max(Duration::from_secs(35));
     let all = cases::changing();
-    all.iter().map(|case| SimCase::shared(case, lasts)).collect()
+    all.iter()
+        .map(|case| SimCase::shared(case, lasts))
+        .collect()
 }
 
 /// Cases of our own.
@@ -162,8 +166,14 @@ pub fn extra(lasts: Duration) -> Vec<SimCase> {
             "policer",
             vec![link(50.0, 20), link(100.0, 30).policed(30.0)],
         ),
-        case("deep_buffer", vec![link(50.0, 20), link(30.0, 40).queue(500)]),
-        case("shallow", vec![link(50.0, 20).queue(20), link(30.0, 40).queue(20)]),
+        case(
+            "deep_buffer",
+            vec![link(50.0, 20), link(30.0, 40).queue(500)],
+        ),
+        case(
+            "shallow",
+            vec![link(50.0, 20).queue(20), link(30.0, 40).queue(20)],
+        ),
         case("far_30", two()).with(|run| run.far = Duration::from_millis(30)),
         case("upload", two()).with(|run| run.sender = Host::Client),
         case("flows_8", two()).with(|run| run.load = Load::Tcp(Algorithm::Cubic, 8)),
@@ -236,4 +246,3 @@ pub fn alone(case: &SimCase, link: usize) -> SimCase {
     }
     alone
 }
-

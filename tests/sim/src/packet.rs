@@ -207,9 +207,7 @@ impl Inner {
             rest.get(at..at + 2)
                 .map(|two| u16::from_be_bytes([two[0], two[1]]))
         };
-        let by_port = || {
-            u16_at(if from_client { 0 } else { 2 })?.checked_sub(CLIENT_PORT)
-        };
+        let by_port = || u16_at(if from_client { 0 } else { 2 })?.checked_sub(CLIENT_PORT);
         let (flow, body) = match ip[9] {
             PROTOCOL_TCP => (by_port()?, Body::Tcp(decode_segment(rest)?)),
             PROTOCOL_UDP | PROTOCOL_ICMP => {

@@ -103,7 +103,8 @@ impl RunSpec {
         f64::from(payload) / wire as f64
     }
 
-    /// The rates' sum in the direction of the load at a time from the start of the flows, Mbit/s.
+    /// The rates' sum in the direction of the load at a time from the start of the flows, Mbit/s; of a
+    /// link with a foreign flow only half counts.
     pub fn capacity(&self, at: Duration) -> f64 {
         let only = |link: usize| match self.route {
             Route::Tunnel => true,
@@ -120,7 +121,8 @@ impl RunSpec {
                     Change::Cut => cut = true,
                     Change::Restore => cut = false,
                     Change::Rate(mbps) => rate = mbps,
-                    Change::Compete => {}
+                    // The other flow's half is not ours.
+                    Change::Compete => rate /= 2.0,
                 }
             }
             sum += if cut { 0.0 } else { rate };
@@ -161,7 +163,11 @@ impl RunSpec {
     /// The world before its first moment, with all its flows.
     pub fn world(&self) -> (World, Flows) {
         let mut world = World::new(WorldSpec {
-            links: self.links.iter().map(|link| [link.up.clone(), link.down.clone()]).collect(),
+            links: self
+                .links
+                .iter()
+                .map(|link| [link.up.clone(), link.down.clone()])
+                .collect(),
             script: self.script(),
             security: self.security,
             near: NEAR,
@@ -222,15 +228,12 @@ impl RunSpec {
         start: Duration,
     ) -> usize {
         let flow = world.flows.len();
-        let mtu = match route {
-            // The client does not know of the tunnel: its SYN is clamped on the way.
-            Route::Tunnel | Route::Link(_) => INTERNET_MTU,
-        };
         let connection = Connection::new(ConnectionSpec {
             flow: flow as u16,
             sender: self.sender,
             algorithm,
-            segment_size: mtu - IP_TCP,
+            // The hosts do not know of the tunnel: it clamps their SYNs on the way.
+            segment_size: INTERNET_MTU - IP_TCP,
             start,
             seed: self.seed.wrapping_add(flow as u64),
         });

@@ -39,7 +39,13 @@ fn line(out: &mut String, row: &Row) -> std::fmt::Result {
     let percent = |share: f64| share * 100.0;
     let voice = &bond.voice[0];
     let over = |delay: Duration| ms(delay) - ms(bond.least_delay);
-    write!(out, "{:<15} {:>5} {:>6.1}", row.case.name, bond.links.len(), bond.goodput)?;
+    write!(
+        out,
+        "{:<15} {:>5} {:>6.1}",
+        row.case.name,
+        bond.links.len(),
+        bond.goodput
+    )?;
     write!(out, " {:>5.1}", percent(bond.efficiency))?;
     match row.case.target {
         Some(target) => write!(out, " {:>5.0}", percent(target))?,
@@ -55,8 +61,18 @@ fn line(out: &mut String, row: &Row) -> std::fmt::Result {
     }
     write!(out, " {:>7.1} {:>6.1}", ms(bond.rtt[0]), ms(bond.rtt[1]))?;
     write!(out, " {:>5.1} {:>5.1}", over(voice.p50), over(voice.p99))?;
-    write!(out, " {:>6.2} {:>6.1}", percent(voice.loss), ms(bond.idle_added))?;
-    write!(out, " {:>6.0} {:>6.2}", ms(bond.gap), percent(bond.out_of_order))?;
+    write!(
+        out,
+        " {:>6.2} {:>6.1}",
+        percent(voice.loss),
+        ms(bond.idle_added)
+    )?;
+    write!(
+        out,
+        " {:>6.0} {:>6.2}",
+        ms(bond.gap),
+        percent(bond.out_of_order)
+    )?;
     write!(out, " {:>7.3} {:>3} ", percent(bond.resent), bond.timeouts)?;
     for link in &bond.links {
         write!(out, " {:.0}", ms(link.queue))?;

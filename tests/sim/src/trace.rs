@@ -43,7 +43,11 @@ pub fn run(case: &SimCase, out: &mut impl Write) -> io::Result<()> {
             let waits = lane.waiting().as_secs_f64() * 1e3;
             let counters = lane.counters();
             let drops = counters.dropped_queue + counters.dropped_policer;
-            write!(out, " | wire {link}: {waits:.1} ms, {drops} full, {} lost", counters.dropped_loss)?;
+            write!(
+                out,
+                " | wire {link}: {waits:.1} ms, {drops} full, {} lost",
+                counters.dropped_loss
+            )?;
         }
         writeln!(out)?;
         at += BIN;

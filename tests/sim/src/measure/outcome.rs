@@ -86,7 +86,7 @@ pub struct Outcome {
     pub gap: Duration,
     /// Share of segments that came out of order.
     pub out_of_order: f64,
-    /// Share of segments that were sent again.
+    /// Share of segments that were sent again; of datagrams that were lost, where UDP is the load.
     pub resent: f64,
     /// Retransmission timeouts.
     pub timeouts: u64,
@@ -105,13 +105,18 @@ impl Outcome {
         let settled = (start + SETTLED).min(end);
         let delivered = |from, to| -> f64 {
             let load = flows.load.iter();
-            load.map(|flow| series(&world.flows[*flow].1).mbps(from, to)).sum()
+            load.fold(0.0, |all, flow| {
+                all + series(&world.flows[*flow].1).mbps(from, to)
+            })
         };
         let fraction = spec.payload_fraction();
         let efficiency = |from: Duration, to: Duration| {
             delivered(from, to) / (mean_capacity(spec, from - start, to - start) * fraction)
         };
-        let total = sum(flows.load.iter().map(|flow| series(&world.flows[*flow].1)), end);
+        let total = sum(
+            flows.load.iter().map(|flow| series(&world.flows[*flow].1)),
+            end,
+        );
         let connections = || {
             let load = flows.load.iter();
             load.filter_map(|flow| world.flows[*flow].1.connection())
@@ -120,11 +125,16 @@ impl Outcome {
         for connection in connections() {
             round_trips.extend(&connection.record().round_trips(settled, end));
         }
-        let (sent, resent, timeouts) = connections()
-            .map(|connection| connection.count())
-            .fold((0, 0, 0), |all, count| {
-                (all.0 + count.sent, all.1 + count.resent, all.2 + count.timeouts)
-            });
+        let (sent, resent, timeouts) =
+            connections()
+                .map(|connection| connection.count())
+                .fold((0, 0, 0), |all, count| {
+                    (
+                        all.0 + count.sent,
+                        all.1 + count.resent,
+                        all.2 + count.timeouts,
+                    )
+                });
         let until_next = |i: usize| spec.steps.get(i + 1).map_or(end, |next| start + next.at);
         let longest = |from, to| {
             let gaps = connections().map(|connection| connection.record().longest_gap(from, to));
@@ -138,20 +148,39 @@ impl Outcome {
                 reached: total.time_to(spec.capacity(step.at) * fraction * REACHED, from, to),
             }
         });
-        let out_of_order: f64 = connections().map(|c| c.record().out_of_order()).sum();
+        let out_of_order = flows.load.iter().fold(0.0, |all, flow| {
+            all + match &world.flows[*flow].1 {
+                Traffic::Tcp(connection) => connection.record().out_of_order(),
+                Traffic::Stream(stream) => stream.record().out_of_order(),
+            }
+        });
+        let streams = flows
+            .load
+            .iter()
+            .filter_map(|flow| world.flows[*flow].1.stream());
+        let lost = streams.fold(0.0, |all: f64, stream| {
+            let (_, loss) = stream
+                .record()
+                .between(settled, end.saturating_sub(UNDER_WAY));
+            all.max(loss)
+        });
         Self {
             goodput_all: delivered(start, end),
             goodput: delivered(settled, end),
             efficiency_all: efficiency(start, end),
             efficiency: efficiency(settled, end),
-            t90: total.time_to(spec.capacity(Duration::ZERO) * fraction * REACHED, start, end),
+            t90: total.time_to(
+                spec.capacity(Duration::ZERO) * fraction * REACHED,
+                start,
+                end,
+            ),
             rtt: round_trips.quantiles([0.5, 0.99]),
             voice: [0, 1].map(|i| voice(&world.flows[flows.voice[i]].1, settled, end)),
             least_delay: least_delay(spec, spec.direction()),
             idle_added: idle_added(spec, &world.flows[flows.ping].1),
             gap: longest(start, end),
             out_of_order: out_of_order / flows.load.len().max(1) as f64,
-            resent: resent as f64 / (sent as f64).max(1.0),
+            resent: lost.max(resent as f64 / (sent as f64).max(1.0)),
             timeouts,
             links: (0..spec.links.len())
                 .map(|link| link_outcome(spec, world, link, end))

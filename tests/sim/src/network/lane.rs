@@ -46,9 +46,11 @@ impl Lane {
             self.looked = now;
             self.queue.add(self.waiting());
         }
-        self.link.offer(now, frame).map_err(|refused| match refused {
-            Refused::Full(frame) | Refused::Outage(frame) => frame,
-        })
+        self.link
+            .offer(now, frame)
+            .map_err(|refused| match refused {
+                Refused::Full(frame) | Refused::Outage(frame) => frame,
+            })
     }
 
     /// How long what waits will take at the present rate.

@@ -49,8 +49,10 @@ impl Sender {
             self.rtt.on_sample(rtt);
         }
         let rate = self.sampler.take(now, self.rtt.least());
-        self.rack
-            .adapt(rate.map(|rate| rate.prior_delivered), self.sampler.delivered);
+        self.rack.adapt(
+            rate.map(|rate| rate.prior_delivered),
+            self.sampler.delivered,
+        );
         if self.probe_high.is_some_and(|high| ack.next >= high) {
             self.probe_high = None;
         }

@@ -141,12 +141,20 @@ impl Bbr {
             self.conserve = false;
         }
         let bandwidth = rate.delivered as f64 / rate.interval.as_secs_f64();
-        while self.bandwidths.back().is_some_and(|(_, known)| *known <= bandwidth) {
+        while self
+            .bandwidths
+            .back()
+            .is_some_and(|(_, known)| *known <= bandwidth)
+        {
             self.bandwidths.pop_back();
         }
         self.bandwidths.push_back((self.round, bandwidth));
         let oldest = self.round.saturating_sub(BANDWIDTH_ROUNDS);
-        while self.bandwidths.front().is_some_and(|(round, _)| *round < oldest) {
+        while self
+            .bandwidths
+            .front()
+            .is_some_and(|(round, _)| *round < oldest)
+        {
             self.bandwidths.pop_front();
         }
     }

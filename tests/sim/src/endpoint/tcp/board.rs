@@ -127,7 +127,9 @@ impl Board {
         self.lost_out = 0;
         for number in std::mem::take(&mut self.to_resend) {
             // It may be held for lost again by its age.
-            let Some(flying) = self.get(number) else { continue };
+            let Some(flying) = self.get(number) else {
+                continue;
+            };
             let entry = (flying.sent, number);
             let at = self.by_time.partition_point(|known| *known < entry);
             self.by_time.insert(at, entry);

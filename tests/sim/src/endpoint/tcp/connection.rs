@@ -120,16 +120,23 @@ impl Connection {
 
     /// The sender's window and state, once the connection is open.
     pub fn window(&self) -> Option<(Window, State)> {
-        self.sender.as_ref().map(|sender| (sender.window(), sender.state()))
+        self.sender
+            .as_ref()
+            .map(|sender| (sender.window(), sender.state()))
     }
 
     /// When [`Connection::wake`] has something to do.
     pub fn next(&self) -> Option<Duration> {
         let sender = self.sender.as_ref().and_then(Sender::next);
-        [self.syn_due, self.answer_due, sender, self.receiver.next_timer()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.syn_due,
+            self.answer_due,
+            sender,
+            self.receiver.next_timer(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next packet, and who sends it.
@@ -160,7 +167,9 @@ impl Connection {
 
     /// A packet came to the host `at`.
     pub fn arrive(&mut self, now: Duration, at: Host, inner: &Inner) {
-        let Body::Tcp(segment) = inner.body else { return };
+        let Body::Tcp(segment) = inner.body else {
+            return;
+        };
         if segment.syn.is_some() {
             self.on_syn(now, at, &segment);
             return;
@@ -222,12 +231,9 @@ impl Connection {
         let index = self.unwrap(self.receiver.next, segment.seq);
         let before = self.receiver.next;
         self.record.on_segment(number);
-        let answer = self.receiver.on_segment(
-            now,
-            index,
-            (segment.stamp, self.size),
-            self.receiver_rtt,
-        );
+        let answer =
+            self.receiver
+                .on_segment(now, index, (segment.stamp, self.size), self.receiver_rtt);
         let echoed = now.saturating_sub(Duration::from_micros(u64::from(segment.echo)));
         if segment.echo > 0 {
             // Which packet it answers is unsure when that waited: the least is right.

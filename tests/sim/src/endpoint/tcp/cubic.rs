@@ -63,7 +63,8 @@ impl Cubic {
             reno: window,
             acked: f64::from(acked),
         });
-        let t = (ack.now.saturating_sub(epoch.start) + self.least.unwrap_or_default()).as_secs_f64();
+        let t =
+            (ack.now.saturating_sub(epoch.start) + self.least.unwrap_or_default()).as_secs_f64();
         let offset = t - epoch.k;
         let target = epoch.origin + C * offset * offset * offset;
         let mut every = if target > window {

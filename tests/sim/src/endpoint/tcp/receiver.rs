@@ -82,7 +82,8 @@ impl Receiver {
                 // A gap is filled (RFC 5681 section 4.2).
                 at_once = self.held.is_empty();
             }
-            self.window.on_delivered(now, (self.next - was) * u64::from(size), size, rtt);
+            self.window
+                .on_delivered(now, (self.next - was) * u64::from(size), size, rtt);
         } else {
             self.hold(number);
             self.window.on_held(size);
@@ -136,7 +137,12 @@ impl Receiver {
         self.acknowledged = self.next;
         let mut sacks = [(0, 0); MOST_SACKS];
         let mut sack_count = 0;
-        for range in self.duplicate.take().into_iter().chain(self.recent.iter().copied()) {
+        for range in self
+            .duplicate
+            .take()
+            .into_iter()
+            .chain(self.recent.iter().copied())
+        {
             if sack_count < MOST_SACKS {
                 sacks[sack_count] = range;
                 sack_count += 1;

@@ -165,10 +165,7 @@ impl Sender {
 
     fn begin_undo(&mut self) {
         let threshold = match self.state {
-            State::Open | State::Disorder => self
-                .window
-                .ssthresh
-                .max(self.window.cwnd / 4 * 3),
+            State::Open | State::Disorder => self.window.ssthresh.max(self.window.cwnd / 4 * 3),
             State::Recovery | State::Loss => self.window.ssthresh,
         };
         self.undo = Some(Undo {

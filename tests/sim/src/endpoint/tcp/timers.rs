@@ -68,11 +68,7 @@ impl Sender {
             Timer::Probe => {
                 self.count.probes += 1;
                 let next = self.board.next();
-                let number = if next < self.limit {
-                    next
-                } else {
-                    next - 1
-                };
+                let number = if next < self.limit { next } else { next - 1 };
                 self.forced = Some(number);
                 self.probe_high = Some(next);
                 self.arm(now, true);
