@@ -172,9 +172,7 @@ fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Op
         .unwrap_or(0);
     let rate_up = fields.word("rate_up", report);
     let rate_down = fields.word("rate_down", report);
-    let congestion = fields
-        .word("congestion", report)
-        .unwrap_or(Congestion::NewReno);
+    let congestion = fields.word("congestion", report).unwrap_or_default();
     if congestion == Congestion::Fixed && fields.get("rate_up").is_none() {
         report.missing(
             &fields.at("rate_up"),

@@ -229,14 +229,17 @@ impl Link {
             metric: 0,
             rate_up: None,
             rate_down: None,
-            congestion: Congestion::NewReno,
+            congestion: Congestion::default(),
         }
     }
 }
 
 /// The congestion controllers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Congestion {
+    /// Delay-target rate control (PROTOCOL.md 3.2).
+    #[default]
+    Dtrc,
     /// New Reno (RFC 6582, RFC 9002 section 7), the dissertation's.
     NewReno,
     /// No control: send at `rate_up`.

@@ -101,13 +101,21 @@ impl FromStr for Congestion {
                  \"fixed\")"
             )));
         }
-        choice(text, &[("new_reno", Self::NewReno), ("fixed", Self::Fixed)])
+        choice(
+            text,
+            &[
+                ("dtrc", Self::Dtrc),
+                ("new_reno", Self::NewReno),
+                ("fixed", Self::Fixed),
+            ],
+        )
     }
 }
 
 impl fmt::Display for Congestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Dtrc => "dtrc",
             Self::NewReno => "new_reno",
             Self::Fixed => "fixed",
         })

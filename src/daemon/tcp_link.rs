@@ -104,7 +104,7 @@ mod tests {
             metric: 0,
             rate_up: None,
             rate_down: None,
-            congestion: Congestion::NewReno,
+            congestion: Congestion::default(),
         };
         TcpLink::new(now, origin, ([203, 0, 113, 2], 4725).into(), terms)
     }

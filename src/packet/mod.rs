@@ -1,6 +1,7 @@
 //! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size.
 #![forbid(unsafe_code)]
 
+pub mod ecn;
 pub mod flow;
 pub mod ip;
 pub mod mss;

@@ -1,5 +1,6 @@
 //! How much a path may carry: the controllers behind one trait, and the pacer.
 
+mod dtrc;
 mod fixed;
 mod new_reno;
 mod pacer;
@@ -8,7 +9,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use super::Instant;
+use super::wire::Stamp;
 
+pub use dtrc::Dtrc;
 pub use fixed::Fixed;
 pub use new_reno::NewReno;
 pub use pacer::Pacer;
@@ -16,6 +19,48 @@ pub use pacer::Pacer;
 /// A full datagram, bytes: the unit in which windows grow. Our own overhead on an inner packet of
 /// 1,400 bytes, rounded.
 pub const DATAGRAM: u64 = 1440;
+
+/// A one-way delay, microseconds, by two clocks that have no common start: only differences of two
+/// of them mean something, and between the paths of one tunnel the difference is true too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OneWayDelay(i64);
+
+impl OneWayDelay {
+    /// From sending, by our clock, to arrival, by the peer's.
+    pub fn new(sent_at: Instant, received_at: Stamp) -> Self {
+        Self(received_at.as_micros() as i64 - sent_at.as_micros() as i64)
+    }
+
+    /// So many microseconds.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// How much longer this one is than `shorter`; zero when it is not.
+    pub fn since(self, shorter: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0 - shorter.0).unwrap_or(0))
+    }
+}
+
+/// What is known of the newest datagram that arrived, at both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it was sent.
+    pub sent_at: Instant,
+    /// Bytes sent on the path so far, it included.
+    pub sent: u64,
+    /// When it arrived, by the peer's clock.
+    pub received_at: Stamp,
+    /// Bytes received on the path so far, it included.
+    pub received: u64,
+    /// Datagrams sent so far that left an empty queue behind: there the source was the limit.
+    pub limited: u64,
+}
 
 /// An acknowledgement that accounted for something.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +75,10 @@ pub struct AckEvent {
     pub in_flight_before: u64,
     /// The smoothed round trip.
     pub srtt: Duration,
+    /// The least round trip.
+    pub min_rtt: Duration,
+    /// The newest datagram that arrived, where this tells of one for the first time.
+    pub arrival: Option<Arrival>,
 }
 
 /// Datagrams held for lost because later ones arrived. The silence of a path is no loss event: a

@@ -120,6 +120,8 @@ mod tests {
             newest_sent: now,
             in_flight_before,
             srtt,
+            min_rtt: srtt,
+            arrival: None,
         });
     }
 
@@ -161,6 +163,8 @@ mod tests {
             newest_sent: now,
             in_flight_before: DATAGRAM,
             srtt,
+            min_rtt: srtt,
+            arrival: None,
         });
         assert_eq!(reno.window(), INITIAL_WINDOW);
     }

@@ -12,6 +12,9 @@ const LEAST_BURST: u64 = 2 * DATAGRAM;
 /// missed then must still fit.
 const BURST: Duration = Duration::from_millis(2);
 
+/// What a flow that sends now and then may overdraw: two datagrams (PROTOCOL.md 4.1).
+const OVERDRAFT: i64 = 2 * DATAGRAM as i64;
+
 /// A bucket that fills at the pacing rate and is emptied by sending. It may be overdrawn by the one
 /// batch that empties it, which is paid back in time.
 #[derive(Debug, Default)]
@@ -26,7 +29,7 @@ impl Pacer {
     pub fn ready(&mut self, now: Instant, rate: u64) -> bool {
         let earned = in_time(rate, now.since(self.refilled));
         if earned > 0 {
-            let most = LEAST_BURST.max(in_time(rate, BURST)) as i64;
+            let most = most(rate);
             let credit = self
                 .credit
                 .saturating_add(earned.min(i64::MAX as u64) as i64);
@@ -41,6 +44,16 @@ impl Pacer {
         self.credit > 0
     }
 
+    /// True when a datagram that is not to wait may be sent: it overdraws.
+    pub fn ready_to_overdraw(&mut self, now: Instant, rate: u64) -> bool {
+        self.ready(now, rate) || self.credit > -OVERDRAFT
+    }
+
+    /// True when the whole burst was unused at `ready`: nobody wanted to send.
+    pub fn was_idle(&self, rate: u64) -> bool {
+        self.credit >= most(rate)
+    }
+
     /// Notes that so many bytes were sent.
     pub fn on_sent(&mut self, bytes: u64) {
         self.credit -= bytes as i64;
@@ -51,6 +64,11 @@ impl Pacer {
         let missing = (DATAGRAM as i64 - self.credit).max(1) as u64;
         self.refilled + time_of(missing, rate) + Duration::from_micros(1)
     }
+}
+
+/// The longest burst, bytes.
+fn most(rate: u64) -> i64 {
+    LEAST_BURST.max(in_time(rate, BURST)) as i64
 }
 
 /// The time that so many bytes take at `rate` bytes per second.

@@ -3,6 +3,7 @@
 mod arrivals;
 mod liveness;
 mod meter;
+mod owd;
 mod queue_limit;
 mod rtt;
 
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{AckEvent, Controller, DATAGRAM, LossEvent, Pacer};
+use super::congestion::{AckEvent, Arrival, Controller, DATAGRAM, LossEvent, OneWayDelay, Pacer};
 use super::crypto::ReplayWindow;
 use super::event::{LinkId, PathState, SocketId};
 use super::recovery::{Lost, Sent, SentPackets};
@@ -22,6 +23,7 @@ use crate::config::{Congestion, Transport};
 pub use arrivals::Arrivals;
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
+pub use owd::Owd;
 use queue_limit::QueueLimit;
 pub use rtt::Rtt;
 
@@ -124,6 +126,10 @@ pub struct Path {
     pub sent: SentPackets,
     /// Its round trip.
     pub rtt: Rtt,
+    /// How long its datagrams take to the peer.
+    pub owd: Owd,
+    /// Bytes that the peer had received when it acknowledged last.
+    received_by_peer: u64,
     queue_limit: QueueLimit,
     /// What lets it send.
     pub gate: Gate,
@@ -159,6 +165,8 @@ pub struct Count {
     pub sent: Meter,
     /// Rate received.
     pub received: Meter,
+    /// Datagrams that left an empty queue behind.
+    pub limited: u64,
 }
 
 impl Path {
@@ -178,6 +186,8 @@ impl Path {
             status_due: false,
             sent: SentPackets::default(),
             rtt: Rtt::default(),
+            owd: Owd::default(),
+            received_by_peer: 0,
             queue_limit: QueueLimit::default(),
             gate,
             arrivals: Arrivals::default(),
@@ -199,6 +209,10 @@ impl Path {
         self.replay_bare = ReplayWindow::new();
         self.largest_sealed = PacketNumber(0);
         self.queue_limit = QueueLimit::default();
+        // Its clock is another one, and it counts from zero.
+        self.owd = Owd::default();
+        self.received_by_peer = 0;
+        self.restart_control();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -246,6 +260,7 @@ impl Path {
             self.give_up_in_flight();
             self.restart_control();
             self.rtt = Rtt::default();
+            self.owd = Owd::default();
             self.queue_limit = QueueLimit::default();
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
                 self.rtt.update(now.since(asked), Duration::ZERO);
@@ -321,11 +336,21 @@ impl Path {
         let acked = self.sent.on_ack(largest, ack.ranges(largest));
         let received_at = Stamp::expand(ack.received_at, ack_sent);
         self.queue_limit.on_delivered(now, ack.bytes, received_at);
-        if let Some(sent_at) = acked.largest_sent {
+        self.received_by_peer += u64::from(ack.bytes.wrapping_sub(self.received_by_peer as u32));
+        let arrival = acked.largest.map(|largest| Arrival {
+            sent_at: largest.at,
+            sent: largest.total,
+            received_at,
+            received: self.received_by_peer,
+            limited: largest.limited,
+        });
+        if let Some(arrival) = arrival {
             let delay = ack_sent.since(received_at);
-            let sample = now.since(sent_at);
+            let sample = now.since(arrival.sent_at);
             self.rtt.update(sample, delay);
             self.queue_limit.on_rtt(now, sample);
+            self.owd
+                .update(now, OneWayDelay::new(arrival.sent_at, received_at));
         }
         if let Some(newest_sent) = acked.newest_sent {
             self.liveness.on_answer(now);
@@ -348,6 +373,8 @@ impl Path {
                     newest_sent,
                     in_flight_before,
                     srtt,
+                    min_rtt: self.rtt.min().unwrap_or_default(),
+                    arrival,
                 };
                 controller.on_ack(&event);
             }
@@ -421,18 +448,32 @@ impl Path {
         self.sent.in_flight() + DATAGRAM <= window
     }
 
-    /// True when window and pacing let a datagram of data go now.
-    pub fn may_send(&mut self, now: Instant) -> bool {
+    /// True when window and pacing let a datagram of data go now; one that is not to wait may overdraw
+    /// the pacer a little.
+    pub fn may_send(&mut self, now: Instant, urgent: bool) -> bool {
         let rate = self.rate();
         let has_room = self.has_room();
-        match &mut self.gate {
-            Gate::Stream { budget, pacer } => {
-                *budget as u64 >= DATAGRAM && rate.is_none_or(|rate| pacer.ready(now, rate))
+        let (open, pacer) = match &mut self.gate {
+            Gate::Controlled { pacer, .. } => (has_room, pacer),
+            Gate::Stream { budget, pacer } => (*budget as u64 >= DATAGRAM, pacer),
+        };
+        open && rate.is_none_or(|rate| {
+            if urgent {
+                pacer.ready_to_overdraw(now, rate)
+            } else {
+                pacer.ready(now, rate)
             }
-            Gate::Controlled { pacer, .. } => {
-                has_room && rate.is_none_or(|rate| pacer.ready(now, rate))
-            }
-        }
+        })
+    }
+
+    /// Notes, before a datagram is sent, whether the source is the limit: it leaves an empty queue
+    /// behind, or had left the path unused.
+    pub fn note_limited(&mut self, emptied: bool) {
+        let idle = match (&self.gate, self.rate()) {
+            (Gate::Controlled { pacer, .. }, Some(rate)) => pacer.was_idle(rate),
+            (Gate::Controlled { .. } | Gate::Stream { .. }, _) => false,
+        };
+        self.count.limited += u64::from(emptied || idle);
     }
 
     /// When pacing lets the next datagram of data go; nothing when the window does not, or now.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Instant;
 use super::wire::frame::Bucket;
-use crate::packet::{FlowHash, Packet};
+use crate::packet::{FlowHash, Packet, ecn};
 use codel::{Codel, Target};
 
 /// Bytes that one flow may send before the next one's turn: a full packet (RFC 8290 section 5.2).
@@ -38,6 +38,25 @@ pub enum Drop {
     Delay,
 }
 
+/// What is to be known of the packet that goes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its length, bytes.
+    pub length: usize,
+    /// Since when it waits.
+    pub since: Instant,
+    /// Its flow sends now and then: no queue of it lasts.
+    pub sparse: bool,
+    /// Its order domain.
+    pub bucket: Bucket,
+}
+
+#[derive(Debug)]
+struct Chosen {
+    head: Head,
+    packet: Packet,
+}
+
 #[derive(Debug, Default)]
 struct Flow {
     packets: VecDeque<(Instant, Packet)>,
@@ -57,8 +76,9 @@ pub struct Queue {
     packets: usize,
     bytes: usize,
     /// The packet that goes next: chosen, but on no path yet.
-    head: Option<(Bucket, Packet)>,
+    head: Option<Chosen>,
     rtt: Duration,
+    marked: u64,
 }
 
 impl Default for Queue {
@@ -71,6 +91,7 @@ impl Default for Queue {
             bytes: 0,
             head: None,
             rtt: Duration::ZERO,
+            marked: 0,
         }
     }
 }
@@ -88,7 +109,12 @@ impl Queue {
 
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.head.as_ref().map_or(0, |(_, packet)| packet.len())
+        self.bytes + self.head.as_ref().map_or(0, |chosen| chosen.head.length)
+    }
+
+    /// Packets marked instead of dropped (RFC 3168).
+    pub fn marked(&self) -> u64 {
+        self.marked
     }
 
     /// The round trip of the slowest path in use: senders react no sooner.
@@ -123,24 +149,46 @@ impl Queue {
         }
     }
 
-    /// The length of the packet that goes next, after the queue dropped what waited too long.
-    pub fn head(&mut self, now: Instant, mut dropped: impl FnMut(Drop, Packet)) -> Option<usize> {
+    /// The packet that goes next, after the queue dropped what waited too long. One of a bulk flow
+    /// that no path took yet makes way for a flow that has just begun to send.
+    pub fn head(&mut self, now: Instant, mut dropped: impl FnMut(Drop, Packet)) -> Option<Head> {
+        if !self.fresh.is_empty()
+            && let Some(chosen) = self.head.take_if(|chosen| !chosen.head.sparse)
+        {
+            self.put_back(chosen);
+        }
         if self.head.is_none() {
             self.head = self.choose(now, &mut dropped);
         }
-        self.head.as_ref().map(|(_, packet)| packet.len())
+        self.chosen()
     }
 
-    /// Takes out the packet that goes next: the one whose length `head` told.
+    /// The packet that was chosen last and is not taken yet.
+    pub fn chosen(&self) -> Option<Head> {
+        self.head.as_ref().map(|chosen| chosen.head)
+    }
+
+    /// Takes out the packet that goes next: the one that `head` told of.
     pub fn take(&mut self) -> Option<(Bucket, Packet)> {
-        self.head.take()
+        let chosen = self.head.take()?;
+        Some((chosen.head.bucket, chosen.packet))
     }
 
-    fn choose(
-        &mut self,
-        now: Instant,
-        dropped: &mut impl FnMut(Drop, Packet),
-    ) -> Option<(Bucket, Packet)> {
+    fn put_back(&mut self, Chosen { head, packet }: Chosen) {
+        let id = head.bucket.0;
+        let flow = &mut self.flows[usize::from(id)];
+        flow.deficit += head.length as i32;
+        flow.bytes += head.length;
+        self.packets += 1;
+        self.bytes += head.length;
+        flow.packets.push_front((head.since, packet));
+        if !flow.listed {
+            flow.listed = true;
+            self.old.push_front(id);
+        }
+    }
+
+    fn choose(&mut self, now: Instant, dropped: &mut impl FnMut(Drop, Packet)) -> Option<Chosen> {
         loop {
             let from_fresh = !self.fresh.is_empty();
             let list = if from_fresh {
@@ -158,9 +206,15 @@ impl Queue {
             }
             let target = target(self.rtt, self.old.len());
             match self.next_of(id, now, target, dropped) {
-                Some(packet) => {
+                Some((since, packet)) => {
+                    let head = Head {
+                        length: packet.len(),
+                        since,
+                        sparse: from_fresh,
+                        bucket: Bucket(id),
+                    };
                     self.flows[usize::from(id)].deficit -= packet.len() as i32;
-                    return Some((Bucket(id), packet));
+                    return Some(Chosen { head, packet });
                 }
                 None => {
                     // A fresh flow that ran dry waits among the old ones once, lest it cheat
@@ -187,16 +241,21 @@ impl Queue {
         now: Instant,
         target: Target,
         dropped: &mut impl FnMut(Drop, Packet),
-    ) -> Option<Packet> {
+    ) -> Option<(Instant, Packet)> {
         loop {
             let flow = &mut self.flows[usize::from(id)];
-            let (since, _) = flow.packets.front()?;
-            let sojourn = now.since(*since);
+            let since = flow.packets.front()?.0;
+            let sojourn = now.since(since);
             let lone = flow.packets.len() <= 1;
-            let drop = sojourn > MOST_SOJOURN || flow.codel.judge(now, sojourn, lone, target);
-            let packet = self.pop(id)?;
-            if !drop {
-                return Some(packet);
+            let stale = sojourn > MOST_SOJOURN;
+            let judged = flow.codel.judge(now, sojourn, lone, target);
+            let mut packet = self.pop(id)?;
+            if !stale && !judged {
+                return Some((since, packet));
+            }
+            if !stale && ecn::mark(packet.buffer()) {
+                self.marked += 1;
+                return Some((since, packet));
             }
             dropped(Drop::Delay, packet);
         }
@@ -259,6 +318,50 @@ mod tests {
         queue.push(at(1), FlowHash(2), packet(100), |_, _| {});
         assert_eq!(next(&mut queue, 1), Some((2, 100)));
         assert_eq!(next(&mut queue, 1), Some((1, 1400)));
+    }
+
+    #[test]
+    fn what_no_path_took_makes_way_and_keeps_its_place() {
+        let mut queue = Queue::default();
+        for len in [1400, 1390, 1380, 1370] {
+            queue.push(at(0), FlowHash(1), packet(len), |_, _| {});
+        }
+        assert_eq!(next(&mut queue, 0), Some((1, 1400)));
+        assert_eq!(next(&mut queue, 0), Some((1, 1390)));
+        // Chosen, but not taken.
+        let head = queue.head(at(0), |_, _| {}).unwrap();
+        assert_eq!((head.length, head.sparse), (1380, false));
+        let bytes = queue.bytes();
+        queue.push(at(1), FlowHash(2), packet(100), |_, _| {});
+        let head = queue.head(at(1), |_, _| {}).unwrap();
+        assert_eq!((head.length, head.sparse), (100, true));
+        assert_eq!((queue.bytes(), queue.len()), (bytes + 100, 3));
+        assert_eq!(next(&mut queue, 1), Some((2, 100)));
+        assert_eq!(next(&mut queue, 1), Some((1, 1380)));
+        assert_eq!(next(&mut queue, 1), Some((1, 1370)));
+        assert_eq!(next(&mut queue, 1), None);
+        assert_eq!((queue.bytes(), queue.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_can_be_marked_is_not_dropped() {
+        let mut queue = Queue::default();
+        let mut marked = 0;
+        for ms in 0..3000 {
+            for _ in 0..2 {
+                let mut packet = packet(1400);
+                packet.buffer()[1] = 2; // ECT(0)
+                queue.push(at(ms), FlowHash(1), packet, |_, _| {});
+            }
+            queue.head(at(ms), |drop, _| {
+                assert!(ms > 900 || drop != Drop::Delay, "{ms} ms");
+            });
+            marked += queue
+                .take()
+                .map_or(0, |(_, packet)| u64::from(packet.bytes()[1] & 3 == 3));
+        }
+        assert!(marked > 20, "{marked}");
+        assert_eq!(queue.marked(), marked);
     }
 
     #[test]

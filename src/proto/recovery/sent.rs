@@ -20,6 +20,10 @@ pub struct Sent {
     pub eliciting: bool,
     /// It carries a STATUS frame, which is sent again when lost.
     pub status: bool,
+    /// Bytes sent on the path so far, it included.
+    pub total: u64,
+    /// Datagrams so far that left an empty queue behind.
+    pub limited: u64,
 }
 
 /// What an acknowledgement newly accounted for.
@@ -31,9 +35,9 @@ pub struct Acked {
     pub bytes: u64,
     /// When the newest of all newly acknowledged ones was sent.
     pub newest_sent: Option<Instant>,
-    /// When the largest number of this very acknowledgement was sent, when that is new: only it
-    /// gives a round trip.
-    pub largest_sent: Option<Instant>,
+    /// What the largest number of this very acknowledgement was, when that is new: only it gives a
+    /// round trip.
+    pub largest: Option<Sent>,
 }
 
 /// What is held for lost.
@@ -128,7 +132,7 @@ impl SentPackets {
                     continue;
                 };
                 if number == largest.0 && sent.eliciting {
-                    acked.largest_sent = Some(sent.at);
+                    acked.largest = Some(sent);
                 }
                 acked.newest_sent = acked.newest_sent.max(Some(sent.at));
                 if sent.eliciting {
@@ -213,6 +217,8 @@ mod tests {
             bytes: 100,
             eliciting: true,
             status: false,
+            total: 0,
+            limited: 0,
         }
     }
 
@@ -226,7 +232,10 @@ mod tests {
         (0..6).for_each(|n| packets.push(sent(n)));
         let acked = packets.on_ack(PacketNumber(3), [pn((1, 3))].into_iter());
         assert_eq!((acked.datagrams, acked.bytes), (3, 300));
-        assert_eq!(acked.largest_sent, Some(Instant::from_micros(3)));
+        assert_eq!(
+            acked.largest.map(|sent| sent.at),
+            Some(Instant::from_micros(3))
+        );
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), 100 * MS);
         assert_eq!((lost.datagrams, lost.bytes, next), (1, 100, None));
         assert_eq!(packets.in_flight(), 200);
@@ -253,7 +262,7 @@ mod tests {
         (0..5).for_each(|n| packets.push(sent(n)));
         let lie = [pn((70_000, 70_000)), pn((0, 0))];
         let acked = packets.on_ack(PacketNumber(70_000), lie.into_iter());
-        assert_eq!((acked.datagrams, acked.largest_sent), (1, None));
+        assert_eq!((acked.datagrams, acked.largest), (1, None));
         assert_eq!(
             packets.detect_lost(Instant::from_micros(10), 100 * MS).0,
             Lost::default()

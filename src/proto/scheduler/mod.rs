@@ -1,12 +1,29 @@
-//! Which path carries the next packet.
+//! Which path carries the next packet (PROTOCOL.md 4).
 //!
-//! Greedy, as in the dissertation: whichever path of the lowest usable tier has room takes the
-//! packet, the one with the shortest round trip first. Nothing is assigned before it can be sent.
+//! Paths are asked in the order in which a packet sent now would arrive. Nothing is assigned before
+//! it can be sent: the only queue is the tunnel's own. What a flow sends now and then goes by the
+//! path that delivers first. A flow that sends more than that path takes spills over to the next one:
+//! when its packet has waited a little, and then for a while at once.
 
 use std::time::Duration;
 
+use super::Instant;
+use super::congestion::OneWayDelay;
 use super::event::PathState;
+use super::queue::Head;
 use super::wire::{MAX_PATHS, PathId};
+
+/// A packet waits so long for the fastest path before another one may take it: as long as a batch of
+/// the pacer and a late timer make it wait anyway.
+const SPILL: Duration = Duration::from_micros(1500);
+/// A flow that spilled over is spread at once for so long.
+const SPREAD: Duration = Duration::from_secs(3);
+/// A path so much slower than the fastest is not used beside it: what it carries comes when the
+/// receiver waits no longer.
+const MOST_SPREAD: Duration = Duration::from_millis(150);
+/// The fastest path stays the first to be asked until another one is faster by more than this: flows
+/// that fit into one path stay on it.
+const HYSTERESIS: Duration = Duration::from_micros(500);
 
 /// What the scheduler needs to know of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,37 +34,52 @@ pub struct Candidate {
     pub state: PathState,
     /// Its tier.
     pub metric: u8,
-    /// Its smoothed round trip.
-    pub rtt: Option<Duration>,
+    /// How long its datagrams take, its queue included.
+    pub owd: Option<OneWayDelay>,
 }
 
 /// Paths in the order in which they are asked for room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Order {
     paths: [Option<PathId>; MAX_PATHS],
 }
 
 impl Order {
     /// The order of these paths: those that are up, in the lowest tier that has any. When none is,
-    /// suspects of the lowest tier, for a suspicion may be false.
-    pub fn of(candidates: impl Iterator<Item = Candidate> + Clone) -> Self {
+    /// suspects of the lowest tier, for a suspicion may be false. `first` is the one that led the
+    /// order until now.
+    pub fn of(candidates: impl Iterator<Item = Candidate> + Clone, first: Option<PathId>) -> Self {
         let usable = |state| {
             let in_state = candidates.clone().filter(move |c| c.state == state);
             let tier = in_state.clone().map(|c| c.metric).min();
             in_state.filter(move |c| Some(c.metric) == tier)
         };
-        let mut sorted = [None; MAX_PATHS];
-        let mut count = 0;
         let state = if usable(PathState::Up).next().is_some() {
             PathState::Up
         } else {
             PathState::Suspect
         };
-        for candidate in usable(state).take(MAX_PATHS) {
-            sorted[count] = Some(candidate);
-            count += 1;
+        let fastest = usable(state).filter_map(|c| c.owd).min();
+        let too_slow = |c: &Candidate| match (c.owd, fastest) {
+            (Some(owd), Some(fastest)) => owd.since(fastest) > MOST_SPREAD,
+            _ => false,
+        };
+        let mut sorted = [None; MAX_PATHS];
+        for (slot, candidate) in sorted
+            .iter_mut()
+            .zip(usable(state).filter(|c| !too_slow(c)))
+        {
+            *slot = Some(candidate);
         }
-        sorted[..count].sort_by_key(|c| c.map(|c| (c.rtt.unwrap_or(Duration::MAX), c.path)));
+        sorted.sort_by_key(|c| {
+            c.map_or((2, 0, None), |c| match c.owd {
+                Some(owd) if Some(c.path) == first => {
+                    (0, owd.as_micros() - HYSTERESIS.as_micros() as i64, None)
+                }
+                Some(owd) => (0, owd.as_micros(), Some(c.path)),
+                None => (1, 0, Some(c.path)),
+            })
+        });
         Self {
             paths: sorted.map(|c| c.map(|c| c.path)),
         }
@@ -57,24 +89,58 @@ impl Order {
     pub fn iter(&self) -> impl Iterator<Item = PathId> + use<> {
         self.paths.into_iter().flatten()
     }
+
+    /// The best path.
+    pub fn first(&self) -> Option<PathId> {
+        self.paths[0]
+    }
+}
+
+/// How far a flow is spread over paths.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spread {
+    until: Instant,
+}
+
+impl Spread {
+    /// From when on this packet may go by another path than the first.
+    pub fn spills_at(&self, head: &Head) -> Instant {
+        let spills = head.since + SPILL;
+        if spills < self.until {
+            head.since
+        } else {
+            spills
+        }
+    }
+
+    /// A packet of the flow went by another path than the first.
+    pub fn on_spill(&mut self, now: Instant, waiting_since: Instant) {
+        if now >= waiting_since + SPILL {
+            self.until = now + SPREAD;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::wire::frame::Bucket;
 
-    fn candidate(id: u8, state: PathState, metric: u8, rtt: u64) -> Candidate {
-        let path = PathId::new(id).unwrap();
+    fn id(id: u8) -> PathId {
+        PathId::new(id).unwrap()
+    }
+
+    fn candidate(path: u8, state: PathState, metric: u8, owd_ms: i64) -> Candidate {
         Candidate {
-            path,
+            path: id(path),
             state,
             metric,
-            rtt: Some(Duration::from_millis(rtt)),
+            owd: Some(OneWayDelay::from_micros(owd_ms * 1000 - 77_000_000)),
         }
     }
 
-    fn order(candidates: &[Candidate]) -> Vec<u8> {
-        Order::of(candidates.iter().copied())
+    fn order(candidates: &[Candidate], first: Option<PathId>) -> Vec<u8> {
+        Order::of(candidates.iter().copied(), first)
             .iter()
             .map(PathId::byte)
             .collect()
@@ -89,14 +155,55 @@ mod tests {
             candidate(2, Up, 1, 5),
             candidate(3, Dead, 0, 1),
         ];
-        assert_eq!(order(&paths), [1, 0]);
+        assert_eq!(order(&paths, None), [1, 0]);
         paths[1].state = Suspect;
-        assert_eq!(order(&paths), [0]);
+        assert_eq!(order(&paths, None), [0]);
         paths[0].state = Dead;
-        assert_eq!(order(&paths), [2]);
+        assert_eq!(order(&paths, None), [2]);
         paths[2].state = Dead;
-        assert_eq!(order(&paths), [1]);
+        assert_eq!(order(&paths, None), [1]);
         paths[1].state = Dead;
-        assert!(order(&paths).is_empty());
+        assert!(order(&paths, None).is_empty());
+    }
+
+    #[test]
+    fn the_first_stays_first_unless_clearly_slower_and_the_unknown_is_last() {
+        use PathState::Up;
+        let mut paths = [
+            candidate(0, Up, 0, 15),
+            candidate(1, Up, 0, 15),
+            candidate(2, Up, 0, 1),
+        ];
+        paths[2].owd = None;
+        assert_eq!(order(&paths, None), [0, 1, 2]);
+        assert_eq!(order(&paths, Some(id(1))), [1, 0, 2]);
+        paths[1].owd = Some(OneWayDelay::from_micros(15_600 - 77_000_000));
+        assert_eq!(order(&paths, Some(id(1))), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_path_of_a_satellite_is_left_out_beside_a_fast_one() {
+        use PathState::Up;
+        let paths = [candidate(0, Up, 0, 300), candidate(1, Up, 0, 10)];
+        assert_eq!(order(&paths, None), [1]);
+        assert_eq!(order(&paths[..1], None), [0]);
+    }
+
+    #[test]
+    fn a_flow_spills_after_a_wait_and_then_at_once() {
+        let at = Instant::from_micros;
+        let head = |since| Head {
+            length: 1400,
+            since: at(since),
+            sparse: false,
+            bucket: Bucket(1),
+        };
+        let mut spread = Spread::default();
+        assert_eq!(spread.spills_at(&head(1000)), at(2500));
+        spread.on_spill(at(2000), at(1000));
+        assert_eq!(spread.spills_at(&head(1000)), at(2500));
+        spread.on_spill(at(2500), at(1000));
+        assert_eq!(spread.spills_at(&head(5000)), at(5000));
+        assert_eq!(spread.spills_at(&head(3_002_000)), at(3_003_500));
     }
 }

@@ -151,7 +151,7 @@ impl Tunnel {
             |clock| Stamp::expand(*stamp, clock),
         );
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
-            let gate = gate(transport, Congestion::NewReno, None);
+            let gate = gate(transport, Congestion::default(), None);
             Box::new(Path::new(opened.id, transport, gate))
         });
         if opened.kind == Kind::Bare {
@@ -291,7 +291,7 @@ impl Tunnel {
             if path.transport != socket.transport {
                 // The peer's link changed its transport: another gate.
                 path.transport = socket.transport;
-                path.gate = gate(socket.transport, Congestion::NewReno, None);
+                path.gate = gate(socket.transport, Congestion::default(), None);
             }
             path.set_budget(socket.budget);
         }

@@ -11,12 +11,13 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::congestion::{Controller, Fixed, NewReno, Pacer};
+use super::congestion::{Controller, Dtrc, Fixed, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
 use super::reorder::Resequencer;
+use super::scheduler::Spread;
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -62,6 +63,7 @@ struct Domain {
     /// One more than the number of the last datagram with a packet of this domain, for each path;
     /// zero: none.
     last_sent: [u64; MAX_PATHS],
+    spread: Spread,
 }
 
 /// One tunnel to one peer. See the contract in [`crate::proto`].
@@ -76,6 +78,8 @@ pub struct Tunnel {
     hasher: FlowHasher,
     queue: Queue,
     domains: Vec<Domain>,
+    /// The path that led the scheduler's order last.
+    first_path: Option<PathId>,
     reorder: Resequencer,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
@@ -125,6 +129,7 @@ impl Tunnel {
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
             domains: vec![Domain::default(); 256],
+            first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,
             pool,
@@ -314,7 +319,9 @@ fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> 
             };
         }
         (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Transport::Udp, Congestion::Fixed | Congestion::NewReno, _) => Box::<NewReno>::default(),
+        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
+        // Fixed without a rate cannot be: the configuration asks for one.
+        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
     Gate::Controlled {
         controller,

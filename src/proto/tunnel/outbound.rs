@@ -10,6 +10,7 @@ use crate::proto::Instant;
 use crate::proto::crypto::Session;
 use crate::proto::event::{PathState, Transmit};
 use crate::proto::path::{Path, Place};
+use crate::proto::queue::Head;
 use crate::proto::recovery::Sent;
 use crate::proto::scheduler::{Candidate, Order};
 use crate::proto::wire::frame::{self, Bucket, ack_len};
@@ -80,6 +81,8 @@ impl<'a> Draft<'a> {
                 bytes: length as u32,
                 eliciting: self.eliciting,
                 status: self.status,
+                total: path.count.bytes_sent + length as u64,
+                limited: path.count.limited,
             },
         );
         length
@@ -106,12 +109,15 @@ impl Tunnel {
             return None;
         }
         let order = self.order();
+        self.first_path = order.first();
         let slowest = order
             .iter()
             .filter_map(|id| self.path(id)?.rtt.smoothed())
             .max();
         self.queue.set_rtt(slowest.unwrap_or_default());
-        order.iter().find_map(|id| self.data(now, id, out))
+        order
+            .iter()
+            .find_map(|id| self.data(now, id, order.first()?, out))
     }
 
     pub(super) fn path(&self, id: PathId) -> Option<&Path> {
@@ -120,12 +126,35 @@ impl Tunnel {
 
     /// The order in which paths are asked for room.
     pub(super) fn order(&self) -> Order {
-        Order::of(self.paths.iter().flatten().map(|path| Candidate {
+        let candidates = self.paths.iter().flatten().map(|path| Candidate {
             path: path.id,
             state: path.state,
             metric: path.metric,
-            rtt: path.rtt.smoothed(),
-        }))
+            owd: path.owd.smoothed(),
+        });
+        Order::of(candidates, self.first_path)
+    }
+
+    /// True when the path may carry the packet that goes next, `first` being the path that would
+    /// deliver it soonest.
+    fn may_carry(&mut self, now: Instant, id: PathId, first: PathId) -> bool {
+        let Some(head) = self.head(now) else {
+            return false;
+        };
+        let spread = self.domains[usize::from(head.bucket.0)].spread;
+        let mut ready = |id: PathId| {
+            self.paths[id.index()]
+                .as_deref_mut()
+                .is_some_and(|path| path.may_send(now, head.sparse))
+        };
+        // What is sent now and then waits for nothing, and goes by the best path that takes it.
+        let turn = id == first
+            || if head.sparse {
+                !ready(first)
+            } else {
+                now >= spread.spills_at(&head)
+            };
+        turn && ready(id)
     }
 
     /// What a path has to say besides data, in one datagram.
@@ -188,13 +217,21 @@ impl Tunnel {
             // Long enough that the other side may answer a proof, a question and an acknowledgement.
             let length = draft.start + PROOF_LEN - TAG_LEN;
             frame::pad(draft.out, length);
+            // A path that carries no more than probes is not full.
+            path.note_limited(true);
         }
         let length = draft.finish(now, path, session);
         Some(transmit(place, length))
     }
 
     /// A batch of data for one path, as much as window and pacing let go now.
-    fn data(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn data(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        first: PathId,
+        out: &mut Vec<u8>,
+    ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
         let kind = if self.config.security == Security::None {
             Kind::Bare
@@ -211,14 +248,16 @@ impl Tunnel {
         let place = self.path(id)?.place?;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            let fits = |length: usize| length + overhead <= capacity;
-            if out.len() + capacity > MOST_BATCH
-                || !self.paths[id.index()]
-                    .as_deref_mut()
-                    .is_some_and(|path| path.may_send(now))
-                || !self.head(now).is_some_and(fits)
-            {
+            if out.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
                 break;
+            }
+            let head = self.head(now)?;
+            if head.length + overhead > capacity {
+                break;
+            }
+            if id != first && !head.sparse {
+                let domain = &mut self.domains[usize::from(head.bucket.0)];
+                domain.spread.on_spill(now, head.since);
             }
             let length = self.data_datagram(now, id, kind, capacity, out)?;
             let first = *segment.get_or_insert(length);
@@ -247,7 +286,7 @@ impl Tunnel {
             capacity - TAG_LEN
         };
         if kind == Kind::Sealed {
-            let data = frame::DATA_OVERHEAD + self.head(now)?;
+            let data = frame::DATA_OVERHEAD + self.head(now)?.length;
             let room = most.saturating_sub(draft.len() + data);
             let path = self.paths[id.index()].as_deref_mut()?;
             draft.put_ack(path, room);
@@ -259,7 +298,7 @@ impl Tunnel {
             let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
             let more = self
                 .head(now)
-                .is_some_and(|next| after + frame::DATA_OVERHEAD + next <= most);
+                .is_some_and(|next| after + frame::DATA_OVERHEAD + next.length <= most);
             frame::put_data(draft.out, Some(order), packet.bytes(), !more);
             self.pool.give(packet);
             if !more {
@@ -268,11 +307,12 @@ impl Tunnel {
         }
         self.last_data = now;
         let path = self.paths[id.index()].as_deref_mut()?;
+        path.note_limited(self.queue.is_empty());
         let session = &self.keys.current()?.session;
         Some(draft.finish(now, path, session))
     }
 
-    fn head(&mut self, now: Instant) -> Option<usize> {
+    fn head(&mut self, now: Instant) -> Option<Head> {
         let (count, pool) = (&mut self.count, &mut self.pool);
         self.queue
             .head(now, |drop, packet| discard(count, pool, drop, packet))
@@ -281,7 +321,9 @@ impl Tunnel {
     /// Gives a packet its place in its order domain, and says which other paths may still hold an
     /// earlier one.
     fn place_in_order(&mut self, bucket: Bucket, id: PathId, number: u64) -> frame::Order {
-        let Domain { next, last_sent } = &mut self.domains[usize::from(bucket.0)];
+        let Domain {
+            next, last_sent, ..
+        } = &mut self.domains[usize::from(bucket.0)];
         let sequence = *next;
         *next = sequence.next();
         last_sent[id.index()] = number + 1;

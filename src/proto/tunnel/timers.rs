@@ -41,9 +41,16 @@ impl Tunnel {
                 sooner(control_due(path, self.busy_until()));
             }
         }
-        if has_keys && !self.queue.is_empty() {
-            let paced = |id| self.path(id).and_then(Path::paced_until);
-            sooner(self.order().iter().filter_map(paced).min());
+        if has_keys && let Some(head) = self.queue.chosen() {
+            let order = self.order();
+            let spills = self.domains[usize::from(head.bucket.0)]
+                .spread
+                .spills_at(&head);
+            for id in order.iter() {
+                let paced = self.path(id).and_then(Path::paced_until);
+                let waits = Some(id) != order.first() && !head.sparse;
+                sooner(paced.map(|at| if waits { at.max(spills) } else { at }));
+            }
         }
         due
     }

@@ -1,11 +1,13 @@
-//! `lab`: the demo, and whether this machine can raise the lab at all.
+//! `lab`: the demo, the benchmark, and whether this machine can raise the lab at all.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
+use netcombiner_lab::bench::{self, Options};
 use netcombiner_lab::demo::{self, Screen};
 use netcombiner_lab::error::Error;
 use netcombiner_lab::net::{self, Way};
@@ -16,6 +18,14 @@ Usage: lab COMMAND
 Commands:
   demo [--program FILE]  two links, two portals, real TCP flows; FILE is a built netcombiner,
                          without it cargo builds one
+  bench [OPTION ...]     one TCP flow over many mixtures of links, under 15 minutes; nothing else
+                         should run on the machine
+    --program FILE       as above
+    --case NAME          only this case; again for more
+    --seconds N          how long a flow over all links lasts
+    --repeats N          how often each is measured (1)
+    --full               BBR, eight flows and the TCP transport in every case, both ways
+    --json FILE          where all figures go (target/bench.json); tests/lab/figures.py draws them
   check                  whether this machine can raise the lab
 ";
 
@@ -32,6 +42,7 @@ enum Request {
     Help,
     Check,
     Demo { program: Option<PathBuf> },
+    Bench(Options),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +60,7 @@ fn main() -> ExitCode {
         }
         Request::Check => net::enter().map(|()| ExitCode::SUCCESS),
         Request::Demo { program } => run_demo(program),
+        Request::Bench(options) => run_bench(&options),
     };
     result.unwrap_or_else(|error| {
         complain(&error.to_string());
@@ -61,29 +73,11 @@ fn main() -> ExitCode {
 }
 
 fn run_demo(program: Option<PathBuf>) -> Result<ExitCode, Error> {
-    // First, so that nobody waits for a build in vain.
-    let way = net::way(&[OsStr::new("check")])?;
-    // In the other way the signals are the copy's to handle; our death is its SIGTERM.
-    if way == Way::Here {
-        demo::catch()?;
-    }
     let screen = Screen::new();
-    let program = match program {
-        Some(program) => program,
-        None => demo::build(&screen)?,
+    let program = match prepare(&screen, program)? {
+        Prepared::Here(program) => program,
+        Prepared::Done(code) => return Ok(code),
     };
-    if way == Way::UserNamespace {
-        screen.line("not root: the lab runs in a user namespace")?;
-        let arguments = [
-            OsStr::new("demo"),
-            OsStr::new("--program"),
-            program.as_os_str(),
-        ];
-        let status = net::reexec(&arguments)?;
-        return Ok(status
-            .code()
-            .map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8)));
-    }
     let outcome = demo::run(&screen, &program)?;
     for failure in outcome.failures() {
         complain(failure);
@@ -95,20 +89,72 @@ fn run_demo(program: Option<PathBuf>) -> Result<ExitCode, Error> {
     })
 }
 
+fn run_bench(options: &Options) -> Result<ExitCode, Error> {
+    let screen = Screen::new();
+    let program = match prepare(&screen, options.program.clone())? {
+        Prepared::Here(program) => program,
+        Prepared::Done(code) => return Ok(code),
+    };
+    bench::run(&screen, options, &program)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+enum Prepared {
+    /// The lab can be raised; this is the program.
+    Here(PathBuf),
+    /// A copy of ourselves has done it all, in a user namespace.
+    Done(ExitCode),
+}
+
+/// Builds the program if there is none. Where we are not root, a copy of ourselves in a user
+/// namespace does the rest, with the same arguments.
+fn prepare(screen: &Screen, program: Option<PathBuf>) -> Result<Prepared, Error> {
+    // First, so that nobody waits for a build in vain.
+    let way = net::way(&[OsStr::new("check")])?;
+    // In the other way the signals are the copy's to handle; our death is its SIGTERM.
+    if way == Way::Here {
+        demo::catch()?;
+    }
+    let (program, built) = match program {
+        Some(program) => (program, false),
+        None => (demo::build(screen)?, true),
+    };
+    if way == Way::Here {
+        return Ok(Prepared::Here(program));
+    }
+    screen.line("not root: the lab runs in a user namespace")?;
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if built {
+        arguments.extend([OsString::from("--program"), program.into_os_string()]);
+    }
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    let status = net::reexec(&arguments)?;
+    let code = status.code().map_or(1, |code| code as u8);
+    Ok(Prepared::Done(ExitCode::from(code)))
+}
+
 fn parse() -> Result<Request, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
     let mut command: Option<OsString> = None;
-    let mut program = None;
+    let mut options = Options::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Request::Help),
-            Long("program") => program = Some(parser.value()?.into()),
+            Long("program") => options.program = Some(parser.value()?.into()),
+            Long("case") => options.cases.push(parser.value()?.string()?),
+            Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
+            Long("repeats") => options.repeats = parser.value()?.parse()?,
+            Long("full") => options.full = true,
+            Long("json") => options.json = parser.value()?.into(),
             Value(value) if command.is_none() => command = Some(value),
             Short(_) | Long(_) | Value(_) => return Err(argument.unexpected()),
         }
     }
     match command.as_deref().and_then(OsStr::to_str) {
-        Some("demo") => Ok(Request::Demo { program }),
+        Some("demo") => Ok(Request::Demo {
+            program: options.program,
+        }),
+        Some("bench") => Ok(Request::Bench(options)),
         Some("check") => Ok(Request::Check),
         _ => Err("which command?".into()),
     }

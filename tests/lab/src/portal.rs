@@ -51,6 +51,8 @@ pub struct ConfigOptions {
     pub link: String,
     /// Ports that stay on the remote portal's host.
     pub keep: Vec<String>,
+    /// The links that the local portal is given; nothing: all.
+    pub links: Option<Vec<usize>>,
 }
 
 impl Default for ConfigOptions {
@@ -62,6 +64,7 @@ impl Default for ConfigOptions {
             deliver: None,
             link: String::new(),
             keep: vec!["tcp:22".into()],
+            links: None,
         }
     }
 }
@@ -145,7 +148,8 @@ impl Lab {
             head(Side::Local, &public[0]),
             options.local
         );
-        for link in 0..self.links() {
+        let all = || (0..self.links()).collect();
+        for link in options.links.clone().unwrap_or_else(all) {
             local += &format!(
                 "\n[[link]]\ndevice = \"{}\"\n{}\n",
                 Self::wan(link),

@@ -243,7 +243,8 @@ fn order_is_kept_after_a_long_silence() {
         pair.run(MS / 2);
     }
     pair.run(400 * MS);
-    assert!(numbers(&pair.at_remote, 5).is_sorted());
+    let got = numbers(&pair.at_remote, 5);
+    assert!(got.is_sorted());
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn link(id: u8, transport: Transport, remote: SocketAddr) -> Attachment {
         metric: 0,
         rate_up: None,
         rate_down: None,
-        congestion: Congestion::NewReno,
+        congestion: Congestion::default(),
     }
 }
 

@@ -34,7 +34,7 @@ pub fn interrupted() -> bool {
 }
 
 /// An error when one of them came.
-pub(super) fn check() -> Result<(), Error> {
+pub(crate) fn check() -> Result<(), Error> {
     if interrupted() {
         Err(Error::failed("interrupted"))
     } else {
@@ -43,7 +43,7 @@ pub(super) fn check() -> Result<(), Error> {
 }
 
 /// Sleeps so long, or less when one of them comes, which is an error.
-pub(super) fn sleep(duration: Duration) -> Result<(), Error> {
+pub(crate) fn sleep(duration: Duration) -> Result<(), Error> {
     let start = now();
     loop {
         check()?;

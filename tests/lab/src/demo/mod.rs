@@ -3,7 +3,7 @@
 
 mod build;
 mod chart;
-mod interrupt;
+pub(crate) mod interrupt;
 mod monitor;
 mod screen;
 

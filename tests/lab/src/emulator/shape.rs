@@ -8,7 +8,8 @@ use super::policer::Policer;
 /// The properties of one direction of a link; every one may change while packets are on their way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// Bits per second of the transmitter, counted on whole frames; `None` takes no time.
+    /// Bits per second of the transmitter, counted on packets as they are offered (the running
+    /// emulator: IP packets, without Ethernet's header); `None` takes no time.
     pub rate: Option<u64>,
     /// One-way propagation delay.
     pub delay: Duration,

@@ -18,6 +18,9 @@ use crate::net::priority;
 /// The largest frame: an Ethernet header and VLAN tag before 1500 bytes, rounded up.
 const FRAME_MAX: usize = 2048;
 
+/// Bytes of a frame before its packet: two addresses and a type (IEEE 802.3).
+const ETHERNET: usize = 14;
+
 /// Frames read from one device before the others get their turn.
 const BATCH: usize = 64;
 
@@ -31,8 +34,9 @@ struct Frame {
 }
 
 impl Packet for Frame {
+    /// The IP packet alone, which is what the rate of a home link is said of.
     fn size(&self) -> usize {
-        self.len
+        self.len.saturating_sub(ETHERNET)
     }
 }
 

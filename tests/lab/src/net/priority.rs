@@ -17,6 +17,8 @@ pub(crate) fn realtime() -> bool {
     // SAFETY: plain integers, for which zero is a value; with musl there are more than the one.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = PRIORITY;
+    // What this thread starts is normal again.
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: 0 is the calling thread; the parameters live across the call, which only reads them.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) == 0 }
+    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }

@@ -31,6 +31,8 @@ pub struct Connection<'a> {
     pub device: Option<String>,
     /// Who sends.
     pub sender: Sender,
+    /// The congestion control of both sockets; nothing: the kernel's default.
+    pub congestion: Option<&'static str>,
 }
 
 /// A handshake that takes longer has failed.
@@ -57,7 +59,14 @@ impl<'a> Connection<'a> {
             connector,
             device: None,
             sender,
+            congestion: None,
         }
+    }
+
+    /// The same with this congestion control of the kernel, e.g. `bbr`.
+    pub const fn congestion(mut self, name: &'static str) -> Self {
+        self.congestion = Some(name);
+        self
     }
 
     /// The same, the connector's socket bound to a device.
@@ -74,6 +83,15 @@ impl<'a> Connection<'a> {
         self
     }
 
+    fn socket(&self) -> std::io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(name) = self.congestion {
+            // What a listener accepts has it too.
+            socket.set_tcp_congestion(name.as_bytes())?;
+        }
+        Ok(socket)
+    }
+
     /// Makes it.
     pub(super) fn open(&self) -> Result<Ends, Error> {
         let what = format!(
@@ -85,7 +103,7 @@ impl<'a> Connection<'a> {
         let listener = self
             .listener
             .run(|| -> std::io::Result<Socket> {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+                let socket = self.socket()?;
                 socket.set_reuse_address(true)?;
                 socket.bind(&self.address.into())?;
                 socket.listen(1)?;
@@ -97,7 +115,7 @@ impl<'a> Connection<'a> {
         let connected = self
             .connector
             .run(|| -> std::io::Result<Socket> {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+                let socket = self.socket()?;
                 if let Some(device) = &self.device {
                     socket.bind_device(Some(device.as_bytes()))?;
                 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::connection::Connection;
+use super::connection::{Connection, Ends};
+use super::tcp_info::TcpInfo;
 use crate::clock::Clock;
 use crate::error::{Context, Error};
 
@@ -20,7 +21,7 @@ pub struct Flow {
     clock: Clock,
     stop: Arc<AtomicBool>,
     received: Arc<Mutex<u64>>,
-    sender: Option<JoinHandle<()>>,
+    sender: Option<JoinHandle<TcpInfo>>,
     receiver: Option<JoinHandle<FlowReport>>,
 }
 
@@ -37,7 +38,12 @@ pub struct FlowReport {
     pub longest_gap: Duration,
     /// When that began, from the connection on.
     pub gap_began: Duration,
+    /// What the sender's kernel said at the end; its `out_of_order` is the receiver's.
+    pub tcp: TcpInfo,
 }
+
+/// The name of its two threads, by which their time is found in `/proc`.
+pub(crate) const FLOW_THREAD: &str = "flow";
 
 /// How long a blocked read or write looks at nothing else.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -46,6 +52,23 @@ impl Flow {
     /// Connects, and starts to send for `duration`.
     pub fn start(connection: &Connection<'_>, duration: Duration) -> Result<Self, Error> {
         let ends = connection.open()?;
+        Self::run(ends, duration, Clock::start())
+    }
+
+    /// Makes all these connections, and then starts to send over all at once.
+    pub fn start_all(
+        connections: &[Connection<'_>],
+        duration: Duration,
+    ) -> Result<Vec<Self>, Error> {
+        let ends = connections.iter().map(Connection::open);
+        let ends = ends.collect::<Result<Vec<_>, _>>()?;
+        let clock = Clock::start();
+        ends.into_iter()
+            .map(|ends| Self::run(ends, duration, clock))
+            .collect()
+    }
+
+    fn run(ends: Ends, duration: Duration, clock: Clock) -> Result<Self, Error> {
         for end in [&ends.sender, &ends.receiver] {
             end.set_read_timeout(Some(PATIENCE))
                 .context("cannot set a time-out")?;
@@ -58,12 +81,12 @@ impl Flow {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(Mutex::new(0));
-        let clock = Clock::start();
-        let sender = std::thread::spawn({
+        let thread = || std::thread::Builder::new().name(FLOW_THREAD.into());
+        let sender = thread().spawn({
             let stop = Arc::clone(&stop);
             move || send(ends.sender, clock, duration, &stop)
         });
-        let receiver = std::thread::spawn({
+        let receiver = thread().spawn({
             let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
             move || {
                 let report = receive(ends.receiver, clock, duration, &stop, &received);
@@ -71,6 +94,8 @@ impl Flow {
                 report
             }
         });
+        let what = "cannot start a thread of a flow";
+        let (sender, receiver) = (sender.context(what)?, receiver.context(what)?);
         let (sender, receiver) = (Some(sender), Some(receiver));
         Ok(Self {
             duration,
@@ -100,13 +125,15 @@ impl Flow {
     /// Waits for its end.
     pub fn finish(mut self) -> Result<FlowReport, Error> {
         let receiver = self.receiver.take().map(JoinHandle::join);
-        if let Some(sender) = self.sender.take() {
-            let _ = sender.join();
-        }
-        match receiver {
-            Some(Ok(report)) => Ok(report),
-            _ => Err(Error::failed("the receiver of a flow panicked")),
-        }
+        let sender = self.sender.take().map(JoinHandle::join);
+        let (Some(Ok(mut report)), Some(Ok(sent))) = (receiver, sender) else {
+            return Err(Error::failed("a thread of a flow panicked"));
+        };
+        report.tcp = TcpInfo {
+            out_of_order: report.tcp.out_of_order,
+            ..sent
+        };
+        Ok(report)
     }
 }
 
@@ -151,20 +178,22 @@ impl FlowReport {
     }
 }
 
-fn send(mut stream: TcpStream, clock: Clock, duration: Duration, stop: &AtomicBool) {
+fn send(mut stream: TcpStream, clock: Clock, duration: Duration, stop: &AtomicBool) -> TcpInfo {
     let chunk = vec![0x5a; 65_536];
     while clock.read() < duration && !stop.load(Ordering::Relaxed) {
         match stream.write(&chunk) {
             Ok(_) => {}
             Err(error) if is_patience(error.kind()) => {}
             // The receiver's series says when that was.
-            Err(_) => return,
+            Err(_) => return TcpInfo::of(&stream),
         }
     }
+    let info = TcpInfo::of(&stream);
     // The receiver decides when it is over; it must not read an end before.
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(PATIENCE);
     }
+    info
 }
 
 fn receive(
@@ -186,6 +215,7 @@ fn receive(
         }
         if now == duration || stop.load(Ordering::Relaxed) {
             report.duration = now;
+            report.tcp = TcpInfo::of(&stream);
             report.add(now.saturating_sub(Duration::from_micros(1)), 0);
             return report;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::quantiles::Quantiles;
 use crate::clock::Clock;
 use crate::error::{Context, Error};
 use crate::net::Namespace;
@@ -33,8 +34,8 @@ pub struct Probes {
     pub min: Duration,
     /// The slowest.
     pub max: Duration,
-    /// All round trips together.
-    pub sum: Duration,
+    /// Each round trip, in the order of the answers.
+    pub trips: Vec<Duration>,
     /// The last round trip.
     pub last: Option<Duration>,
     /// Most probes in a row that were sent without any answer in between.
@@ -152,7 +153,12 @@ impl Drop for Probe {
 impl Probes {
     /// Mean round trip of the answered.
     pub fn mean(&self) -> Duration {
-        self.sum / self.answered.max(1)
+        self.trips.iter().sum::<Duration>() / self.answered.max(1)
+    }
+
+    /// The median round trip of the answered; zero when there are none.
+    pub fn median(&self) -> Duration {
+        Quantiles::of(self.trips.clone()).at(0.5)
     }
 
     /// How many were not answered.
@@ -172,7 +178,7 @@ impl Probes {
             self.min.min(trip)
         };
         self.max = self.max.max(trip);
-        self.sum += trip;
+        self.trips.push(trip);
         self.answered += 1;
         self.last = Some(trip);
         // The probe that is just answered was not silent.

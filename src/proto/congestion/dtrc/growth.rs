@@ -1,0 +1,120 @@
+//! Rounds of a path, and how the rate grew in them: a rate that was raised and held, is raised more
+//! boldly (C4's cascade of probes), and one that no longer grows, ends the search.
+
+use crate::proto::Instant;
+
+/// So much more after a round is growth.
+const GREW: f64 = 1.03;
+/// After so many rounds of growth the gain is the one beside it.
+const CASCADE: [(u32, f64); 2] = [(6, 1.5), (2, 1.2)];
+/// In the search so much more is expected of a round ...
+const SEARCH: f64 = 1.2;
+/// ... and so many rounds without end it.
+const PATIENCE: u32 = 2;
+
+/// The rounds of a path.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Growth {
+    /// A round ends when something sent after this arrived.
+    round: Instant,
+    /// The rate at its begin, bytes per second.
+    before: f64,
+    grew: u32,
+    /// Rounds in a row in which the source gave enough and the rate did not grow.
+    stuck: u32,
+    /// The source was the limit in this round.
+    limited: bool,
+}
+
+impl Growth {
+    /// Takes an acknowledgement of what was sent at `sent_at`; true when a round ended with it.
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        sent_at: Instant,
+        bandwidth: f64,
+        limited: bool,
+        queued: bool,
+    ) -> bool {
+        self.limited |= limited;
+        if sent_at < self.round {
+            return false;
+        }
+        let more = bandwidth / self.before.max(1.0);
+        self.grew = if more > GREW && !queued {
+            self.grew + 1
+        } else {
+            0
+        };
+        self.stuck = match self.limited {
+            true => self.stuck,
+            false if more < SEARCH => self.stuck + 1,
+            false => 0,
+        };
+        (self.round, self.before, self.limited) = (now, bandwidth, false);
+        true
+    }
+
+    /// How boldly to look for more.
+    pub(super) fn gain(&self) -> f64 {
+        CASCADE
+            .iter()
+            .find(|(rounds, _)| self.grew >= *rounds)
+            .map_or(1.0, |(_, gain)| *gain)
+    }
+
+    /// The rate does not grow any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stuck >= PATIENCE
+    }
+
+    /// Begins anew at this rate.
+    pub(super) fn clear(&mut self, now: Instant, bandwidth: f64) {
+        *self = Self {
+            round: now,
+            before: bandwidth,
+            grew: self.grew,
+            ..Self::default()
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    /// One acknowledgement each round trip of 20 ms, the first one `from` round trips after 1 s.
+    fn rounds(growth: &mut Growth, from: u64, rates: &[f64], limited: bool) {
+        for (n, rate) in rates.iter().enumerate() {
+            let now = 1000 + 20 * (from + n as u64);
+            growth.on_ack(at(now), at(now - 20), *rate, limited, false);
+        }
+    }
+
+    #[test]
+    fn growth_makes_bold() {
+        let mut growth = Growth::default();
+        growth.clear(at(970), 100.0);
+        rounds(&mut growth, 0, &[104.0], false);
+        assert_eq!(growth.gain(), 1.0);
+        rounds(&mut growth, 1, &[108.5, 113.0], false);
+        assert_eq!(growth.gain(), 1.2);
+        rounds(&mut growth, 3, &[140.0, 170.0, 200.0, 240.0], false);
+        assert_eq!(growth.gain(), 1.5);
+        rounds(&mut growth, 7, &[241.0], false);
+        assert_eq!(growth.gain(), 1.0);
+    }
+
+    #[test]
+    fn the_search_ends_when_nothing_grows_but_not_for_want_of_data() {
+        let mut growth = Growth::default();
+        rounds(&mut growth, 0, &[100.0, 101.0, 102.0, 102.0], true);
+        assert!(!growth.has_ended());
+        rounds(&mut growth, 4, &[110.0, 112.0], false);
+        assert!(growth.has_ended());
+    }
+}

@@ -1,0 +1,341 @@
+//! DTRC, delay-target rate control (PROTOCOL.md 3.2): sends at the rate at which the path delivers,
+//! and keeps a queue of a few milliseconds in it. What the path delivers is measured by the
+//! receiver's clock, the queue by the one-way delay; neither loss nor jitter nor a slow way back is
+//! taken for congestion. The family: C4 (draft-huitema-ccwg-c4), Copa (NSDI 2018), BBR.
+
+mod delay;
+mod growth;
+mod loss;
+mod train;
+
+use std::time::Duration;
+
+use super::{AckEvent, Controller, DATAGRAM, LossEvent, OneWayDelay};
+use crate::proto::Instant;
+use delay::Delay;
+use growth::Growth;
+use loss::Losses;
+use train::{Rates, Train};
+
+/// The first rate: so many datagrams a round trip. Ten are TCP's initial window (RFC 6928).
+const FIRST: u64 = 16;
+/// The round trip assumed for it.
+const FIRST_RTT: Duration = Duration::from_millis(50);
+/// The window always holds so many datagrams.
+const LEAST_WINDOW: u64 = 16 * DATAGRAM;
+/// The least rate, bytes per second: one datagram in 100 ms.
+const LEAST_RATE: f64 = 14_400.0;
+/// The search for the rate doubles it each round trip (BBR: 2.77; C4: 2).
+const STARTUP_GAIN: f64 = 2.0;
+/// It ends at this queue at the latest.
+const STARTUP_QUEUE: Duration = Duration::from_millis(10);
+/// Or when this share was lost.
+const STARTUP_LOSS: f64 = 0.1;
+/// The queue to keep: timers of a busy router are 1 ms late, acknowledgements come each 5 ms.
+const TARGET: Duration = Duration::from_millis(3);
+/// On a slow link so many datagrams are kept.
+const TARGET_DATAGRAMS: f64 = 2.0;
+/// With jitter more is kept, but no more than this.
+const MOST_TARGET: Duration = Duration::from_millis(15);
+/// So much beyond the target, a queue stands.
+const TOLERANCE: Duration = Duration::from_millis(4);
+/// What the tolerance may grow by for jitter.
+const MOST_TOLERANCE: Duration = Duration::from_millis(12);
+/// Half of the queue's error is worked off in a round trip ...
+const STIFFNESS: f64 = 0.5;
+/// ... of no less than this.
+const LEAST_RTT: f64 = 0.03;
+/// The gain's bounds while the rate is known.
+const LEAST_GAIN: f64 = 0.5;
+const PROBE_GAIN: f64 = 1.04;
+/// A train of datagrams is no shorter; half a round trip is taken where that is longer.
+const LEAST_TRAIN: Duration = Duration::from_millis(40);
+/// In the search, where the queue grows quickly.
+const STARTUP_TRAIN: Duration = Duration::from_millis(10);
+/// A train is so many times as long as the jitter.
+const TRAIN_JITTER: u32 = 5;
+/// Arriving slower (or faster) by more than this than it was sent, a train fills (or drains) the
+/// queue: then it arrives at the link's own rate.
+const DISPERSION: f64 = 0.03;
+/// The queue is drained no more often than this, and than in so many round trips: what the delay is
+/// without it has to be seen again and again, or the target creeps upwards with it.
+const DRAIN_EVERY: Duration = Duration::from_secs(1);
+const DRAIN_ROUNDS: u32 = 10;
+/// Harder where a policer is suspected.
+const DOUBT_GAIN: f64 = 0.6;
+/// At this gain, for one and a half round trips or until the queue is nearly gone.
+const DRAIN_GAIN: f64 = 0.85;
+const DRAINED: Duration = Duration::from_micros(800);
+/// A queue that stands for so long (and four round trips) is put to the test: is it ours?
+const STANDS: Duration = Duration::from_millis(250);
+const TEST_GAIN: f64 = 0.75;
+/// It is not, when less than this share of what the test had to drain went away.
+const OURS: f64 = 0.3;
+/// The next test is no sooner.
+const TEST_PAUSE: Duration = Duration::from_secs(1);
+/// The window: beyond the round trip, for acknowledgements that come late or in clumps.
+const SLACK: Duration = Duration::from_millis(60);
+/// A round trip counts at most so much more than the least.
+const MOST_QUEUE: Duration = Duration::from_millis(250);
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    /// The rate is not known yet.
+    Startup,
+    /// It is.
+    Steady,
+    /// The queue is being drained until then, to see the delay without it.
+    Drain { until: Instant },
+    /// The same harder, from then on: does the queue of that time go away?
+    Test {
+        begun: Instant,
+        queue: Option<Duration>,
+    },
+}
+
+/// The controller.
+#[derive(Debug)]
+pub struct Dtrc {
+    /// What the path delivers, bytes per second; zero: nothing is known.
+    bandwidth: f64,
+    gain: f64,
+    phase: Phase,
+    delay: Delay,
+    train: Train,
+    growth: Growth,
+    losses: Losses,
+    srtt: Duration,
+    min_rtt: Duration,
+    next_drain: Instant,
+    /// Since when a queue stands.
+    stands: Option<Instant>,
+    next_test: Instant,
+}
+
+impl Default for Dtrc {
+    fn default() -> Self {
+        Self {
+            bandwidth: 0.0,
+            gain: STARTUP_GAIN,
+            phase: Phase::Startup,
+            delay: Delay::default(),
+            train: Train::default(),
+            growth: Growth::default(),
+            losses: Losses::default(),
+            srtt: Duration::ZERO,
+            min_rtt: Duration::ZERO,
+            next_drain: Instant::default(),
+            stands: None,
+            next_test: Instant::default(),
+        }
+    }
+}
+
+impl Dtrc {
+    /// The queue to keep.
+    fn target(&self) -> Duration {
+        let datagrams = if self.bandwidth > 0.0 {
+            TARGET_DATAGRAMS * DATAGRAM as f64 / self.bandwidth
+        } else {
+            0.0
+        };
+        let jitter = self.delay.jitter() / 2;
+        let most = MOST_TARGET.as_secs_f64();
+        TARGET
+            .max(jitter.min(MOST_TARGET))
+            .max(Duration::from_secs_f64(datagrams.min(most)))
+    }
+
+    /// The queue beyond which too much is sent.
+    fn threshold(&self) -> Duration {
+        self.target() + TOLERANCE.max((self.delay.jitter() * 3 / 5).min(MOST_TOLERANCE))
+    }
+
+    fn train_length(&self) -> Duration {
+        let least = if self.phase == Phase::Startup {
+            STARTUP_TRAIN
+        } else {
+            LEAST_TRAIN
+        };
+        (self.srtt / 2)
+            .max(least)
+            .max(self.delay.jitter() * TRAIN_JITTER)
+    }
+
+    fn enter_steady(&mut self, now: Instant) {
+        self.phase = Phase::Steady;
+        self.next_drain = now + DRAIN_EVERY.max(DRAIN_ROUNDS * self.srtt);
+        self.growth.clear(now, self.bandwidth);
+    }
+
+    fn on_rates(&mut self, now: Instant, rates: Rates) {
+        let queue = self.delay.queue();
+        let delivered = rates.received.min(rates.sent) / self.losses.kept();
+        if self.phase == Phase::Startup {
+            self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
+            let full = queue > STARTUP_QUEUE.max(self.threshold());
+            let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
+                && rates.dispersion < 1.0 + DISPERSION;
+            if full || lossy || self.growth.has_ended() {
+                self.bandwidth = (rates.received / self.losses.kept()).max(LEAST_RATE);
+                self.enter_steady(now);
+            }
+            return;
+        }
+        let fills = (rates.dispersion - 1.0).abs() > DISPERSION;
+        let received = rates.received / self.losses.kept();
+        if queue > self.threshold() && fills {
+            // A queue that grows or shrinks gives at the link's own rate.
+            if received > self.bandwidth {
+                self.bandwidth += (received - self.bandwidth) / 4.0;
+            } else if !rates.limited {
+                self.bandwidth += (received - self.bandwidth) / 2.0;
+            }
+        } else if delivered > self.bandwidth && !self.losses.is_policed(now) {
+            self.bandwidth = delivered.min(1.25 * self.bandwidth);
+        }
+        self.bandwidth = self.bandwidth.max(LEAST_RATE);
+    }
+
+    fn next_phase(&mut self, now: Instant, limited: bool) {
+        let queue = self.delay.queue();
+        if queue <= self.threshold() {
+            self.stands = None;
+        } else {
+            self.stands.get_or_insert(now);
+        }
+        match self.phase {
+            Phase::Startup => {}
+            Phase::Steady => {
+                let long = STANDS.max(4 * self.srtt);
+                if self.stands.is_some_and(|since| now.since(since) > long) && now >= self.next_test
+                {
+                    self.phase = Phase::Test {
+                        begun: now,
+                        queue: None,
+                    };
+                } else if now >= self.next_drain && !limited {
+                    let until = now + self.srtt * 3 / 2;
+                    self.phase = Phase::Drain { until };
+                    self.losses.begin_drain(now);
+                }
+            }
+            Phase::Drain { until } => {
+                if now >= until || (queue < DRAINED && !self.losses.any()) {
+                    self.losses.end_drain(now);
+                    self.enter_steady(now);
+                }
+            }
+            Phase::Test { begun, queue: None } => {
+                if now.since(begun) >= self.srtt * 6 / 5 {
+                    let queue = Some(queue);
+                    self.phase = Phase::Test { begun, queue };
+                }
+            }
+            Phase::Test {
+                begun,
+                queue: Some(before),
+            } => {
+                let time = self.srtt * 3 / 2;
+                if queue <= self.target() {
+                    self.enter_steady(now);
+                } else if now.since(begun) >= self.srtt * 6 / 5 + time {
+                    let had_to = time.mul_f64(1.0 - TEST_GAIN).min(before);
+                    if before.saturating_sub(queue) < had_to.mul_f64(OURS) {
+                        self.delay.rebase();
+                    }
+                    self.stands = None;
+                    self.next_test = now + TEST_PAUSE;
+                    self.enter_steady(now);
+                }
+            }
+        }
+    }
+
+    fn set_gain(&mut self, now: Instant) {
+        if self.phase == Phase::Startup {
+            self.gain = STARTUP_GAIN;
+            return;
+        }
+        let (queue, target) = (self.delay.queue(), self.target());
+        let error = target.as_secs_f64() - queue.as_secs_f64();
+        let rtt = self.srtt.as_secs_f64().max(LEAST_RTT);
+        let gain = (1.0 + STIFFNESS * error / rtt).clamp(LEAST_GAIN, PROBE_GAIN);
+        self.gain = match self.phase {
+            Phase::Drain { .. } if self.losses.is_in_doubt() => gain.min(DOUBT_GAIN),
+            Phase::Drain { .. } => gain.min(DRAIN_GAIN),
+            Phase::Test { .. } => gain.min(TEST_GAIN),
+            Phase::Startup | Phase::Steady if self.losses.is_policed(now) => gain.min(1.0),
+            Phase::Startup | Phase::Steady if queue < target => gain.max(self.growth.gain()),
+            Phase::Startup | Phase::Steady => gain,
+        };
+    }
+}
+
+impl Controller for Dtrc {
+    fn on_ack(&mut self, ack: &AckEvent) {
+        (self.srtt, self.min_rtt) = (ack.srtt, ack.min_rtt);
+        let Some(arrival) = ack.arrival else { return };
+        let now = ack.now;
+        let delay = OneWayDelay::new(arrival.sent_at, arrival.received_at);
+        self.delay.on_sample(now, delay, ack.srtt);
+        let length = self.train_length();
+        let rates = self.train.on_arrival(arrival, length);
+        self.losses.on_arrival(&arrival);
+        if let Some(rates) = rates {
+            self.on_rates(now, rates);
+        }
+        let limited = rates.is_none_or(|rates| rates.limited);
+        let queued = self.delay.queue() > self.threshold();
+        if self
+            .growth
+            .on_ack(now, arrival.sent_at, self.bandwidth, limited, queued)
+            && let Some(policed) = self.losses.on_round(now, queued)
+            && self.phase != Phase::Startup
+        {
+            self.bandwidth = (self.bandwidth * policed).max(LEAST_RATE);
+        }
+        self.next_phase(now, limited);
+        self.set_gain(now);
+    }
+
+    fn on_loss(&mut self, _: &LossEvent) {}
+
+    fn on_restart(&mut self) {
+        *self = Self {
+            bandwidth: self.bandwidth / 2.0,
+            ..Self::default()
+        };
+    }
+
+    fn fills_queues(&self) -> bool {
+        false
+    }
+
+    fn window(&self) -> u64 {
+        if self.bandwidth == 0.0 {
+            return LEAST_WINDOW;
+        }
+        let rtt = self.srtt.min(self.min_rtt + MOST_QUEUE);
+        let time = rtt + self.delay.jitter().min(MOST_QUEUE) + SLACK;
+        let bytes = self.bandwidth * self.gain.max(1.0) * time.as_secs_f64();
+        (bytes as u64).max(LEAST_WINDOW)
+    }
+
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+        if self.bandwidth == 0.0 {
+            return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
+        }
+        Some((self.bandwidth * self.gain) as u64)
+    }
+}
+
+/// The rate of the first window, bytes per second.
+fn first(srtt: Duration) -> f64 {
+    let rtt = srtt.max(Duration::from_millis(1));
+    (FIRST * DATAGRAM) as f64 / rtt.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! What is measured, and for how long.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cases::{self, Case, CaseLink};
+use crate::emulator::Direction;
+use crate::error::Error;
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A built `netcombiner`; nothing: cargo builds one.
+    pub program: Option<PathBuf>,
+    /// Where the JSON goes.
+    pub json: PathBuf,
+    /// Names of cases; none: all.
+    pub cases: Vec<String>,
+    /// How long a flow over all links lasts instead of the default.
+    pub seconds: Option<u64>,
+    /// How often each is measured.
+    pub repeats: u32,
+    /// Every variant of every case, and nothing kept from one case for another.
+    pub full: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            program: None,
+            json: PathBuf::from("target/bench.json"),
+            cases: Vec::new(),
+            seconds: None,
+            repeats: 1,
+            full: false,
+        }
+    }
+}
+
+/// A flow's length, and what of its beginning is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Length {
+    pub(super) all: Duration,
+    pub(super) skipped: Duration,
+}
+
+impl Length {
+    const fn ms(all: u64, skipped: u64) -> Self {
+        Self {
+            all: Duration::from_millis(all),
+            skipped: Duration::from_millis(skipped),
+        }
+    }
+}
+
+/// Over one link past netcombiner. 1.5 s are the slow start and its end at every link here.
+pub(super) const RAW: Length = Length::ms(5000, 1500);
+
+/// Over one link through it.
+pub(super) const ALONE: Length = Length::ms(6000, 2000);
+
+/// Over all links: the download, and with it the figures of the table.
+const DOWN: Length = Length::ms(9500, 4000);
+
+/// The upload and the other variants.
+const REST: Length = Length::ms(8000, 3500);
+
+/// What is left after the last step of a changing case. A competing flow takes its time.
+const AFTER: Duration = Duration::from_secs(7);
+const AFTER_COMPETE: Duration = Duration::from_secs(14);
+
+/// Pings when nothing else runs, and the time between two.
+pub(super) const PINGS: u32 = 50;
+pub(super) const PING_EVERY: Duration = Duration::from_millis(20);
+
+/// Between two flows, for what the first left in the queues.
+pub(super) const PAUSE: Duration = Duration::from_millis(400);
+
+/// What it takes to raise a lab and remove it, and to start both portals and stop them; only the
+/// forecast of the time is computed from them (measured here).
+const LAB: Duration = Duration::from_millis(600);
+const PORTALS: Duration = Duration::from_millis(900);
+
+/// One way to send over all links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) direction: Direction,
+    /// The inner flows' congestion control.
+    pub(super) congestion: &'static str,
+    /// How many flows at once.
+    pub(super) flows: usize,
+    /// The links' transport.
+    pub(super) transport: &'static str,
+}
+
+impl Variant {
+    pub(super) const DOWN: Self = Self {
+        direction: Direction::Down,
+        congestion: "cubic",
+        flows: 1,
+        transport: "udp",
+    };
+    pub(super) const UP: Self = Self {
+        direction: Direction::Up,
+        ..Self::DOWN
+    };
+    pub(super) const BBR: Self = Self {
+        congestion: "bbr",
+        ..Self::DOWN
+    };
+    pub(super) const EIGHT: Self = Self {
+        flows: 8,
+        ..Self::DOWN
+    };
+    pub(super) const TCP: Self = Self {
+        transport: "tcp",
+        ..Self::DOWN
+    };
+
+    /// Short: what differs from one CUBIC flow over UDP.
+    pub(super) fn name(self) -> String {
+        let mut name = direction_name(self.direction).to_owned();
+        if self.congestion != Self::DOWN.congestion {
+            name += &format!(" {}", self.congestion);
+        }
+        if self.flows > 1 {
+            name += &format!(" x{}", self.flows);
+        }
+        if self.transport != Self::DOWN.transport {
+            name += &format!(" {}", self.transport);
+        }
+        name
+    }
+}
+
+/// `down` or `up`.
+pub(super) const fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Down => "down",
+        Direction::Up => "up",
+    }
+}
+
+/// The cases in which BBR, eight flows and the TCP transport are tried without `--full`: equal
+/// links, unequal ones, and links that lose.
+const WITH_BBR: [&str; 3] = ["baseline", "three", "loss_2"];
+const WITH_EIGHT: [&str; 3] = ["baseline", "asym", "dual_lte"];
+const WITH_TCP: [&str; 4] = ["baseline", "rtt_70", "asym", "loss_05"];
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) steady: Vec<Case>,
+    pub(super) changing: Vec<Case>,
+    pub(super) repeats: u32,
+    pub(super) full: bool,
+    seconds: Option<Duration>,
+}
+
+impl Plan {
+    /// From the options; an error names a case that there is not.
+    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+        let (steady, changing) = (cases::steady(), cases::changing());
+        let known = || steady.iter().chain(&changing).map(|case| case.name);
+        for name in &options.cases {
+            if !known().any(|known| known == name) {
+                let known: Vec<_> = known().collect();
+                return Err(Error::failed(format!(
+                    "there is no case {name:?}, but {}",
+                    known.join(", ")
+                )));
+            }
+        }
+        let wanted = |case: &Case| {
+            options.cases.is_empty() || options.cases.iter().any(|name| name == case.name)
+        };
+        Ok(Self {
+            steady: steady.into_iter().filter(wanted).collect(),
+            changing: changing.into_iter().filter(wanted).collect(),
+            repeats: options.repeats.max(1),
+            full: options.full,
+            seconds: options.seconds.map(Duration::from_secs),
+        })
+    }
+
+    /// How a case is sent over all links, the UDP transport first.
+    pub(super) fn variants(&self, case: &Case) -> Vec<Variant> {
+        let mut variants = vec![Variant::DOWN, Variant::UP];
+        for (variant, cases) in [
+            (Variant::BBR, &WITH_BBR[..]),
+            (Variant::EIGHT, &WITH_EIGHT[..]),
+            (Variant::TCP, &WITH_TCP[..]),
+        ] {
+            if self.full || cases.contains(&case.name) {
+                variants.push(variant);
+                if self.full {
+                    variants.push(Variant {
+                        direction: Direction::Up,
+                        ..variant
+                    });
+                }
+            }
+        }
+        variants.sort_by_key(|variant| variant.transport == Variant::TCP.transport);
+        variants
+    }
+
+    /// The directions in which a changing case is measured.
+    pub(super) const fn directions(&self) -> &'static [Direction] {
+        if self.full {
+            &[Direction::Down, Direction::Up]
+        } else {
+            &[Direction::Down]
+        }
+    }
+
+    /// How long a flow over all links of a steady case lasts. Where links pause, one whole period
+    /// is counted.
+    pub(super) fn length(&self, case: &Case, variant: Variant) -> Length {
+        let mut length = if variant == Variant::DOWN { DOWN } else { REST };
+        if let Some(all) = self.seconds {
+            length.all = all;
+            length.skipped = length.skipped.min(all / 2);
+        } else if let Some(period) = period(case) {
+            length.all = length.skipped + period;
+        }
+        length
+    }
+
+    /// How long the flow of a changing case lasts.
+    pub(super) fn changing_length(case: &Case) -> Duration {
+        let after = |step: &cases::Step| match step.change {
+            cases::Change::Compete => step.at + AFTER_COMPETE,
+            cases::Change::Cut | cases::Change::Restore | cases::Change::Rate(_) => step.at + AFTER,
+        };
+        case.steps.iter().map(after).max().unwrap_or(AFTER)
+    }
+
+    /// How long all of it takes, roughly.
+    pub(super) fn forecast(&self) -> Duration {
+        let mut known: Vec<CaseLink> = Vec::new();
+        let mut all = Duration::ZERO;
+        for case in &self.steady {
+            all += LAB + PORTALS + PING_EVERY * PINGS;
+            let mut new: Vec<CaseLink> = Vec::new();
+            for link in &case.links {
+                if (self.full || !known.contains(link)) && !new.contains(link) {
+                    new.push(*link);
+                }
+            }
+            if !new.is_empty() {
+                all += (RAW.all + PAUSE) * 2;
+            }
+            all += (PORTALS + (ALONE.all + PAUSE) * 2) * new.len() as u32;
+            known.extend(new);
+            for variant in self.variants(case) {
+                all += self.length(case, variant).all + PAUSE;
+                if variant == Variant::TCP {
+                    all += PORTALS;
+                }
+            }
+        }
+        for case in &self.changing {
+            let flow = Self::changing_length(case) + LAB + PORTALS + PAUSE;
+            all += flow * self.directions().len() as u32;
+        }
+        all * self.repeats
+    }
+}
+
+/// The longest time from pause to pause.
+fn period(case: &Case) -> Option<Duration> {
+    let pauses = case.links.iter().filter_map(|link| link.pause);
+    pauses.map(|pause| pause.every).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_run_fits_in_a_quarter_of_an_hour() {
+        let plan = Plan::new(&Options::default()).unwrap();
+        assert_eq!(plan.steady.len() + plan.changing.len(), 18);
+        let forecast = plan.forecast();
+        assert!(forecast < Duration::from_secs(14 * 60), "{forecast:?}");
+    }
+
+    #[test]
+    fn a_case_that_there_is_not_is_named() {
+        let cases = vec!["baseline".to_owned(), "nonsense".to_owned()];
+        let options = Options {
+            cases,
+            ..Options::default()
+        };
+        let error = Plan::new(&options).unwrap_err().to_string();
+        assert!(
+            error.contains("\"nonsense\"") && error.contains("rtt_70"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_name_of_a_variants_case_exists() {
+        let steady = cases::steady();
+        for name in [&WITH_BBR[..], &WITH_EIGHT, &WITH_TCP].concat() {
+            assert!(steady.iter().any(|case| case.name == name), "{name}");
+        }
+        assert_eq!(Variant::DOWN.name(), "down");
+        assert_eq!(
+            Variant {
+                direction: Direction::Up,
+                ..Variant::EIGHT
+            }
+            .name(),
+            "up x8"
+        );
+    }
+}
