@@ -92,7 +92,7 @@ impl Portal {
                         metric: 0,
                         rate_up: None,
                         rate_down: None,
-                        congestion: Congestion::NewReno,
+                        congestion: Congestion::default(),
                     };
                     tunnel.handle_socket_up(now, SocketId(link as u32), attachment);
                 }
