@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::status::{DeviceStatus, LinkStatus, PathStatus, Portal, Status, state_word};
+use super::status::{DeviceStatus, LinkStatus, PathStatus, Portal, Repair, Status, state_word};
 use super::units::{bytes, duration, rate};
 
 /// The text of one tunnel. Ends with a line feed.
@@ -64,6 +64,26 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
             bytes(status.queue_bytes as u64)
         )?;
     }
+    let Repair {
+        sent,
+        given_up,
+        copies,
+        overdue,
+    } = status.repair;
+    if status.repair != Repair::default() {
+        let counts = [
+            (sent, "sent again"),
+            (given_up, "given up"),
+            (copies, "received twice"),
+            (overdue, "waited for in vain"),
+        ];
+        let counts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        writeln!(out, "  repair: {}", counts.join(", "))?;
+    }
     if !status.discards.is_empty() {
         let causes: Vec<String> = status
             .discards
@@ -111,6 +131,13 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
         writeln!(out)?;
     }
     writeln!(out, "  loss: {:.2} %", path.loss * 100.0)?;
+    if let (Some(capacity), Some(queue)) = (path.capacity, path.queue_ms) {
+        writeln!(
+            out,
+            "  capacity: {} to send, queue {queue:.1} ms",
+            rate(capacity)
+        )?;
+    }
     writeln!(
         out,
         "  rate: {} received, {} sent",
@@ -148,6 +175,7 @@ peer: cmVtb3Rl
   latest handshake: 1 minute, 12 seconds ago
   transfer: 1.00 MiB received, 2.00 KiB sent
   queue: 3 packets, 4.10 KiB
+  repair: 41 sent again, 1 given up, 12 received twice
   discarded: 2 queue full, 1 send failed
 
 link: dsl (wan0)
@@ -156,6 +184,7 @@ link: dsl (wan0)
   endpoint: 203.0.113.2:4725
   rtt: 20.5 ms (least 15.0 ms)
   loss: 0.50 %
+  capacity: 20.5 Mbit/s to send, queue 3.2 ms
   rate: 20.1 Mbit/s received, 1.5 Mbit/s sent
   transfer: 1.00 GiB received, 10.00 MiB sent
 

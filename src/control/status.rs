@@ -48,6 +48,8 @@ pub struct Status {
     pub queue_bytes: usize,
     /// Packets waiting for an earlier one.
     pub reorder_packets: usize,
+    /// What was repaired.
+    pub repair: Repair,
     /// Why packets and datagrams died, and how many; only causes that occurred.
     pub discards: BTreeMap<String, u64>,
 }
@@ -112,6 +114,12 @@ pub struct PathStatus {
     pub window: u64,
     /// Bytes in flight.
     pub in_flight: u64,
+    /// Bits per second that the path was found to carry of what is sent; nothing: not known.
+    pub capacity: Option<u64>,
+    /// The queue that stands in the sending direction, milliseconds.
+    pub queue_ms: Option<f64>,
+    /// How far single datagrams sent are later than the rest, milliseconds.
+    pub jitter_ms: Option<f64>,
     /// Bits per second sent over the last second.
     pub rate_sent: u64,
     /// Bits per second received over the last second.
@@ -126,6 +134,21 @@ pub struct PathStatus {
     pub datagrams_received: u64,
     /// Datagrams held for lost.
     pub lost: u64,
+    /// Of these, those that came after all.
+    pub spurious: u64,
+}
+
+/// What became of packets that links lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Packets sent again.
+    pub sent: u64,
+    /// Packets lost and not sent again in time.
+    pub given_up: u64,
+    /// Packets received more than once.
+    pub copies: u64,
+    /// Waits for a repair of the peer's that ended at the deadline.
+    pub overdue: u64,
 }
 
 /// What went through the TUN.
@@ -207,6 +230,12 @@ pub(super) mod tests {
             queue_packets: 3,
             queue_bytes: 4200,
             reorder_packets: 0,
+            repair: Repair {
+                sent: 41,
+                given_up: 1,
+                copies: 12,
+                overdue: 0,
+            },
             discards: [("queue_full", 2), ("send_failed", 1)]
                 .map(|(cause, count)| (cause.to_owned(), count))
                 .into(),
@@ -230,6 +259,9 @@ pub(super) mod tests {
                 rtt_ms: None,
                 min_rtt_ms: None,
                 loss: 0.0,
+                capacity: None,
+                queue_ms: None,
+                jitter_ms: None,
                 rate_sent: 0,
                 rate_received: 0,
                 bytes_sent: 92,
@@ -239,6 +271,7 @@ pub(super) mod tests {
             traffic: Traffic::default(),
             queue_packets: 0,
             queue_bytes: 0,
+            repair: Repair::default(),
             discards: BTreeMap::new(),
             ..local_example()
         }
@@ -272,6 +305,9 @@ pub(super) mod tests {
             loss: 0.005,
             window: 64_000,
             in_flight: 1400,
+            capacity: Some(20_500_000),
+            queue_ms: Some(3.2),
+            jitter_ms: Some(0.8),
             rate_sent: 1_500_000,
             rate_received: 20_100_000,
             bytes_sent: 10 << 20,
@@ -279,6 +315,7 @@ pub(super) mod tests {
             datagrams_sent: 7500,
             datagrams_received: 770_000,
             lost: 38,
+            spurious: 2,
         }
     }
 

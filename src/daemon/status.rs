@@ -7,7 +7,7 @@ use super::packet_loop::Report;
 use super::sockets::LinkSocket;
 use crate::config::units::Mtu;
 use crate::config::{Config, Listen, Role};
-use crate::control::{DeviceStatus, LinkStatus, PathStatus, Portal, Status, Traffic};
+use crate::control::{DeviceStatus, LinkStatus, PathStatus, Portal, Repair, Status, Traffic};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 /// What does not come from the packet thread.
@@ -53,6 +53,12 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         queue_packets: stats.queue_packets,
         queue_bytes: stats.queue_bytes,
         reorder_packets: stats.reorder_packets,
+        repair: Repair {
+            sent: stats.repairs,
+            given_up: stats.given_up,
+            copies: stats.copies,
+            overdue: stats.overdue,
+        },
         discards: stats
             .discards
             .iter()
@@ -113,6 +119,9 @@ fn path(stats: &PathStats) -> PathStatus {
         loss: stats.lost as f64 / (stats.datagrams_sent as f64).max(1.0),
         window: stats.window,
         in_flight: stats.in_flight,
+        capacity: stats.estimate.map(|estimate| estimate.bandwidth * 8),
+        queue_ms: stats.estimate.map(|estimate| milliseconds(estimate.queue)),
+        jitter_ms: stats.estimate.map(|estimate| milliseconds(estimate.jitter)),
         rate_sent: stats.rate_sent,
         rate_received: stats.rate_received,
         bytes_sent: stats.bytes_sent,
@@ -120,6 +129,7 @@ fn path(stats: &PathStats) -> PathStatus {
         datagrams_sent: stats.datagrams_sent,
         datagrams_received: stats.datagrams_received,
         lost: stats.lost,
+        spurious: stats.spurious,
     }
 }
 

@@ -15,6 +15,16 @@ pub fn is_packet(bytes: &[u8]) -> bool {
     }
 }
 
+/// True when an IP packet carries TCP; behind IPv6 extension headers it is not looked for.
+pub fn is_tcp(packet: &[u8]) -> bool {
+    const TCP: u8 = 6;
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(9) == Some(&TCP),
+        Some(6) => packet.get(6) == Some(&TCP),
+        Some(_) | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +45,9 @@ mod tests {
         assert!(!is_packet(&v6[..43]));
         assert!(!is_packet(&[]));
         assert!(!is_packet(&[0x50; 60]));
+        assert!(!is_tcp(&v4) && !is_tcp(&v6) && !is_tcp(&[]));
+        v4[9] = 6;
+        v6[6] = 6;
+        assert!(is_tcp(&v4) && is_tcp(&v6));
     }
 }

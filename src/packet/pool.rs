@@ -20,6 +20,11 @@ impl Packet {
         self.0.len()
     }
 
+    /// The memory it holds, bytes: a short packet's buffer is as large as a long one's.
+    pub fn footprint(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// True when nothing has been written yet.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -60,7 +65,9 @@ impl Pool {
 
     /// Gives a buffer back.
     pub fn give(&mut self, mut packet: Packet) {
-        if self.free.len() < MOST_FREE && packet.0.capacity() <= 2 * self.capacity {
+        // A smaller one would have to grow at its next use.
+        let usable = self.capacity..=2 * self.capacity;
+        if self.free.len() < MOST_FREE && usable.contains(&packet.0.capacity()) {
             packet.0.clear();
             self.free.push(packet);
         }

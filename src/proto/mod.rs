@@ -10,7 +10,8 @@
 //!
 //! Two rules keep multipath simple. *Schedule late*: a packet waits in the one queue until a path
 //! can really send it; only then does it get a path, a packet number and a seal. *Lost means
-//! re-decided*: a lost packet is never resent "on its path".
+//! re-decided*: a lost packet is never resent "on its path"; it is kept until it is known to have
+//! arrived, and goes on whichever path is best then ([`repair`]).
 #![forbid(unsafe_code)]
 
 pub mod congestion;
@@ -20,6 +21,7 @@ pub mod path;
 pub mod queue;
 pub mod recovery;
 pub mod reorder;
+pub mod repair;
 pub mod scheduler;
 pub mod stats;
 pub mod time;

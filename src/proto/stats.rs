@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::congestion::Estimate;
 use super::event::{LinkId, PathState};
 use super::wire::PathId;
 
@@ -31,6 +32,14 @@ pub struct TunnelStats {
     pub queue_bytes: usize,
     /// Packets waiting for an earlier one.
     pub reorder_packets: usize,
+    /// Waits for a repair that ended at the deadline.
+    pub overdue: u64,
+    /// Packets sent again.
+    pub repairs: u64,
+    /// Packets that were lost and not sent again in time.
+    pub given_up: u64,
+    /// Packets received more than once: what was repaired and had arrived, and what is sent twice.
+    pub copies: u64,
     /// Why packets and datagrams died, and how many; only causes that occurred.
     pub discards: Vec<(Discard, u64)>,
 }
@@ -56,6 +65,8 @@ pub struct PathStats {
     pub window: u64,
     /// Bytes in flight.
     pub in_flight: u64,
+    /// What the sending direction was found to be like, where the controller measures it.
+    pub estimate: Option<Estimate>,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Bytes sent.
@@ -66,6 +77,8 @@ pub struct PathStats {
     pub bytes_received: u64,
     /// Datagrams sent and held for lost.
     pub lost: u64,
+    /// Of these, those that were not: they had only been overtaken.
+    pub spurious: u64,
     /// Rate sent over the last second, bits per second.
     pub rate_sent: u64,
     /// Rate received over the last second, bits per second.
@@ -98,8 +111,6 @@ pub enum Discard {
     QueueDelay,
     /// No session and no path.
     NoPath,
-    /// A copy of a packet that was delivered.
-    Duplicate,
     /// The socket refused it.
     SendFailed,
     /// The kernel refused a packet that was given to the TUN.

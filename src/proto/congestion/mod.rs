@@ -93,6 +93,17 @@ pub struct LossEvent {
     pub newest_sent: Instant,
 }
 
+/// What a controller found out of its path.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// What the path delivers, bytes per second.
+    pub bandwidth: u64,
+    /// The queue that stands in it.
+    pub queue: Duration,
+    /// How far single datagrams are later than the rest.
+    pub jitter: Duration,
+}
+
 /// A congestion controller of one direction of one path.
 pub trait Controller: Debug + Send {
     /// Datagrams arrived.
@@ -108,4 +119,8 @@ pub trait Controller: Debug + Send {
     fn window(&self) -> u64;
     /// The rate to send at, bytes per second; nothing: not known yet, the window alone rules.
     fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64>;
+    /// What it found out; nothing where it measures no rate, or not yet.
+    fn estimate(&self) -> Option<Estimate> {
+        None
+    }
 }

@@ -8,7 +8,7 @@ use crate::proto::wire::frame::AckHead;
 use crate::proto::wire::{PacketNumber, PathId, Stamp};
 
 /// An acknowledgement is late by no more than this, or a quarter of the least round trip.
-pub(super) const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
+pub const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
 /// Nor is it earlier than this after the first datagram: a burst is answered once.
 const LEAST_ACK_DELAY: Duration = Duration::from_millis(1);
 /// Answered at once after so many datagrams: 32 of 1,440 bytes are 46 kB, 2 ms at 180 Mbit/s.

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{AckEvent, Arrival, Controller, DATAGRAM, LossEvent, OneWayDelay, Pacer};
+use super::congestion::{
+    AckEvent, Arrival, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay, Pacer,
+};
 use super::crypto::ReplayWindow;
 use super::event::{LinkId, PathState, SocketId};
 use super::recovery::{Lost, Sent, SentPackets};
@@ -20,7 +22,7 @@ use super::wire::{PacketNumber, PathId, Stamp};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
 
-pub use arrivals::Arrivals;
+pub use arrivals::{Arrivals, MAX_ACK_DELAY};
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
 pub use owd::Owd;
@@ -161,6 +163,8 @@ pub struct Count {
     pub bytes_sent: u64,
     /// Datagrams held for lost.
     pub lost: u64,
+    /// Datagrams that were held for lost and came.
+    pub spurious: u64,
     /// Rate sent.
     pub sent: Meter,
     /// Rate received.
@@ -334,6 +338,7 @@ impl Path {
         let largest = PacketNumber::expand(ack.largest, expected);
         let in_flight_before = self.sent.in_flight();
         let acked = self.sent.on_ack(largest, ack.ranges(largest));
+        self.count.spurious += acked.spurious;
         let received_at = Stamp::expand(ack.received_at, ack_sent);
         self.queue_limit.on_delivered(now, ack.bytes, received_at);
         self.received_by_peer += u64::from(ack.bytes.wrapping_sub(self.received_by_peer as u32));
@@ -491,6 +496,14 @@ impl Path {
         match &self.gate {
             Gate::Controlled { controller, .. } => controller.window(),
             Gate::Stream { budget, .. } => self.sent.in_flight() + *budget as u64,
+        }
+    }
+
+    /// What its controller found out.
+    pub fn estimate(&self) -> Option<Estimate> {
+        match &self.gate {
+            Gate::Controlled { controller, .. } => controller.estimate(),
+            Gate::Stream { .. } => None,
         }
     }
 

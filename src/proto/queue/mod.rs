@@ -117,6 +117,11 @@ impl Queue {
         self.marked
     }
 
+    /// Packets of one bucket that wait.
+    pub fn backlog(&self, bucket: Bucket) -> usize {
+        self.flows[usize::from(bucket.0)].packets.len()
+    }
+
     /// The round trip of the slowest path in use: senders react no sooner.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::carried::{Carried, KeptId, Span};
+use super::reordering::Reordering;
 use crate::proto::Instant;
 use crate::proto::wire::PacketNumber;
-
-/// A datagram is lost when one sent this many after it has arrived (RFC 9002 section 6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
 
 /// One datagram that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +32,8 @@ pub struct Acked {
     pub datagrams: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Datagrams that had been held for lost: they had only been overtaken.
+    pub spurious: u64,
     /// When the newest of all newly acknowledged ones was sent.
     pub newest_sent: Option<Instant>,
     /// What the largest number of this very acknowledgement was, when that is new: only it gives a
@@ -62,6 +63,21 @@ impl Lost {
     }
 }
 
+/// What became of a packet on this path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrived.
+    Arrived(KeptId),
+    /// Its datagram is held for lost, or nothing is known and nothing will be.
+    Lost(KeptId),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    sent: Sent,
+    span: Span,
+}
+
 /// The datagrams of one path, from the oldest one not accounted for to the newest sent. A ring:
 /// nothing is allocated once it has grown to a window.
 #[derive(Debug, Default)]
@@ -69,9 +85,15 @@ pub struct SentPackets {
     /// The number of `ring[0]`.
     first: PacketNumber,
     /// `None`: accounted for.
-    ring: VecDeque<Option<Sent>>,
+    ring: VecDeque<Option<Record>>,
     largest_acked: Option<PacketNumber>,
     in_flight: u64,
+    reordering: Reordering,
+    carried: Carried,
+    /// The newest datagram with packets that may have to be sent again, and when it left.
+    newest_carrier: Option<(u64, Instant)>,
+    /// What became of packets, until somebody asks.
+    fates: Vec<Fate>,
 }
 
 impl SentPackets {
@@ -80,12 +102,43 @@ impl SentPackets {
         PacketNumber(self.first.0 + self.ring.len() as u64)
     }
 
+    /// The next datagram will carry this packet.
+    pub fn carry(&mut self, kept: KeptId) {
+        self.carried.push(kept);
+    }
+
     /// Notes that the next datagram was sent.
     pub fn push(&mut self, sent: Sent) {
         if sent.eliciting {
             self.in_flight += u64::from(sent.bytes);
         }
-        self.ring.push_back(Some(sent));
+        let span = self.carried.close();
+        if !span.is_empty() {
+            self.newest_carrier = Some((self.next_number().0, sent.at));
+        }
+        self.ring.push_back(Some(Record { sent, span }));
+    }
+
+    /// What became of packets since the last call.
+    pub fn fates(&mut self) -> std::vec::Drain<'_, Fate> {
+        self.fates.drain(..)
+    }
+
+    /// When the newest datagram with packets was sent, while nothing is known of it nor of anything
+    /// sent later; and its number.
+    pub fn tail(&self) -> Option<(u64, Instant)> {
+        self.newest_carrier.filter(|(number, _)| {
+            let offset = number.checked_sub(self.first.0);
+            let slot = offset.and_then(|offset| self.ring.get(offset as usize));
+            self.may_be_under_way(*number) && matches!(slot, Some(Some(_)))
+        })
+    }
+
+    /// The packets of all datagrams from number `from` on of which nothing is known.
+    pub fn under_way(&self, from: u64) -> impl Iterator<Item = KeptId> + '_ {
+        let skipped = from.saturating_sub(self.first.0) as usize;
+        let records = self.ring.iter().skip(skipped).flatten();
+        records.flat_map(|record| self.carried.of(record.span))
     }
 
     /// Bytes in flight.
@@ -104,8 +157,8 @@ impl SentPackets {
         self.ring
             .iter()
             .flatten()
-            .find(|sent| sent.eliciting)
-            .map(|sent| sent.at)
+            .find(|record| record.sent.eliciting)
+            .map(|record| record.sent.at)
     }
 
     /// Accounts for one acknowledgement: `largest` and ranges, newest first. Numbers that were never
@@ -120,17 +173,22 @@ impl SentPackets {
         let end = self.next_number().0;
         for (low, high) in ranges {
             let last = high.0.min(end.saturating_sub(1));
-            if high < self.first {
+            let oldest = self.reordering.oldest().unwrap_or(u64::MAX);
+            if high.0 < self.first.0.min(oldest) {
                 break;
             }
             if low.0 >= end {
                 continue;
             }
             self.largest_acked = self.largest_acked.max(Some(PacketNumber(last)));
+            acked.spurious += self.reordering.acquit(low.0, last);
             for number in low.0.max(self.first.0)..=last {
-                let Some(sent) = self.ring[(number - self.first.0) as usize].take() else {
+                let Some(Record { sent, span }) =
+                    self.ring[(number - self.first.0) as usize].take()
+                else {
                     continue;
                 };
+                self.fates.extend(self.carried.of(span).map(Fate::Arrived));
                 if number == largest.0 && sent.eliciting {
                     acked.largest = Some(sent);
                 }
@@ -151,15 +209,21 @@ impl SentPackets {
     pub fn detect_lost(&mut self, now: Instant, threshold: Duration) -> (Lost, Option<Instant>) {
         let mut lost = Lost::default();
         let mut next = None;
+        self.reordering.adapt(now);
+        let packets = self.reordering.threshold();
         let Some(largest) = self.largest_acked else {
             return (lost, next);
         };
         let overtaken = largest.0.saturating_sub(self.first.0) as usize;
         for (offset, slot) in self.ring.iter_mut().take(overtaken).enumerate() {
-            let Some(sent) = *slot else { continue };
+            let Some(Record { sent, span }) = *slot else {
+                continue;
+            };
             let number = self.first.0 + offset as u64;
-            if number + PACKET_THRESHOLD <= largest.0 || sent.at + threshold <= now {
+            if number + packets <= largest.0 || sent.at + threshold <= now {
                 *slot = None;
+                self.reordering.condemn(number);
+                self.fates.extend(self.carried.of(span).map(Fate::Lost));
                 if sent.eliciting {
                     self.in_flight -= u64::from(sent.bytes);
                     lost.add(sent);
@@ -177,23 +241,29 @@ impl SentPackets {
     /// would pile up for ever.
     pub fn keep_newest(&mut self, most: usize) {
         while self.ring.len() > most {
-            if let Some(Some(sent)) = self.ring.pop_front()
-                && sent.eliciting
-            {
-                self.in_flight -= u64::from(sent.bytes);
+            if let Some(Some(Record { sent, span })) = self.ring.pop_front() {
+                self.fates.extend(self.carried.of(span).map(Fate::Lost));
+                if sent.eliciting {
+                    self.in_flight -= u64::from(sent.bytes);
+                }
             }
             self.first = self.first.next();
         }
+        self.trim();
     }
 
     /// Holds everything in flight for lost: the path is silent.
     pub fn abandon(&mut self) -> Lost {
         let mut lost = Lost::default();
         self.first = self.next_number();
-        for sent in self.ring.drain(..).flatten().filter(|sent| sent.eliciting) {
-            lost.add(sent);
+        for Record { sent, span } in self.ring.drain(..).flatten() {
+            self.fates.extend(self.carried.of(span).map(Fate::Lost));
+            if sent.eliciting {
+                lost.add(sent);
+            }
         }
         self.in_flight = 0;
+        self.trim();
         lost
     }
 
@@ -202,6 +272,8 @@ impl SentPackets {
             self.ring.pop_front();
             self.first = self.first.next();
         }
+        let oldest = self.ring.front().copied().flatten();
+        self.carried.forget(oldest.map(|record| record.span));
     }
 }
 
@@ -227,6 +299,50 @@ mod tests {
     }
 
     #[test]
+    fn the_first_gap_is_a_loss_until_it_was_none() {
+        let mut packets = SentPackets::default();
+        (0..8).for_each(|n| packets.push(sent(n)));
+        packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter());
+        let now = Instant::from_micros(10);
+        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 1);
+        // It was only overtaken.
+        let late = packets.on_ack(PacketNumber(1), [pn((0, 1))].into_iter());
+        assert_eq!((late.spurious, late.datagrams), (1, 0));
+        packets.on_ack(PacketNumber(3), [pn((3, 3))].into_iter());
+        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 0);
+        packets.on_ack(PacketNumber(4), [pn((3, 4))].into_iter());
+        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 1);
+    }
+
+    #[test]
+    fn every_packet_has_one_fate() {
+        let mut packets = SentPackets::default();
+        for n in 0..6 {
+            packets.carry(KeptId(2 * n));
+            packets.carry(KeptId(2 * n + 1));
+            packets.push(sent(n));
+        }
+        packets.push(sent(6));
+        assert_eq!(packets.tail(), Some((5, Instant::from_micros(5))));
+        packets.on_ack(PacketNumber(2), [pn((1, 2))].into_iter());
+        packets.detect_lost(Instant::from_micros(10), 100 * MS);
+        let fates: Vec<_> = packets.fates().collect();
+        let arrived = (2..6).map(|n| Fate::Arrived(KeptId(n)));
+        assert_eq!(
+            fates,
+            arrived
+                .chain([Fate::Lost(KeptId(0)), Fate::Lost(KeptId(1))])
+                .collect::<Vec<_>>()
+        );
+        let flying: Vec<_> = packets.under_way(4).map(|kept| kept.0).collect();
+        assert_eq!(flying, [8, 9, 10, 11]);
+        packets.abandon();
+        assert_eq!(packets.fates().count(), 6);
+        assert_eq!(packets.tail(), None);
+        assert_eq!(packets.under_way(0).count(), 0);
+    }
+
+    #[test]
     fn a_gap_of_three_is_a_loss() {
         let mut packets = SentPackets::default();
         (0..6).for_each(|n| packets.push(sent(n)));
@@ -245,6 +361,8 @@ mod tests {
     #[test]
     fn a_smaller_gap_waits_for_its_time() {
         let mut packets = SentPackets::default();
+        packets.reordering.condemn(0);
+        packets.reordering.acquit(0, 0);
         (0..3).for_each(|n| packets.push(sent(n)));
         packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter());
         let (lost, next) = packets.detect_lost(Instant::from_micros(10), MS);

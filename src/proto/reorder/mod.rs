@@ -2,31 +2,37 @@
 //!
 //! A packet says which paths may still hold an earlier one of its bucket. When each of them has
 //! brought something sent later, the earlier one is lost, because a path is FIFO: that is proof,
-//! no timer. A timer, as long as the paths' measured delays ask for, bounds the rest.
+//! no timer. A hasty packet is delivered then; a timer, as long as the paths' measured delays ask for,
+//! bounds the rest. A patient one waits on, for the repair: until it comes, the sender says that it
+//! will not, or the deadline.
 
 mod bucket;
+mod holes;
 mod skew;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Instant;
-use super::wire::frame::Order;
+use super::wire::frame::{Bucket, Order, Sequence};
 use super::wire::{MAX_PATHS, PathId, Stamp};
 use crate::packet::Packet;
-use bucket::{BucketQueue, Waiting};
+use bucket::{BucketQueue, Content, Load, Waiting};
 use skew::Skew;
 
-/// No packet waits longer (PROTOCOL.md 5).
+/// No packet waits longer after it was sent (PROTOCOL.md 5).
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// Beyond the worst delay that a path showed lately, for what it has not shown yet: slow start puts
 /// 20 ms of queue on an idle link within one round trip. It is waited out only where there is no
 /// proof, that is when a path falls silent.
 const MARGIN: Duration = Duration::from_millis(40);
-/// Packets that wait, in all buckets: 8,192 of 1,400 bytes are 11 MB, 180 Mbit/s for half a second.
-const MOST_WAITING: usize = 8192;
+/// Places that wait, in all buckets: as many packets of 1,400 bytes are 11 MB, 180 Mbit/s for half a
+/// second.
+const MOST_PLACES: usize = 8192;
+/// Bytes of the buffers of packets that wait: a peer with a large MTU may not hold more of our memory.
+const MOST_BYTES: usize = 16 << 20;
 
-/// Why a packet was not delivered.
+/// Why a packet was not delivered: it was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duplicate;
 
@@ -37,7 +43,8 @@ pub struct Resequencer {
     paths: [Skew; MAX_PATHS],
     /// The buckets in which packets wait.
     waiting_buckets: Vec<u8>,
-    waiting: usize,
+    load: Load,
+    overdue: u64,
 }
 
 impl Default for Resequencer {
@@ -46,7 +53,8 @@ impl Default for Resequencer {
             buckets: (0..=u8::MAX).map(|_| BucketQueue::default()).collect(),
             paths: Default::default(),
             waiting_buckets: Vec::new(),
-            waiting: 0,
+            load: Load::default(),
+            overdue: 0,
         }
     }
 }
@@ -54,7 +62,12 @@ impl Default for Resequencer {
 impl Resequencer {
     /// Packets that wait for an earlier one.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.load.packets
+    }
+
+    /// How often a wait for a repair ended at its deadline.
+    pub fn overdue(&self) -> u64 {
+        self.overdue
     }
 
     /// Notes that a datagram sent at `sent` (peer's clock) came by a path. Packets in it are
@@ -72,65 +85,98 @@ impl Resequencer {
         packet: Packet,
         out: &mut VecDeque<Packet>,
     ) -> Result<(), (Duplicate, Packet)> {
-        let bucket = &mut self.buckets[usize::from(order.bucket.0)];
-        let before = bucket.len();
-        let deadline = deadline(&self.paths, now, order.mask, sent);
+        let (deadline, content) = if order.wait {
+            let deadline = patient_deadline(&self.paths, now, sent);
+            (deadline, Content::Patient(packet))
+        } else {
+            let deadline = hasty_deadline(&self.paths, now, order.mask, sent);
+            (deadline, Content::Hasty(packet))
+        };
         let waiting = Waiting {
             sequence: order.sequence,
             mask: order.mask,
             sent,
             deadline,
-            packet,
+            content,
         };
-        bucket.insert(waiting, out)?;
-        match (before, bucket.len()) {
-            (0, 0) => return Ok(()),
-            (0, _) => self.waiting_buckets.push(order.bucket.0),
-            _ => {}
-        }
-        self.waiting = self.waiting - before + bucket.len();
-        if self.waiting > MOST_WAITING {
+        self.change(order.bucket, |bucket| {
+            bucket.insert(waiting, order.settled, out)
+        })?;
+        while self.load.places > MOST_PLACES || self.load.bytes > MOST_BYTES {
             // The wait is dropped, never the packet.
-            self.waiting -= bucket.skip(out);
+            let before = self.load;
+            self.change(order.bucket, |bucket| bucket.skip(out));
+            if self.load == before {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// The sender has given a packet up.
+    pub fn give_up(
+        &mut self,
+        now: Instant,
+        bucket: Bucket,
+        sequence: Sequence,
+        out: &mut VecDeque<Packet>,
+    ) {
+        let held = now + LONGEST_WAIT;
+        self.change(bucket, |bucket| bucket.give_up(held, sequence, out));
+    }
+
+    /// Changes a bucket, and accounts for what it holds then.
+    fn change<T>(&mut self, id: Bucket, change: impl FnOnce(&mut BucketQueue) -> T) -> T {
+        let bucket = &mut self.buckets[usize::from(id.0)];
+        let before = bucket.load();
+        let result = change(bucket);
+        let after = bucket.load();
+        if before.places == 0 && after.places > 0 && !self.waiting_buckets.contains(&id.0) {
+            self.waiting_buckets.push(id.0);
+        }
+        self.load.replace(before, after);
+        result
     }
 
     /// Delivers what need not wait any longer.
     pub fn release(&mut self, now: Instant, out: &mut VecDeque<Packet>) {
         let paths = &self.paths;
         let buckets = &mut self.buckets;
-        let waiting = &mut self.waiting;
+        let load = &mut self.load;
+        let overdue = &mut self.overdue;
+        let passed = |packet: &Waiting| {
+            PathId::all()
+                .filter(|path| packet.mask & path.bit() != 0)
+                .all(|path| paths[path.index()].has_passed(packet.sent))
+        };
         self.waiting_buckets.retain(|id| {
             let bucket = &mut buckets[usize::from(*id)];
-            let passed = |packet: &Waiting| {
-                PathId::all()
-                    .filter(|path| packet.mask & path.bit() != 0)
-                    .all(|path| paths[path.index()].has_passed(packet.sent))
-            };
-            // What proves that nothing before the last one comes any more proves it for all.
-            let all = bucket.back().is_some_and(passed);
-            while let Some(head) = bucket.head() {
-                if !all && !passed(head) && now < head.deadline {
-                    break;
-                }
-                *waiting -= bucket.skip(out);
-            }
-            bucket.len() > 0
+            let before = bucket.load();
+            bucket.release_hasty(now, now + LONGEST_WAIT, passed, out);
+            *overdue += bucket.release_overdue(now, out);
+            let after = bucket.load();
+            load.replace(before, after);
+            after.places > 0
         });
     }
 
     /// When `release` has something to do even if nothing comes.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let heads = self
-            .waiting_buckets
+        self.waiting_buckets
             .iter()
-            .filter_map(|id| self.buckets[usize::from(*id)].head());
-        heads.map(|head| head.deadline).min()
+            .filter_map(|id| self.buckets[usize::from(*id)].next_deadline())
+            .min()
     }
 }
 
-fn deadline(paths: &[Skew; MAX_PATHS], now: Instant, mask: u8, sent: Stamp) -> Instant {
+/// When a packet stops waiting for repairs: it counts from its own sending, on the path that brings
+/// things soonest.
+fn patient_deadline(paths: &[Skew; MAX_PATHS], now: Instant, sent: Stamp) -> Instant {
+    let soonest = paths.iter().filter_map(|path| path.soonest(sent)).min();
+    soonest.map_or(now, |soonest| soonest.min(now)) + LONGEST_WAIT
+}
+
+fn hasty_deadline(paths: &[Skew; MAX_PATHS], now: Instant, mask: u8, sent: Stamp) -> Instant {
     let longest = now + LONGEST_WAIT;
     let expected = |path: PathId| {
         paths[path.index()]

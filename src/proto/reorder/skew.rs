@@ -18,6 +18,9 @@ pub(super) struct Skew {
     /// clocks' unknown offset.
     worst: Option<i64>,
     worst_before: Option<i64>,
+    /// The shortest ones.
+    least: Option<i64>,
+    least_before: Option<i64>,
 }
 
 impl Skew {
@@ -26,10 +29,12 @@ impl Skew {
         self.latest = self.latest.max(Some(sent));
         if now.since(self.period_start) >= PERIOD {
             self.worst_before = self.worst.take();
+            self.least_before = self.least.take();
             self.period_start = now;
         }
         let delay = now.as_micros() as i64 - sent.as_micros() as i64;
         self.worst = self.worst.max(Some(delay));
+        self.least = Some(self.least.map_or(delay, |least| least.min(delay)));
     }
 
     /// True when the path, being FIFO, can bring nothing more that was sent at `sent` or before.
@@ -40,10 +45,22 @@ impl Skew {
 
     /// When something sent at `sent` should have come at the latest, by our clock.
     pub(super) fn expected_by(&self, sent: Stamp) -> Option<Instant> {
-        let worst = self.worst.max(self.worst_before)?;
-        let micros = (sent.as_micros() as i64).checked_add(worst)?;
-        u64::try_from(micros).ok().map(Instant::from_micros)
+        after(sent, self.worst.max(self.worst_before)?)
     }
+
+    /// When something sent at `sent` could come at the soonest.
+    pub(super) fn soonest(&self, sent: Stamp) -> Option<Instant> {
+        let least = [self.least, self.least_before]
+            .into_iter()
+            .flatten()
+            .min()?;
+        after(sent, least)
+    }
+}
+
+fn after(sent: Stamp, delay: i64) -> Option<Instant> {
+    let micros = (sent.as_micros() as i64).checked_add(delay)?;
+    u64::try_from(micros).ok().map(Instant::from_micros)
 }
 
 #[cfg(test)]
@@ -65,5 +82,6 @@ mod tests {
             skew.expected_by(peer(100)),
             Some(Instant::from_micros(126_000))
         );
+        assert_eq!(skew.soonest(peer(100)), Some(Instant::from_micros(120_000)));
     }
 }

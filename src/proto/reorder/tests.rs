@@ -20,6 +20,8 @@ fn path(id: u8) -> PathId {
 struct Run {
     buffer: Resequencer,
     out: VecDeque<Packet>,
+    /// Packets say that they wait for repairs.
+    wait: bool,
 }
 
 impl Run {
@@ -27,6 +29,7 @@ impl Run {
         Self {
             buffer: Resequencer::default(),
             out: VecDeque::new(),
+            wait: false,
         }
     }
 
@@ -37,6 +40,8 @@ impl Run {
             bucket: Bucket(7),
             sequence: Sequence::new(n),
             mask,
+            wait: self.wait,
+            settled: false,
         };
         let packet = Packet::from(&n.to_be_bytes()[..]);
         let kept = self
@@ -120,10 +125,10 @@ fn an_unknown_path_is_waited_for_a_quarter_second() {
 #[test]
 fn the_wait_is_bounded_in_packets() {
     let mut run = Run::new();
-    for n in 1..=MOST_WAITING as u32 + 1 {
+    for n in 1..=MOST_PLACES as u32 + 1 {
         run.arrive(10, 0, 0, n, 0b100);
     }
-    assert_eq!(run.delivered().len(), MOST_WAITING + 1);
+    assert_eq!(run.delivered().len(), MOST_PLACES + 1);
     assert_eq!(run.buffer.waiting(), 0);
 }
 
@@ -163,5 +168,196 @@ proptest! {
         let delivered = run.delivered();
         prop_assert!(delivered.is_sorted(), "{delivered:?}");
         prop_assert_eq!(delivered.len(), events.len());
+    }
+}
+
+fn order(n: u32, wait: bool, settled: bool) -> Order {
+    Order {
+        bucket: Bucket(7),
+        sequence: Sequence::new(n),
+        mask: 0,
+        wait,
+        settled,
+    }
+}
+
+impl Run {
+    fn take(&mut self, now: u64, order: Order, n: u32) -> bool {
+        let packet = Packet::from(&n.to_be_bytes()[..]);
+        let kept = self
+            .buffer
+            .insert(at(now), order, sent(now), packet, &mut self.out)
+            .is_ok();
+        self.buffer.release(at(now), &mut self.out);
+        kept
+    }
+
+    fn patient(&mut self, now: u64, n: u32) -> bool {
+        self.take(now, order(n, true, false), n)
+    }
+
+    fn hasty(&mut self, now: u64, n: u32) -> bool {
+        self.take(now, order(n, false, false), n)
+    }
+
+    fn give_up(&mut self, now: u64, n: u32) {
+        let (bucket, sequence) = (Bucket(7), Sequence::new(n));
+        self.buffer
+            .give_up(at(now), bucket, sequence, &mut self.out);
+    }
+}
+
+#[test]
+fn the_patient_wait_for_the_repair() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.patient(2, 2);
+    run.patient(60, 3);
+    assert_eq!(run.delivered(), [0]);
+    run.patient(61, 1);
+    assert_eq!(run.delivered(), [1, 2, 3]);
+    assert!(!run.patient(62, 1) && !run.patient(62, 3));
+    assert_eq!(run.buffer.load, Load::default());
+}
+
+#[test]
+fn the_patient_wait_no_longer_than_a_quarter_second() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.patient(2, 3);
+    run.patient(200, 2);
+    assert_eq!(run.buffer.next_deadline(), Some(at(252)));
+    run.buffer.release(at(252), &mut run.out);
+    assert_eq!(run.delivered(), [0, 2, 3]);
+    assert!(run.patient(253, 1) && !run.patient(254, 1));
+}
+
+#[test]
+fn the_given_up_are_not_waited_for() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.patient(2, 2);
+    run.patient(2, 4);
+    run.give_up(3, 3);
+    assert_eq!(run.delivered(), [0]);
+    run.give_up(3, 1);
+    assert_eq!(run.delivered(), [2, 4]);
+    // Given up too soon, and still new.
+    assert!(run.patient(5, 3) && run.patient(5, 1) && !run.patient(5, 2));
+    run.give_up(6, 5);
+    assert!(run.patient(7, 6));
+    assert_eq!(run.delivered(), [3, 1, 6]);
+}
+
+#[test]
+fn a_packet_given_up_takes_its_place_when_it_comes_in_time() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.patient(2, 4);
+    run.give_up(3, 3);
+    assert!(run.patient(4, 3) && !run.patient(4, 3));
+    run.patient(5, 1);
+    run.patient(5, 2);
+    assert_eq!(run.delivered(), [0, 1, 2, 3, 4]);
+    assert_eq!(run.buffer.load, Load::default());
+}
+
+#[test]
+fn word_of_the_far_future_or_past_changes_nothing() {
+    let mut run = Run::new();
+    for n in 0..10 {
+        run.patient(1, n);
+    }
+    run.patient(1, 11);
+    for n in [0, 9, 11, 12, 500, 40_000, 0x80_0000, 0xff_ffff] {
+        run.give_up(2, n);
+    }
+    assert_eq!(run.buffer.load.places, 1);
+    run.patient(3, 10);
+    run.patient(3, 12);
+    assert_eq!(run.delivered(), (0..13).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_call_does_not_wait_for_a_download_in_its_bucket_nor_hurry_it() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.hasty(3, 2); // 1 is lost
+    run.patient(4, 3);
+    run.hasty(5, 4);
+    assert_eq!(run.delivered(), [0, 2, 4]);
+    assert!(!run.hasty(6, 2));
+    run.patient(50, 1);
+    assert_eq!(run.delivered(), [1, 3]);
+    assert_eq!(run.buffer.load, Load::default());
+    run.patient(51, 5);
+    assert_eq!(run.delivered(), [5]);
+}
+
+#[test]
+fn what_is_settled_is_waited_for_no_more() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.patient(2, 2);
+    run.take(3, order(1000, true, true), 1000);
+    assert_eq!(run.delivered(), [0, 2, 1000]);
+    assert!(run.patient(4, 999) && !run.patient(5, 999));
+    // A receiver that joins late begins where the sender is.
+    let mut late = Run::new();
+    for n in [0x12_3456, 0xff_ff00, 0x80_0001] {
+        late.take(1, order(n, true, true), n);
+        late.patient(1, n + 1);
+        assert_eq!(late.delivered(), [n, n + 1]);
+    }
+}
+
+#[test]
+fn the_wait_is_bounded_in_bytes() {
+    let mut run = Run::new();
+    for n in 1..=4000 {
+        let packet = Packet::from(&[0x45; 9000][..]);
+        let _ = run
+            .buffer
+            .insert(at(1), order(n, true, false), sent(1), packet, &mut run.out);
+        assert!(run.buffer.load.bytes <= MOST_BYTES);
+    }
+    assert!(run.out.len() > 2000, "{}", run.out.len());
+    assert_eq!(run.out.len() + run.buffer.waiting(), 4000);
+}
+
+proptest! {
+    /// Any mixture of packets, copies and words of giving up: nothing is delivered twice, nothing
+    /// is kept but what is accounted for, and after the deadline nothing is kept.
+    #[test]
+    fn once_and_accounted_for(steps in proptest::collection::vec((0u32..60, 0u8..9, 0u64..30), 1..200)) {
+        let mut run = Run::new();
+        let mut now = 0;
+        let mut came = std::collections::BTreeSet::new();
+        let mut delivered = Vec::new();
+        for (n, kind, pause) in steps {
+            now += pause;
+            run.buffer.release(at(now), &mut run.out);
+            match kind {
+                0 => run.give_up(now, n),
+                1 => _ = run.hasty(now, n),
+                _ => _ = run.patient(now, n),
+            }
+            if kind > 0 {
+                came.insert(n);
+            }
+            delivered.extend(run.delivered());
+            let steady = run.buffer.buckets[7].steady_deadlines();
+            prop_assert!(steady.is_sorted(), "{:?}", steady);
+            let places: usize = run.buffer.buckets.iter().map(|b| b.load().places).sum();
+            prop_assert_eq!(places, run.buffer.load.places);
+            if places > 0 {
+                prop_assert!(run.buffer.next_deadline().is_some_and(|d| d > at(now) && d <= at(now + 250)));
+            }
+        }
+        run.buffer.release(at(now + 250), &mut run.out);
+        delivered.extend(run.delivered());
+        prop_assert_eq!(run.buffer.load, Load::default());
+        delivered.sort_unstable();
+        prop_assert_eq!(delivered, came.into_iter().collect::<Vec<_>>());
     }
 }

@@ -207,7 +207,7 @@ impl Tunnel {
                         self.reorder
                             .insert(now, order, sent, buffer, &mut self.delivered)
                     {
-                        self.count.discard(Discard::Duplicate);
+                        self.count.copies += 1;
                         self.pool.give(copy);
                     }
                 }
@@ -229,6 +229,10 @@ impl Tunnel {
                     metric,
                     rate_cap,
                 }) => self.on_status(path, metric, rate_cap),
+                Ok(Frame::Forward { bucket, sequence }) => {
+                    self.reorder
+                        .give_up(now, bucket, sequence, &mut self.delivered);
+                }
                 Ok(Frame::Close) if opened.which != Which::Current => {}
                 Ok(Frame::Close) => {
                     self.lose_session();

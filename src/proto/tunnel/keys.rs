@@ -466,6 +466,7 @@ impl Tunnel {
         self.keys.previous.clear();
         self.reorder = Resequencer::default();
         self.domains.fill(super::Domain::default());
+        self.repairs.clear(&mut self.pool);
         self.peer_clock = None;
         self.void_paths();
         for path in self.paths.iter_mut().flatten() {

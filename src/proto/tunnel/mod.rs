@@ -6,6 +6,7 @@
 mod inbound;
 mod keys;
 mod outbound;
+mod repair;
 mod report;
 mod timers;
 
@@ -16,7 +17,9 @@ use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
+use super::recovery::KeptId;
 use super::reorder::Resequencer;
+use super::repair::Repairs;
 use super::scheduler::Spread;
 use super::stats::Discard;
 use super::wire::frame::Sequence;
@@ -47,6 +50,7 @@ struct Count {
     bytes_in: u64,
     packets_out: u64,
     bytes_out: u64,
+    copies: u64,
     discards: BTreeMap<Discard, u64>,
 }
 
@@ -63,6 +67,8 @@ struct Domain {
     /// One more than the number of the last datagram with a packet of this domain, for each path;
     /// zero: none.
     last_sent: [u64; MAX_PATHS],
+    /// Until then its packets wait for repairs whatever they are: it had a queue lately.
+    bulk_until: Instant,
     spread: Spread,
 }
 
@@ -78,6 +84,9 @@ pub struct Tunnel {
     hasher: FlowHasher,
     queue: Queue,
     domains: Vec<Domain>,
+    repairs: Repairs,
+    /// The repair for which no path had room after it had been patient, and since when it waited.
+    no_path_for: Option<(KeptId, Instant)>,
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
@@ -129,6 +138,8 @@ impl Tunnel {
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
             domains: vec![Domain::default(); 256],
+            repairs: Repairs::default(),
+            no_path_for: None,
             first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,

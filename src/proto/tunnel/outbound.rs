@@ -18,21 +18,21 @@ use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, Stamp, TAG_LEN};
 
 /// Datagrams in one batch at most: what Linux takes in one GSO call (UDP_MAX_SEGMENTS was 64 before
 /// Linux 6.9).
-const MOST_SEGMENTS: usize = 64;
+pub(super) const MOST_SEGMENTS: usize = 64;
 /// Bytes in one batch at most: the length of a UDP datagram, headers off (quinn-udp).
-const MOST_BATCH: usize = 65_000;
+pub(super) const MOST_BATCH: usize = 65_000;
 
 /// One datagram being written at the end of a batch.
-struct Draft<'a> {
-    out: &'a mut Vec<u8>,
+pub(super) struct Draft<'a> {
+    pub(super) out: &'a mut Vec<u8>,
     start: usize,
     kind: Kind,
-    eliciting: bool,
+    pub(super) eliciting: bool,
     status: bool,
 }
 
 impl<'a> Draft<'a> {
-    fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
+    pub(super) fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
         out.extend_from_slice(&Stamp::of(now).encode());
@@ -46,7 +46,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The datagram's length so far, without its tag.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.out.len() - self.start
     }
 
@@ -59,7 +59,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Numbers, seals and accounts for the datagram. Returns its length.
-    fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
+    pub(super) fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
         let number = path.sent.next_number();
         let header = Header {
             kind: self.kind,
@@ -94,6 +94,7 @@ impl Tunnel {
     /// first. Nothing: there is nothing that could leave now.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         out.clear();
+        self.collect(now);
         if let Some((place, datagram)) = self.outbox.pop_front() {
             out.extend_from_slice(&datagram);
             return Some(transmit(place, datagram.len()));
@@ -103,6 +104,9 @@ impl Tunnel {
             return self.close_next(now, out);
         }
         if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.repair(now, out) {
             return Some(transmit);
         }
         if self.queue.is_empty() {
@@ -233,17 +237,7 @@ impl Tunnel {
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
-        let kind = if self.config.security == Security::None {
-            Kind::Bare
-        } else {
-            Kind::Sealed
-        };
-        // A bare datagram has no tag.
-        let overhead = if kind == Kind::Bare {
-            OVERHEAD - TAG_LEN
-        } else {
-            OVERHEAD
-        };
+        let (kind, overhead) = self.framing();
         let most = usize::from(self.config.mtu.bytes()) + overhead;
         let place = self.path(id)?.place?;
         for _ in 0..MOST_SEGMENTS {
@@ -266,6 +260,15 @@ impl Tunnel {
             }
         }
         segment.map(|segment| transmit(place, segment))
+    }
+
+    /// How data goes, and what that adds to a packet at most, bytes.
+    pub(super) fn framing(&self) -> (Kind, usize) {
+        match self.config.security {
+            // A bare datagram has no tag.
+            Security::None => (Kind::Bare, OVERHEAD - TAG_LEN),
+            Security::Encrypt | Security::Authenticate => (Kind::Sealed, OVERHEAD),
+        }
     }
 
     /// One datagram with as many waiting packets as `capacity` holds; the head fits.
@@ -293,14 +296,15 @@ impl Tunnel {
         }
         loop {
             let (bucket, packet) = self.queue.take()?;
-            let order = self.place_in_order(bucket, id, number.0);
+            let mut order = self.place_in_order(bucket, id, number.0);
+            order.wait = self.is_patient(now, bucket, packet.bytes());
             // Another one behind it costs two bytes for this one's length.
             let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
             let more = self
                 .head(now)
                 .is_some_and(|next| after + frame::DATA_OVERHEAD + next.length <= most);
             frame::put_data(draft.out, Some(order), packet.bytes(), !more);
-            self.pool.give(packet);
+            self.keep(now, id, order, packet);
             if !more {
                 break;
             }
@@ -339,6 +343,8 @@ impl Tunnel {
             bucket,
             sequence,
             mask,
+            wait: false,
+            settled: self.repairs.is_settled(bucket),
         }
     }
 
@@ -359,7 +365,7 @@ impl Tunnel {
     }
 }
 
-fn transmit(place: Place, segment_size: usize) -> Transmit {
+pub(super) fn transmit(place: Place, segment_size: usize) -> Transmit {
     Transmit {
         socket: place.socket,
         destination: place.remote,

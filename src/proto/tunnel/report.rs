@@ -54,11 +54,13 @@ impl Tunnel {
             rtt_var: path.rtt.variation(),
             window: path.window(),
             in_flight: path.sent.in_flight(),
+            estimate: path.estimate(),
             datagrams_sent: path.count.datagrams_sent,
             bytes_sent: path.count.bytes_sent,
             datagrams_received: path.arrivals.datagrams(),
             bytes_received: path.arrivals.bytes(),
             lost: path.count.lost,
+            spurious: path.count.spurious,
             rate_sent: path.count.sent.rate(now),
             rate_received: path.count.received.rate(now),
         });
@@ -73,6 +75,10 @@ impl Tunnel {
             queue_packets: self.queue.len(),
             queue_bytes: self.queue.bytes(),
             reorder_packets: self.reorder.waiting(),
+            overdue: self.reorder.overdue(),
+            repairs: self.repairs.count().sent,
+            given_up: self.repairs.count().given_up,
+            copies: self.count.copies,
             discards: self
                 .count
                 .discards

@@ -39,6 +39,7 @@ impl Tunnel {
             sooner(path.worse_at());
             if has_keys {
                 sooner(control_due(path, self.busy_until()));
+                sooner(self.tail_due(path));
             }
         }
         if has_keys && let Some(head) = self.queue.chosen() {
@@ -51,6 +52,9 @@ impl Tunnel {
                 let waits = Some(id) != order.first() && !head.sparse;
                 sooner(paced.map(|at| if waits { at.max(spills) } else { at }));
             }
+        }
+        if has_keys {
+            sooner(self.repair_due());
         }
         due
     }

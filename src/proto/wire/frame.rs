@@ -1,8 +1,11 @@
 //! The frames inside a datagram (PROTOCOL.md 2.1), read and written.
 //!
 //! ```text
-//! DATA      1 B: 0x80 | ORDERED | LENGTH        [2 B length, when a frame follows]
+//! DATA      1 B: 0x80 | ORDERED 0x40 | WAIT 0x20 | SETTLED 0x10 | LENGTH 0x04
+//!           [2 B length, when a frame follows]
 //!           ordered: 1 B bucket, 3 B sequence in the bucket, 1 B path mask; the IP packet
+//!           WAIT: a missing earlier packet of the bucket is worth the wait for its repair
+//!           SETTLED: every earlier one was acknowledged or given up when this was sent
 //! PADDING   0x00, to the end
 //! ACK       0x01, path 1 B, largest 4 B, receive time of the largest 3 B, bytes received 4 B,
 //!           CE 4 B, ranges 1 B: first range 2 B (packets below the largest that came too),
@@ -12,6 +15,8 @@
 //! STATUS    0x06, path 1 B, metric 1 B, rate cap 4 B (kbit/s, 0: none): what the opener of a path
 //!           tells of it
 //! CLOSE     0x07
+//! FORWARD   0x08, bucket 1 B, sequence 3 B: this packet was given up, do not wait for it
+//!           (RFC 3758's FORWARD-TSN for one packet)
 //! ```
 
 use super::stamp::Stamp;
@@ -20,6 +25,8 @@ use crate::proto::recovery::Ranges;
 
 const DATA: u8 = 0x80;
 const ORDERED: u8 = 0x40;
+const WAIT: u8 = 0x20;
+const SETTLED: u8 = 0x10;
 const LENGTH: u8 = 0x04;
 const PADDING: u8 = 0x00;
 const ACK: u8 = 0x01;
@@ -28,9 +35,12 @@ const CHALLENGE: u8 = 0x04;
 const RESPONSE: u8 = 0x05;
 const STATUS: u8 = 0x06;
 const CLOSE: u8 = 0x07;
+const FORWARD: u8 = 0x08;
 
 /// Bytes before the IP packet in an ordered DATA frame without length.
 pub const DATA_OVERHEAD: usize = 6;
+/// Bytes of a FORWARD frame.
+pub const FORWARD_LEN: usize = 5;
 /// The most ranges of one ACK frame: 32 gaps in flight are a burst of loss that the controller has
 /// heard of anyway.
 pub const MOST_RANGES: usize = 32;
@@ -48,6 +58,10 @@ pub struct Order {
     pub sequence: Sequence,
     /// The paths that may still hold an earlier packet of this bucket.
     pub mask: u8,
+    /// A missing earlier packet is worth the wait for its repair.
+    pub wait: bool,
+    /// Every earlier packet was acknowledged or given up when this one was sent.
+    pub settled: bool,
 }
 
 /// An order domain: the flows of one hash value.
@@ -68,6 +82,12 @@ impl Sequence {
     #[must_use]
     pub fn next(self) -> Self {
         Self::new(self.0 + 1)
+    }
+
+    /// The one so far behind.
+    #[must_use]
+    pub fn back(self, by: u32) -> Self {
+        Self::new(self.0.wrapping_sub(by))
     }
 
     /// How far this one is ahead of `other`; negative when behind.
@@ -146,6 +166,13 @@ pub enum Frame<'a> {
     },
     /// The peer goes.
     Close,
+    /// A packet was given up.
+    Forward {
+        /// Its order domain.
+        bucket: Bucket,
+        /// Its place.
+        sequence: Sequence,
+    },
 }
 
 /// A datagram whose frames do not parse.
@@ -180,7 +207,7 @@ impl<'a> Frames<'a> {
     }
 
     fn data(&mut self, kind: u8) -> Result<Frame<'a>, Malformed> {
-        if kind & !(DATA | ORDERED | LENGTH) != 0 {
+        if kind & !(DATA | ORDERED | WAIT | SETTLED | LENGTH) != 0 {
             return Err(Malformed);
         }
         let length = if kind & LENGTH != 0 {
@@ -194,7 +221,11 @@ impl<'a> Frames<'a> {
                 bucket: Bucket(bucket),
                 sequence: Sequence(u32::from_be_bytes([0, a, b, c])),
                 mask,
+                wait: kind & WAIT != 0,
+                settled: kind & SETTLED != 0,
             })
+        } else if kind & (WAIT | SETTLED) != 0 {
+            return Err(Malformed);
         } else {
             None
         };
@@ -247,6 +278,13 @@ impl<'a> Frames<'a> {
                 }
             }
             CLOSE => Frame::Close,
+            FORWARD => {
+                let [bucket, a, b, c] = self.take()?;
+                Frame::Forward {
+                    bucket: Bucket(bucket),
+                    sequence: Sequence(u32::from_be_bytes([0, a, b, c])),
+                }
+            }
             _ => return Err(Malformed),
         }))
     }
@@ -268,8 +306,11 @@ impl<'a> Iterator for Frames<'a> {
 
 /// Appends a DATA frame; `last` leaves the length out, so no frame may follow.
 pub fn put_data(out: &mut Vec<u8>, order: Option<Order>, packet: &[u8], last: bool) {
-    let kind = DATA | if order.is_some() { ORDERED } else { 0 } | if last { 0 } else { LENGTH };
-    out.push(kind);
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let place = order.map_or(0, |order| {
+        ORDERED | flag(order.wait, WAIT) | flag(order.settled, SETTLED)
+    });
+    out.push(DATA | place | flag(!last, LENGTH));
     if !last {
         out.extend_from_slice(&(packet.len() as u16).to_be_bytes());
     }
@@ -360,6 +401,12 @@ pub fn put_status(out: &mut Vec<u8>, path: PathId, metric: u8, rate_cap: u32) {
 /// Appends a CLOSE frame.
 pub fn put_close(out: &mut Vec<u8>) {
     out.push(CLOSE);
+}
+
+/// Appends a FORWARD frame.
+pub fn put_forward(out: &mut Vec<u8>, bucket: Bucket, sequence: Sequence) {
+    let [_, a, b, c] = sequence.0.to_be_bytes();
+    out.extend_from_slice(&[FORWARD, bucket.0, a, b, c]);
 }
 
 /// Pads with zeros up to `length` bytes in all.

@@ -16,6 +16,13 @@ fn every_frame_there_and_back() {
         bucket: Bucket(9),
         sequence: Sequence::new(0xab_cdef),
         mask: 0b101,
+        wait: true,
+        settled: false,
+    };
+    let settled = Order {
+        wait: false,
+        settled: true,
+        ..order
     };
     put_ping(&mut out);
     put_challenge(&mut out, *b"12345678");
@@ -24,7 +31,8 @@ fn every_frame_there_and_back() {
     put_data(&mut out, Some(order), b"first", false);
     put_data(&mut out, None, b"second", false);
     put_close(&mut out);
-    put_data(&mut out, Some(order), b"third", true);
+    put_forward(&mut out, Bucket(200), Sequence::new(0x01_0203));
+    put_data(&mut out, Some(settled), b"third", true);
     let frames: Vec<_> = Frames::new(&out).collect::<Result<_, _>>().unwrap();
     assert_eq!(
         frames,
@@ -46,12 +54,24 @@ fn every_frame_there_and_back() {
                 packet: b"second"
             },
             Frame::Close,
+            Frame::Forward {
+                bucket: Bucket(200),
+                sequence: Sequence::new(0x01_0203)
+            },
             Frame::Data {
-                order: Some(order),
+                order: Some(settled),
                 packet: b"third"
             },
         ]
     );
+}
+
+#[test]
+fn flags_of_order_need_an_order() {
+    for flag in [WAIT, SETTLED] {
+        let body = [DATA | flag, 1, 2, 3];
+        assert_eq!(Frames::new(&body).next(), Some(Err(Malformed)));
+    }
 }
 
 #[test]

@@ -110,6 +110,15 @@ fn tunnel(world: &mut World, sender: Side, out: &mut impl Write) -> io::Result<(
             path.min_rtt.unwrap_or_default().as_secs_f64() * 1e3,
             path.lost,
         )?;
+        if let Some(estimate) = path.estimate {
+            write!(
+                out,
+                " bw {:.1} M q {:.1} j {:.1}",
+                estimate.bandwidth as f64 * 8e-6,
+                estimate.queue.as_secs_f64() * 1e3,
+                estimate.jitter.as_secs_f64() * 1e3,
+            )?;
+        }
     }
     Ok(())
 }

@@ -12,8 +12,16 @@ const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_secs(1);
 /// What stands is the least delay over no less than this: a few acknowledgements, 5 ms each.
 const LEAST_WINDOW: Duration = Duration::from_millis(20);
-/// The jitter is an average over about this.
+/// The jitter is an average over about this, seconds, ...
 const JITTER_MEMORY: f64 = 1.0;
+/// ... of so many times the difference between a sample and the one before: where the delay varies
+/// evenly by j to either side, that is j.
+const JITTER_SCALE: f64 = 1.5;
+
+/// However rare the samples are, no single one counts for more ...
+const MOST_WEIGHT: f64 = 0.125;
+/// ... nor does a link that stood still, seconds.
+const MOST_CHANGE: f64 = 0.03;
 
 /// The least of the last one to two windows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,9 +51,9 @@ pub(super) struct Delay {
     slot: u64,
     least: Least,
     standing: Option<OneWayDelay>,
-    /// Mean excess of single samples over what stands, seconds.
-    excess: f64,
-    sampled: Instant,
+    /// Mean difference between a sample and the one before, seconds.
+    change: f64,
+    last: Option<(Instant, OneWayDelay)>,
 }
 
 impl Delay {
@@ -60,11 +68,13 @@ impl Delay {
         let current = &mut self.slots[(slot % SLOTS as u64) as usize];
         *current = Some(current.map_or(sample, |least| least.min(sample)));
 
-        let standing = self.least.update(now, LEAST_WINDOW.max(srtt / 2), sample);
-        self.standing = Some(standing);
-        let weight = (now.since(self.sampled).as_secs_f64() / JITTER_MEMORY).min(1.0);
-        self.excess += weight * (sample.since(standing).as_secs_f64() - self.excess);
-        self.sampled = now;
+        let window = LEAST_WINDOW.max(srtt / 2).max(2 * self.jitter());
+        self.standing = Some(self.least.update(now, window, sample));
+        if let Some((at, last)) = self.last.replace((now, sample)) {
+            let change = sample.since(last).max(last.since(sample)).as_secs_f64();
+            let weight = (now.since(at).as_secs_f64() / JITTER_MEMORY).min(MOST_WEIGHT);
+            self.change += weight * (change.min(MOST_CHANGE) - self.change);
+        }
     }
 
     /// The queue that stands: none of the last samples saw less.
@@ -76,9 +86,9 @@ impl Delay {
         }
     }
 
-    /// How far single samples lie above what stands: twice their mean.
+    /// By how much the delay varies to either side.
     pub(super) fn jitter(&self) -> Duration {
-        Duration::from_secs_f64(2.0 * self.excess)
+        Duration::from_secs_f64(JITTER_SCALE * self.change)
     }
 
     /// What stands is not our queue: the way got longer.

@@ -10,7 +10,7 @@ mod train;
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, DATAGRAM, LossEvent, OneWayDelay};
+use super::{AckEvent, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use crate::proto::Instant;
 use delay::Delay;
 use growth::Growth;
@@ -29,6 +29,9 @@ const LEAST_RATE: f64 = 14_400.0;
 const STARTUP_GAIN: f64 = 2.0;
 /// It ends at this queue at the latest.
 const STARTUP_QUEUE: Duration = Duration::from_millis(10);
+/// Where the train arrived this much slower than it was sent; else at this many times the queue.
+const STARTUP_DISPERSION: f64 = 0.25;
+const STARTUP_TIMES: u32 = 3;
 /// Or when this share was lost.
 const STARTUP_LOSS: f64 = 0.1;
 /// The queue to keep: timers of a busy router are 1 ms late, acknowledgements come each 5 ms.
@@ -66,13 +69,15 @@ const DOUBT_GAIN: f64 = 0.6;
 /// At this gain, for one and a half round trips or until the queue is nearly gone.
 const DRAIN_GAIN: f64 = 0.85;
 const DRAINED: Duration = Duration::from_micros(800);
-/// A queue that stands for so long (and four round trips) is put to the test: is it ours?
+/// A queue that stands for so long (and four round trips), or is so much longer than it should be
+/// when a drain is due, is put to the test: is it ours?
 const STANDS: Duration = Duration::from_millis(250);
+const SUSPICIOUS: Duration = Duration::from_millis(1);
+/// For so long, in round trips, so much less is sent.
+const TEST_ROUNDS: u32 = 2;
 const TEST_GAIN: f64 = 0.75;
 /// It is not, when less than this share of what the test had to drain went away.
 const OURS: f64 = 0.3;
-/// The next test is no sooner.
-const TEST_PAUSE: Duration = Duration::from_secs(1);
 /// The window: beyond the round trip, for acknowledgements that come late or in clumps.
 const SLACK: Duration = Duration::from_millis(60);
 /// A round trip counts at most so much more than the least.
@@ -87,11 +92,8 @@ enum Phase {
     Steady,
     /// The queue is being drained until then, to see the delay without it.
     Drain { until: Instant },
-    /// The same harder, from then on: does the queue of that time go away?
-    Test {
-        begun: Instant,
-        queue: Option<Duration>,
-    },
+    /// The same harder.
+    Test { until: Instant },
 }
 
 /// The controller.
@@ -110,7 +112,17 @@ pub struct Dtrc {
     next_drain: Instant,
     /// Since when a queue stands.
     stands: Option<Instant>,
-    next_test: Instant,
+    trial: Option<Trial>,
+}
+
+/// What becomes of the queue when less is sent: seen a round trip later.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    begun: Instant,
+    /// The queue before the first that was sent more slowly arrived.
+    before: Option<Duration>,
+    /// The shortest since then.
+    after: Option<Duration>,
 }
 
 impl Default for Dtrc {
@@ -127,7 +139,7 @@ impl Default for Dtrc {
             min_rtt: Duration::ZERO,
             next_drain: Instant::default(),
             stands: None,
-            next_test: Instant::default(),
+            trial: None,
         }
     }
 }
@@ -174,7 +186,9 @@ impl Dtrc {
         let delivered = rates.received.min(rates.sent) / self.losses.kept();
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
-            let full = queue > STARTUP_QUEUE.max(self.threshold());
+            let limit = STARTUP_QUEUE.max(self.threshold());
+            let full = queue > STARTUP_TIMES * limit
+                || queue > limit && rates.dispersion > 1.0 + STARTUP_DISPERSION;
             let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
                 && rates.dispersion < 1.0 + DISPERSION;
             if full || lossy || self.growth.has_ended() {
@@ -183,7 +197,8 @@ impl Dtrc {
             }
             return;
         }
-        let fills = (rates.dispersion - 1.0).abs() > DISPERSION;
+        let noise = self.delay.jitter().as_secs_f64() / rates.length;
+        let fills = (rates.dispersion - 1.0).abs() > DISPERSION + noise;
         let received = rates.received / self.losses.kept();
         if queue > self.threshold() && fills {
             // A queue that grows or shrinks gives at the link's own rate.
@@ -209,47 +224,55 @@ impl Dtrc {
             Phase::Startup => {}
             Phase::Steady => {
                 let long = STANDS.max(4 * self.srtt);
-                if self.stands.is_some_and(|since| now.since(since) > long) && now >= self.next_test
-                {
-                    self.phase = Phase::Test {
+                let stands = self.stands.is_some_and(|since| now.since(since) > long);
+                let due = now >= self.next_drain && !limited;
+                if (stands || due && queue > self.target() + SUSPICIOUS) && self.trial.is_none() {
+                    let until = now + TEST_ROUNDS * self.srtt;
+                    self.phase = Phase::Test { until };
+                    self.losses.begin_drain(now);
+                    self.trial = Some(Trial {
                         begun: now,
-                        queue: None,
-                    };
-                } else if now >= self.next_drain && !limited {
+                        before: None,
+                        after: None,
+                    });
+                } else if due {
                     let until = now + self.srtt * 3 / 2;
                     self.phase = Phase::Drain { until };
                     self.losses.begin_drain(now);
                 }
             }
-            Phase::Drain { until } => {
+            Phase::Drain { until } | Phase::Test { until } => {
                 if now >= until || (queue < DRAINED && !self.losses.any()) {
                     self.losses.end_drain(now);
                     self.enter_steady(now);
                 }
             }
-            Phase::Test { begun, queue: None } => {
-                if now.since(begun) >= self.srtt * 6 / 5 {
-                    let queue = Some(queue);
-                    self.phase = Phase::Test { begun, queue };
-                }
-            }
-            Phase::Test {
-                begun,
-                queue: Some(before),
-            } => {
-                let time = self.srtt * 3 / 2;
-                if queue <= self.target() {
-                    self.enter_steady(now);
-                } else if now.since(begun) >= self.srtt * 6 / 5 + time {
-                    let had_to = time.mul_f64(1.0 - TEST_GAIN).min(before);
-                    if before.saturating_sub(queue) < had_to.mul_f64(OURS) {
-                        self.delay.rebase();
-                    }
-                    self.stands = None;
-                    self.next_test = now + TEST_PAUSE;
-                    self.enter_steady(now);
-                }
-            }
+        }
+        self.judge_trial(now);
+    }
+
+    /// Less was sent for a while: did that shorten the queue? If not it is not ours: the way got
+    /// longer, or somebody else fills it.
+    fn judge_trial(&mut self, now: Instant) {
+        let Some(trial) = &mut self.trial else { return };
+        let queue = self.delay.queue();
+        let age = now.since(trial.begun);
+        if age < self.srtt {
+            return;
+        }
+        let before = *trial.before.get_or_insert(queue);
+        let after = trial.after.map_or(queue, |after| after.min(queue));
+        trial.after = Some(after);
+        if age < self.srtt * (TEST_ROUNDS + 1) + LEAST_TRAIN / 2 {
+            return;
+        }
+        self.trial = None;
+        self.stands = None;
+        let had_to = (TEST_ROUNDS * self.srtt)
+            .mul_f64(1.0 - TEST_GAIN)
+            .min(before);
+        if before.saturating_sub(after) < had_to.mul_f64(OURS) && after > DRAINED {
+            self.delay.rebase();
         }
     }
 
@@ -328,6 +351,14 @@ impl Controller for Dtrc {
             return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
         }
         Some((self.bandwidth * self.gain) as u64)
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        (self.bandwidth > 0.0).then(|| Estimate {
+            bandwidth: self.bandwidth as u64,
+            queue: self.delay.queue(),
+            jitter: self.delay.jitter(),
+        })
     }
 }
 

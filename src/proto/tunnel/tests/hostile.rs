@@ -177,6 +177,8 @@ fn where_data_has_no_tag_it_still_changes_nothing_but_data() {
         bucket: Bucket(1),
         sequence,
         mask: 0,
+        wait: true,
+        settled: false,
     };
     frame::put_data(&mut bodies[4], Some(order), inner(9, 1, 100).bytes(), true);
     for from in [place, stranger()] {

@@ -3,4 +3,5 @@
 mod hostile;
 mod life;
 mod pair;
+mod repair;
 mod traffic;

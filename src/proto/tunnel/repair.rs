@@ -1,0 +1,258 @@
+//! Lost means re-decided: what a path lost goes before the queue's head, on the path that is best for
+//! it now.
+
+use std::time::Duration;
+
+use super::Tunnel;
+use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, transmit};
+use crate::packet::Packet;
+use crate::packet::ip::is_tcp;
+use crate::proto::Instant;
+use crate::proto::event::{PathState, Transmit};
+use crate::proto::path::{MAX_ACK_DELAY, Path};
+use crate::proto::recovery::Fate;
+use crate::proto::repair::Place;
+use crate::proto::wire::frame::{self, Bucket};
+use crate::proto::wire::{Kind, MAX_PATHS, PathId};
+
+/// Beyond the time in which the peer acknowledges even a lone datagram, before the newest data counts
+/// as doubtful: timers of a busy portal are late by about this (PROTOCOL.md 7).
+const TAIL_MARGIN: Duration = Duration::from_millis(10);
+/// A path that lost the packet is chosen for its repair only before one that takes so much longer: what lost one packet may lose the next, but a repair after 250 ms is none.
+const DETOUR: Duration = Duration::from_millis(100);
+/// So long a repair waits for the path that is best for it before it takes any: one full datagram at
+/// 3 Mbit/s.
+const PATIENCE: Duration = Duration::from_millis(4);
+/// Packets that wait behind one when it is taken from the queue, for a flow that counts as bulk: a
+/// burst of ten (an initial window) is.
+const BULK_BACKLOG: usize = 4;
+/// Packets in flight with which a flow counts as bulk too: a call has 5 in 100 ms, a download that no
+/// queue holds back has the product of its rate and the round trip.
+const BULK_FLYING: u32 = 16;
+/// A flow counts as bulk for so long after that (PROTOCOL.md 4.1: the time it counts as spread).
+const BULK_FOR: Duration = Duration::from_secs(3);
+/// FORWARD frames in one datagram: they fit into the smallest one.
+const MOST_FORWARDS: usize = 200;
+
+impl Tunnel {
+    /// True when a packet waits at the peer for earlier ones that are being repaired: TCP takes a gap
+    /// for congestion, and whoever fills a queue does too (QUIC). A call rather misses a packet.
+    pub(super) fn is_patient(&mut self, now: Instant, bucket: Bucket, packet: &[u8]) -> bool {
+        let bulk = self.queue.backlog(bucket) >= BULK_BACKLOG
+            || self.repairs.unsettled(bucket) >= BULK_FLYING;
+        let domain = &mut self.domains[usize::from(bucket.0)];
+        if bulk {
+            domain.bulk_until = now + BULK_FOR;
+        }
+        is_tcp(packet) || now < domain.bulk_until
+    }
+
+    /// Keeps a packet that leaves with the next datagram of a path.
+    pub(super) fn keep(&mut self, now: Instant, id: PathId, order: frame::Order, packet: Packet) {
+        let place = Place {
+            bucket: order.bucket,
+            sequence: order.sequence,
+            wait: order.wait,
+        };
+        let Some(path) = self.paths[id.index()].as_deref_mut() else {
+            self.pool.give(packet);
+            return;
+        };
+        let kept = self.repairs.keep(now, place, id, packet, &mut self.pool);
+        path.sent.carry(kept);
+    }
+
+    /// Learns what became of packets, and doubts what is silent.
+    pub(super) fn collect(&mut self, now: Instant) {
+        let (repairs, pool) = (&mut self.repairs, &mut self.pool);
+        for path in self.paths.iter_mut().flatten() {
+            for fate in path.sent.fates() {
+                match fate {
+                    Fate::Arrived(kept) => repairs.on_arrived(kept, pool),
+                    Fate::Lost(kept) => repairs.on_lost(now, kept, path.id, pool),
+                }
+            }
+        }
+        for id in PathId::all() {
+            if self.is_doubtful(now, id)
+                && let Some(path) = self.paths[id.index()].as_deref()
+            {
+                let from = self.repairs.doubted(id);
+                for kept in path.sent.under_way(from) {
+                    self.repairs.on_lost(now, kept, id, &mut self.pool);
+                }
+                self.repairs.set_doubted(id, path.sent.next_number().0);
+            }
+        }
+        self.repairs.expire(now, &mut self.pool);
+    }
+
+    /// True when packets in flight on a path should go by another as well.
+    fn is_doubtful(&self, now: Instant, id: PathId) -> bool {
+        let Some(path) = self.path(id) else {
+            return false;
+        };
+        let silent = path.state == PathState::Suspect
+            && path.sent.in_flight() > 0
+            && self.repairs.doubted(id) < path.sent.next_number().0
+            && self.has_other(id);
+        silent || self.tail_due(path).is_some_and(|due| due <= now)
+    }
+
+    /// When the newest data on a path becomes doubtful, if nothing is heard of it.
+    pub(super) fn tail_due(&self, path: &Path) -> Option<Instant> {
+        let (number, at) = path.sent.tail()?;
+        (path.state == PathState::Up
+            && number >= self.repairs.doubted(path.id)
+            && self.has_other(path.id))
+        .then(|| at + path.rtt.probe_timeout(MAX_ACK_DELAY) + TAIL_MARGIN)
+    }
+
+    /// True when another path takes what is doubtful on this one.
+    fn has_other(&self, id: PathId) -> bool {
+        self.order().iter().any(|other| {
+            other != id
+                && self
+                    .path(other)
+                    .is_some_and(|other| other.state == PathState::Up)
+        })
+    }
+
+    /// A batch of repairs, or word of what was given up.
+    pub(super) fn repair(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        if self.repairs.has_forwards()
+            && let Some(transmit) = self.forwards(now, out)
+        {
+            return Some(transmit);
+        }
+        let id = self.path_for_repair(now)?;
+        let place = self.path(id)?.place?;
+        let (kind, overhead) = self.framing();
+        let most = usize::from(self.config.mtu.bytes()) + overhead;
+        let mut segment: Option<usize> = None;
+        for _ in 0..MOST_SEGMENTS {
+            let capacity = segment.unwrap_or(most);
+            if out.len() + capacity > MOST_BATCH
+                || (segment.is_some() && self.path_for_repair(now) != Some(id))
+                || self
+                    .repairs
+                    .head()
+                    .is_none_or(|(_, _, packet)| packet.len() + overhead > capacity)
+            {
+                break;
+            }
+            let length = self.repair_datagram(now, id, kind, out)?;
+            let first = *segment.get_or_insert(length);
+            if length < first {
+                break;
+            }
+        }
+        segment.map(|segment| transmit(place, segment))
+    }
+
+    /// One datagram with the oldest repair.
+    fn repair_datagram(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        kind: Kind,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let path = self.paths[id.index()].as_deref_mut()?;
+        let session = &self.keys.current()?.session;
+        let (kept, place, packet) = self.repairs.head()?;
+        let mut draft = Draft::new(out, now, kind);
+        draft.eliciting = true;
+        let order = frame::Order {
+            bucket: place.bucket,
+            sequence: place.sequence,
+            // Whoever waits for repairs asks for no paths, and whoever does not has waited enough.
+            mask: 0,
+            wait: place.wait,
+            settled: false,
+        };
+        frame::put_data(draft.out, Some(order), packet, true);
+        path.sent.carry(kept);
+        self.repairs.on_sent_again(kept, id);
+        self.last_data = now;
+        path.note_limited(self.queue.is_empty() && self.repairs.oldest().is_none());
+        Some(draft.finish(now, path, session))
+    }
+
+    /// The path that takes the oldest repair now. For a while it waits for the best one.
+    fn path_for_repair(&mut self, now: Instant) -> Option<PathId> {
+        let (kept, lost_by, since) = self.repairs.oldest()?;
+        let patient = now.since(since) < PATIENCE;
+        let urgent = self.repairs.head().is_some_and(|(_, place, _)| !place.wait);
+        let ranked = self.rank(lost_by);
+        let found = ranked
+            .into_iter()
+            .flatten()
+            .take(if patient { 1 } else { MAX_PATHS })
+            .find(|id| {
+                self.paths[id.index()]
+                    .as_deref_mut()
+                    .is_some_and(|path| path.may_send(now, urgent))
+            });
+        if found.is_none() && !patient {
+            self.no_path_for = Some((kept, since));
+        }
+        found
+    }
+
+    /// When pacing, or its patience, lets the oldest repair go.
+    pub(super) fn repair_due(&self) -> Option<Instant> {
+        let (kept, lost_by, since) = self.repairs.oldest()?;
+        let paced = |id: PathId| self.path(id).and_then(Path::paced_until);
+        let ranked = self.rank(lost_by).into_iter().flatten();
+        if self.no_path_for == Some((kept, since)) {
+            ranked.filter_map(paced).min()
+        } else {
+            let best = ranked.take(1).find_map(paced);
+            [best, Some(since + PATIENCE)].into_iter().flatten().min()
+        }
+    }
+
+    /// The paths for a repair, best first: the fastest, those that lost it later.
+    fn rank(&self, lost_by: u8) -> [Option<PathId>; MAX_PATHS] {
+        let mut ranked = [None; MAX_PATHS];
+        let mut count = 0;
+        for (slot, id) in ranked.iter_mut().zip(self.order().iter()) {
+            *slot = Some(id);
+            count += 1;
+        }
+        ranked[..count].sort_by_key(|id| {
+            let path = id.and_then(|id| self.path(id))?;
+            let detour = if lost_by & path.id.bit() == 0 {
+                0
+            } else {
+                DETOUR.as_micros() as i64
+            };
+            // What was never measured comes last, as in the order.
+            let owd = path
+                .owd
+                .smoothed()
+                .map_or(i64::MAX / 2, |owd| owd.as_micros());
+            Some(owd + detour)
+        });
+        ranked
+    }
+
+    /// Tells the peer what was given up, on the best path. It is sealed whatever the security is.
+    fn forwards(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        let id = self.order().iter().next()?;
+        let path = self.paths[id.index()].as_deref_mut()?;
+        let session = &self.keys.current()?.session;
+        let place = path.place?;
+        let mut draft = Draft::new(out, now, Kind::Sealed);
+        draft.eliciting = true;
+        for _ in 0..MOST_FORWARDS {
+            let Some((bucket, sequence)) = self.repairs.next_forward() else {
+                break;
+            };
+            frame::put_forward(draft.out, bucket, sequence);
+        }
+        let length = draft.finish(now, path, session);
+        Some(transmit(place, length))
+    }
+}

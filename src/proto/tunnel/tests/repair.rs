@@ -1,0 +1,230 @@
+//! What links lose, the tunnel makes good: in order, once, and soon.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::pair::{Link, MS, Pair, inner, numbers};
+use crate::config::Security;
+use crate::packet::Packet;
+use crate::proto::event::PathState;
+
+/// A TCP segment with a number in it.
+fn segment(flow: u16, number: u32, len: usize) -> Packet {
+    let mut packet = inner(flow, number, len);
+    packet.buffer()[9] = 6;
+    // A header of 20 bytes, ACK.
+    packet.buffer()[32..34].copy_from_slice(&[0x50, 0x10]);
+    packet
+}
+
+/// Offers `mbit` of 1,300-byte segments of one flow from the remote side for so long, on top of
+/// `sent`. Returns how many were sent in all and the longest time in which nothing was delivered.
+fn offer(pair: &mut Pair, sent: &mut u32, mbit: u64, ms: u64) -> Duration {
+    let per_ms = mbit as f64 * 125.0 / 1300.0;
+    let first = *sent;
+    let mut longest = Duration::ZERO;
+    let mut last = pair.now;
+    for ms in 1..=ms {
+        while f64::from(*sent - first) < per_ms * ms as f64 {
+            let packet = segment(9, *sent, 1300);
+            pair.remote.handle_packet(pair.now, packet);
+            *sent += 1;
+        }
+        let before = pair.at_local.len();
+        pair.run(MS);
+        if pair.at_local.len() > before {
+            longest = longest.max(pair.now.since(last));
+            last = pair.now;
+        }
+    }
+    longest.max(pair.now.since(last))
+}
+
+/// Slow start is over, every path is in use.
+fn warm(links: Vec<Link>, security: Security) -> (Pair, u32) {
+    let mut pair = Pair::with(links, security, security);
+    pair.run(200 * MS);
+    let mut sent = 0;
+    offer(&mut pair, &mut sent, 25, 2000);
+    pair.run(Duration::from_secs(1));
+    (pair, sent)
+}
+
+fn two() -> Vec<Link> {
+    vec![Link::new(0, 20, 7), Link::new(1, 20, 20)]
+}
+
+/// What the queue of the remote portal dropped: that is its business.
+fn drops(pair: &mut Pair) -> u64 {
+    let discards = pair.remote.stats(pair.now).discards;
+    discards.iter().map(|(_, count)| count).sum()
+}
+
+/// Everything from `first` to `end` came, in order, once; but for what the queue dropped.
+fn whole(pair: &mut Pair, first: u32, end: u32, dropped: u64) {
+    let got = numbers(&pair.at_local, 9);
+    let got: Vec<_> = got.into_iter().filter(|n| *n >= first).collect();
+    assert!(got.is_sorted_by(|a, b| a < b));
+    assert_eq!(got.len() as u64 + dropped, u64::from(end - first));
+}
+
+#[test]
+fn random_losses_are_made_good() {
+    for security in [Security::Encrypt, Security::None] {
+        let (mut pair, first) = warm(two(), security);
+        let dropped = drops(&mut pair);
+        pair.links[0].loss = 50;
+        pair.links[1].loss = 50;
+        let mut sent = first;
+        offer(&mut pair, &mut sent, 5, 4000);
+        pair.run(Duration::from_secs(1));
+        let dropped = drops(&mut pair) - dropped;
+        whole(&mut pair, first, sent, dropped);
+        let now = pair.now;
+        let stats = pair.remote.stats(now);
+        assert!(stats.repairs > 20, "{}", stats.repairs);
+        assert!(stats.given_up <= 1);
+        assert_eq!(pair.remote.repairs.bytes(), 0);
+        assert_eq!(pair.local.stats(now).reorder_packets, 0);
+    }
+}
+
+#[test]
+fn a_lone_path_repairs_itself() {
+    let (mut pair, first) = warm(vec![Link::new(0, 20, 7)], Security::Encrypt);
+    let dropped = drops(&mut pair);
+    pair.links[0].loss = 50;
+    let mut sent = first;
+    offer(&mut pair, &mut sent, 5, 3000);
+    pair.run(Duration::from_secs(1));
+    let dropped = drops(&mut pair) - dropped;
+    whole(&mut pair, first, sent, dropped);
+}
+
+#[test]
+fn a_cut_path_costs_a_moment_and_no_packet() {
+    for cut in [0, 1] {
+        let (mut pair, first) = warm(two(), Security::Encrypt);
+        let dropped = drops(&mut pair);
+        let mut sent = first;
+        offer(&mut pair, &mut sent, 12, 1000);
+        pair.links[cut].up = false;
+        let gap = offer(&mut pair, &mut sent, 12, 2000);
+        assert!(gap < 200 * MS, "{cut}: {gap:?}");
+        pair.run(Duration::from_secs(1));
+        assert_eq!(pair.states()[cut], PathState::Dead);
+        let dropped = drops(&mut pair) - dropped;
+        whole(&mut pair, first, sent, dropped);
+    }
+}
+
+#[test]
+fn the_last_packets_are_made_good_without_later_ones() {
+    let (mut pair, mut sent) = warm(two(), Security::Encrypt);
+    let dropped = drops(&mut pair);
+    offer(&mut pair, &mut sent, 1, 1000);
+    let first = sent;
+    // Each of these is alone; whatever link it takes loses it.
+    for lost in [0, 1] {
+        pair.run(500 * MS);
+        let before = pair.at_local.len();
+        pair.links[lost].up = false;
+        pair.remote.handle_packet(pair.now, segment(9, sent, 1300));
+        sent += 1;
+        pair.run(10 * MS);
+        pair.links[lost].up = true;
+        pair.run(60 * MS);
+        assert_eq!(pair.at_local.len(), before + 1, "{lost}");
+    }
+    let dropped = drops(&mut pair) - dropped;
+    whole(&mut pair, first, sent, dropped);
+}
+
+#[test]
+fn hopeless_losses_are_given_up_in_time() {
+    let (mut pair, first) = warm(two(), Security::Encrypt);
+    let dropped = drops(&mut pair);
+    pair.links[0].loss = 5;
+    pair.links[1].loss = 5;
+    let mut sent = first;
+    let gap = offer(&mut pair, &mut sent, 1, 10_000);
+    pair.run(Duration::from_secs(2));
+    let now = pair.now;
+    let got: Vec<_> = numbers(&pair.at_local, 9)
+        .into_iter()
+        .filter(|n| *n >= first)
+        .collect();
+    let once: BTreeSet<_> = got.iter().copied().collect();
+    assert_eq!(once.len(), got.len(), "delivered twice");
+    let arrived = got.len() as u64 + drops(&mut pair) - dropped;
+    assert!(
+        arrived * 100 >= 99 * u64::from(sent - first),
+        "{arrived} of {}",
+        sent - first
+    );
+    assert!(gap < 350 * MS, "{gap:?}");
+    assert_eq!(
+        (
+            pair.remote.repairs.bytes(),
+            pair.local.stats(now).reorder_packets
+        ),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_call_is_repaired_but_never_waits() {
+    let (mut pair, _) = warm(two(), Security::Encrypt);
+    pair.run(500 * MS);
+    pair.links[0].loss = 20;
+    let mut longest = 0;
+    for n in 0..500 {
+        pair.send_down(5, n, 200);
+        let before = numbers(&pair.at_local, 5).len();
+        pair.run(20 * MS);
+        longest = longest.max(usize::from(numbers(&pair.at_local, 5).len() == before));
+    }
+    pair.run(500 * MS);
+    let got = numbers(&pair.at_local, 5);
+    let once: BTreeSet<_> = got.iter().copied().collect();
+    assert_eq!((once.len(), got.len()), (500, 500));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// Any pattern of losses and cuts: nothing comes twice, what is out of order was waited for in
+    /// vain, and no memory is kept.
+    #[test]
+    fn any_losses(
+        changes in proptest::collection::vec((0usize..2, 0u64..3, any::<bool>(), 1u64..400), 1..12),
+        seed in any::<u64>(),
+    ) {
+        let (mut pair, first) = warm(two(), Security::Encrypt);
+        pair.random.0 = seed;
+        let mut sent = first;
+        for (link, loss, up, ms) in changes {
+            pair.links[link].loss = [0, 50, 4][loss as usize];
+            pair.links[link].up = up;
+            offer(&mut pair, &mut sent, 4, ms);
+        }
+        for link in &mut pair.links {
+            (link.up, link.loss) = (true, 0);
+        }
+        pair.run(Duration::from_secs(2));
+        let now = pair.now;
+        let got = numbers(&pair.at_local, 9);
+        let once: BTreeSet<_> = got.iter().copied().collect();
+        prop_assert_eq!(once.len(), got.len());
+        let late = got.windows(2).filter(|pair| pair[0] > pair[1]).count() as u64;
+        let given_up = pair.remote.stats(now).given_up + pair.local.stats(now).overdue;
+        prop_assert!(late <= given_up, "{} late, {} given up", late, given_up);
+        prop_assert_eq!(pair.remote.repairs.bytes(), 0);
+        prop_assert_eq!(pair.local.stats(now).reorder_packets, 0);
+        let before = pair.at_local.len();
+        offer(&mut pair, &mut sent, 1, 100);
+        pair.run(100 * MS);
+        prop_assert!(pair.at_local.len() > before);
+    }
+}
