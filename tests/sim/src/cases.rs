@@ -196,6 +196,7 @@ pub fn extra(lasts: Duration) -> Vec<SimCase> {
         case("tiny", vec![link(2.0, 30), link(1.0, 40)]),
         case("sawtooth", two()).with(|run| run.steps = sawtooth(1, lasts)),
         case("udp_90", two()).with(|run| {
+            run.load = Load::Udp(0.0);
             run.load = Load::Udp(80.0 * 0.9 * run.payload_fraction());
         }),
         case("idle", two()).with(|run| run.load = Load::Idle),

@@ -86,7 +86,7 @@ fn parse() -> Result<Option<Options>, lexopt::Error> {
             Arg::Long("trace") => options.trace = true,
             Arg::Long("json") => options.json = true,
             Arg::Long("help") => return Ok(None),
-            _ => return Err(arg.unexpected()),
+            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(arg.unexpected()),
         }
     }
     Ok(Some(options))
@@ -152,6 +152,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writeln!(out)?;
     } else {
         out.write_all(table::text(&rows).as_bytes())?;
+        write!(out, "\n{}", table::LEGEND)?;
     }
     Ok(())
 }

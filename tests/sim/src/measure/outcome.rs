@@ -86,7 +86,7 @@ pub struct Outcome {
     pub gap: Duration,
     /// Share of segments that came out of order.
     pub out_of_order: f64,
-    /// Share of segments that were sent again.
+    /// Share of segments that were sent again; of datagrams that were lost, where UDP is the load.
     pub resent: f64,
     /// Retransmission timeouts.
     pub timeouts: u64,
@@ -105,8 +105,9 @@ impl Outcome {
         let settled = (start + SETTLED).min(end);
         let delivered = |from, to| -> f64 {
             let load = flows.load.iter();
-            load.map(|flow| series(&world.flows[*flow].1).mbps(from, to))
-                .sum()
+            load.fold(0.0, |all, flow| {
+                all + series(&world.flows[*flow].1).mbps(from, to)
+            })
         };
         let fraction = spec.payload_fraction();
         let efficiency = |from: Duration, to: Duration| {
@@ -147,7 +148,22 @@ impl Outcome {
                 reached: total.time_to(spec.capacity(step.at) * fraction * REACHED, from, to),
             }
         });
-        let out_of_order: f64 = connections().map(|c| c.record().out_of_order()).sum();
+        let out_of_order = flows.load.iter().fold(0.0, |all, flow| {
+            all + match &world.flows[*flow].1 {
+                Traffic::Tcp(connection) => connection.record().out_of_order(),
+                Traffic::Stream(stream) => stream.record().out_of_order(),
+            }
+        });
+        let streams = flows
+            .load
+            .iter()
+            .filter_map(|flow| world.flows[*flow].1.stream());
+        let lost = streams.fold(0.0, |all: f64, stream| {
+            let (_, loss) = stream
+                .record()
+                .between(settled, end.saturating_sub(UNDER_WAY));
+            all.max(loss)
+        });
         Self {
             goodput_all: delivered(start, end),
             goodput: delivered(settled, end),
@@ -164,7 +180,7 @@ impl Outcome {
             idle_added: idle_added(spec, &world.flows[flows.ping].1),
             gap: longest(start, end),
             out_of_order: out_of_order / flows.load.len().max(1) as f64,
-            resent: resent as f64 / (sent as f64).max(1.0),
+            resent: lost.max(resent as f64 / (sent as f64).max(1.0)),
             timeouts,
             links: (0..spec.links.len())
                 .map(|link| link_outcome(spec, world, link, end))

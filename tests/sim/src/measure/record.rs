@@ -129,6 +129,9 @@ pub struct StreamRecord {
     sent: Vec<Duration>,
     /// How long it took, by its place.
     took: Vec<Option<Duration>>,
+    newest: Option<u32>,
+    received: u64,
+    out_of_order: u64,
     /// Payload received.
     pub delivered: Series,
 }
@@ -145,7 +148,15 @@ impl StreamRecord {
         if let Some(took @ None) = self.took.get_mut(seq as usize) {
             *took = Some(now.saturating_sub(sent));
             self.delivered.add(now, bytes);
+            self.received += 1;
+            self.out_of_order += u64::from(self.newest.is_some_and(|newest| seq < newest));
+            self.newest = self.newest.max(Some(seq));
         }
+    }
+
+    /// The share of datagrams that came behind one sent later.
+    pub fn out_of_order(&self) -> f64 {
+        self.out_of_order as f64 / self.received.max(1) as f64
     }
 
     /// How long the datagrams took that were sent between two times, and the share of them that
