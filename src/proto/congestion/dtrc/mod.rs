@@ -154,7 +154,7 @@ impl Dtrc {
         } else {
             0.0
         };
-        let jitter = self.delay.jitter() / 2;
+        let jitter = self.delay.jitter() * 3 / 2;
         let most = MOST_TARGET.as_secs_f64();
         TARGET
             .max(jitter.min(MOST_TARGET))
@@ -163,7 +163,7 @@ impl Dtrc {
 
     /// The queue beyond which too much is sent.
     fn threshold(&self) -> Duration {
-        self.target() + TOLERANCE.max((self.delay.jitter() * 3 / 5).min(MOST_TOLERANCE))
+        self.target() + TOLERANCE.max((self.delay.jitter() * 3 / 2).min(MOST_TOLERANCE))
     }
 
     fn train_length(&self) -> Duration {
@@ -186,11 +186,12 @@ impl Dtrc {
     fn on_rates(&mut self, now: Instant, rates: Rates) {
         let queue = self.delay.queue();
         let delivered = rates.received.min(rates.sent) / self.losses.kept();
+        let noise = self.delay.jitter().as_secs_f64() / rates.length;
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             let limit = STARTUP_QUEUE.max(self.threshold());
-            let full = queue > STARTUP_TIMES * limit
-                || queue > limit && rates.dispersion > 1.0 + STARTUP_DISPERSION;
+            let slower = rates.dispersion > 1.0 + STARTUP_DISPERSION + 2.0 * noise;
+            let full = queue > STARTUP_TIMES * limit || queue > limit && slower;
             let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
                 && rates.bytes >= STARTUP_BYTES;
             if full || lossy || self.growth.has_ended() {
@@ -199,7 +200,6 @@ impl Dtrc {
             }
             return;
         }
-        let noise = self.delay.jitter().as_secs_f64() / rates.length;
         let fills = (rates.dispersion - 1.0).abs() > DISPERSION + noise;
         let received = rates.received / self.losses.kept();
         if queue > self.threshold() && fills {
