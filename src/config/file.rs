@@ -13,7 +13,7 @@ use super::reader::Fields;
 use super::report::{Lines, Report};
 use super::role::{self, Around};
 use super::units::{IfName, Mtu};
-use super::{Config, Security, Warning, address, link, numbers, schema};
+use super::{Class, Config, Security, Warning, address, link, numbers, schema};
 
 /// A configuration of all keys and comments is some 10 KiB; who names a disk by mistake is told.
 const LARGEST: u64 = 1 << 20;
@@ -97,6 +97,7 @@ fn build(
     let meeting = link::read(&fields, &around, &mut report);
     let security = security(&fields, &mut report);
     let mtu = mtu(&fields, &mut report);
+    let redundant = redundant(&fields, &mut report);
     let numbers = numbers::read(&fields, &mut report);
     let manage_routing = fields.flag("manage_routing", &mut report).unwrap_or(true);
 
@@ -114,6 +115,7 @@ fn build(
             listen: meeting.listen,
             remote: meeting.remote,
             links: meeting.links,
+            redundant,
             numbers,
             manage_routing,
         });
@@ -141,6 +143,19 @@ fn security(fields: &Fields<'_>, report: &mut Report<'_>) -> Security {
         );
     }
     security
+}
+
+/// What is sent twice is looked for in every packet: the list is short.
+fn redundant(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Class> {
+    const MOST: usize = 16;
+    let Some(field) = fields.get("redundant") else {
+        return Vec::new();
+    };
+    let classes = field.words(report);
+    if let Some((at, _)) = classes.get(MOST) {
+        report.error(at, format!("is one too many (at most {MOST})"));
+    }
+    classes.into_iter().map(|(_, class)| class).collect()
 }
 
 fn mtu(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Mtu> {

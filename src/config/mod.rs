@@ -5,6 +5,7 @@
 //! (`link[1].port: 74523 is not a port (1-65535)`); the other files read one part each.
 
 mod address;
+mod class;
 mod error;
 mod file;
 mod keys;
@@ -65,6 +66,8 @@ pub struct Config {
     pub remote: Option<Endpoint>,
     /// The links that flows leave by; empty: every interface with a default route is one.
     pub links: Vec<Link>,
+    /// What is sent on two links at once.
+    pub redundant: Vec<Class>,
     /// The numbers of tables, rules and marks.
     pub numbers: Numbers,
     /// False: the tunnel gets its addresses, and all else of the host is left alone.
@@ -151,6 +154,26 @@ pub struct Keep {
     pub first: u16,
     /// The last port, not below the first.
     pub last: u16,
+}
+
+/// Kinds of packets: `udp:5060`, `tcp:20-22`, `dscp:ef`, `icmp`, `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Every packet.
+    All,
+    /// ICMP and ICMPv6.
+    Icmp,
+    /// Those with this code point, below 64 (RFC 2474).
+    Dscp(u8),
+    /// Those from or to one of these ports.
+    Ports {
+        /// TCP or UDP.
+        protocol: PortProtocol,
+        /// The first port.
+        first: u16,
+        /// The last port, not below the first.
+        last: u16,
+    },
 }
 
 /// A protocol that has ports.

@@ -131,13 +131,7 @@ impl FromStr for Keep {
         };
         let (protocol, ports) = text.split_once(':').ok_or_else(refuse)?;
         let protocol = protocol.parse().map_err(|_| refuse())?;
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let (first, last) = (port(first)?, port(last)?);
-        if last < first {
-            return Err(UnitError(format!(
-                "{first}-{last} is not a range of ports (the lower one comes first)"
-            )));
-        }
+        let (first, last) = self::ports(ports)?;
         Ok(Self {
             protocol,
             first,
@@ -186,6 +180,18 @@ impl fmt::Display for Forward {
             IpAddr::V6(to) => write!(f, "[{to}]:{}", self.to_port),
         }
     }
+}
+
+/// A port or a range of them, first and last.
+pub(super) fn ports(text: &str) -> Result<(u16, u16), UnitError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first {
+        return Err(UnitError(format!(
+            "{first}-{last} is not a range of ports (the lower one comes first)"
+        )));
+    }
+    Ok((first, last))
 }
 
 fn port(text: &str) -> Result<u16, UnitError> {

@@ -66,6 +66,7 @@ pub(super) static FILE: Schema = Schema {
         both("remote"),
         both("security"),
         both("i_understand_data_is_not_protected"),
+        both("redundant"),
         both("mtu"),
         both("tunnel"),
         both("manage_routing"),

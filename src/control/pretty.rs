@@ -66,6 +66,7 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
     }
     let Repair {
         sent,
+        twice,
         given_up,
         copies,
         overdue,
@@ -73,6 +74,7 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
     if status.repair != Repair::default() {
         let counts = [
             (sent, "sent again"),
+            (twice, "sent twice at once"),
             (given_up, "given up"),
             (copies, "received twice"),
             (overdue, "waited for in vain"),

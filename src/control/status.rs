@@ -143,6 +143,8 @@ pub struct PathStatus {
 pub struct Repair {
     /// Packets sent again.
     pub sent: u64,
+    /// Packets sent on two paths at once.
+    pub twice: u64,
     /// Packets lost and not sent again in time.
     pub given_up: u64,
     /// Packets received more than once.
@@ -232,6 +234,7 @@ pub(super) mod tests {
             reorder_packets: 0,
             repair: Repair {
                 sent: 41,
+                twice: 0,
                 given_up: 1,
                 copies: 12,
                 overdue: 0,

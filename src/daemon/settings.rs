@@ -22,6 +22,7 @@ pub(super) fn tunnel_config(config: &Config, mtu: Mtu) -> TunnelConfig {
         security: config.security,
         aes: has_aes(),
         mtu,
+        redundant: config.redundant.clone(),
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         reorder_packets: stats.reorder_packets,
         repair: Repair {
             sent: stats.repairs,
+            twice: stats.twice,
             given_up: stats.given_up,
             copies: stats.copies,
             overdue: stats.overdue,

@@ -1,11 +1,13 @@
 //! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size.
 #![forbid(unsafe_code)]
 
+pub mod class;
 pub mod ecn;
 pub mod flow;
 pub mod ip;
 pub mod mss;
 pub mod pool;
 
+pub use class::Classes;
 pub use flow::{FlowHash, FlowHasher};
 pub use pool::{Packet, Pool};

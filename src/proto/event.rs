@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use super::wire::PathId;
 use crate::config::units::{Bitrate, Mtu};
-use crate::config::{Congestion, Security, Transport};
+use crate::config::{Class, Congestion, Security, Transport};
 
 /// A socket of the owner: a UDP socket or one TCP connection. Never reused while the tunnel lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub struct TunnelConfig {
     pub aes: bool,
     /// The TUN's MTU: no inner packet is longer.
     pub mtu: Mtu,
+    /// What is sent on two paths at once.
+    pub redundant: Vec<Class>,
 }
 
 /// What a new socket is for.

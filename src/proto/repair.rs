@@ -25,6 +25,11 @@ const MOST_BYTES: usize = 8 << 20;
 const MOST_KEPT: usize = 16_384;
 /// Packets given up that the peer is still to be told of. Losing word of one costs it a wait.
 const MOST_FORWARDS: usize = 256;
+/// A second copy that found no room on its path for so long is not sent: the first has arrived, or
+/// will be repaired.
+const TWICE_WITHIN: Duration = Duration::from_millis(20);
+/// Second copies that wait for room: 20 ms at 500 Mbit/s.
+const MOST_TWICE: usize = 1024;
 
 /// A packet on its way.
 #[derive(Debug)]
@@ -53,6 +58,17 @@ pub struct Place {
     pub sequence: Sequence,
     /// The receiver holds it while an earlier one is being repaired.
     pub wait: bool,
+    /// Every earlier one was acknowledged or given up when it was first sent.
+    pub settled: bool,
+}
+
+/// Why a packet is to be sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its class is sent on two paths at once.
+    Twice,
+    /// It was lost.
+    Lost,
 }
 
 /// Counters.
@@ -60,6 +76,8 @@ pub struct Place {
 pub struct Count {
     /// Packets sent again.
     pub sent: u64,
+    /// Packets sent on two paths at once.
+    pub twice: u64,
     /// Packets given up.
     pub given_up: u64,
 }
@@ -77,6 +95,8 @@ pub struct Repairs {
     bytes: usize,
     /// What waits to be sent again, oldest first.
     queue: VecDeque<KeptId>,
+    /// What is to go on a second path at once, and since when.
+    twice: VecDeque<(KeptId, Instant)>,
     /// What the peer is to be told.
     forwards: VecDeque<(Bucket, Sequence)>,
     /// How many of a bucket are not settled.
@@ -94,6 +114,7 @@ impl Default for Repairs {
             stripped: 0,
             bytes: 0,
             queue: VecDeque::new(),
+            twice: VecDeque::new(),
             forwards: VecDeque::new(),
             unsettled: vec![0; 256],
             doubted: [0; MAX_PATHS],
@@ -193,14 +214,50 @@ impl Repairs {
         }
     }
 
-    /// The oldest packet to be sent again: which, its place, its bytes.
-    pub fn head(&mut self) -> Option<(KeptId, Place, &[u8])> {
-        while let Some(id) = self.queue.front()
-            && self.kept(*id).is_none_or(|kept| kept.queued.is_none())
-        {
-            self.queue.pop_front();
+    /// A packet that was just kept is to go on a second path at once.
+    pub fn send_twice(&mut self, now: Instant, id: KeptId) {
+        if self.twice.len() == MOST_TWICE {
+            self.twice.pop_front();
         }
-        let id = *self.queue.front()?;
+        self.twice.push_back((id, now));
+    }
+
+    /// The oldest packet to go on a second path: the paths on which it flies, and its length.
+    pub fn oldest_twice(&mut self, now: Instant) -> Option<(u8, usize)> {
+        while let Some((id, since)) = self.twice.front() {
+            match self.kept(*id) {
+                Some(kept)
+                    if *since + TWICE_WITHIN > now
+                        && kept.queued.is_none()
+                        && !kept.packet.is_empty() =>
+                {
+                    return Some((kept.flying, kept.packet.len()));
+                }
+                _ => self.twice.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// The paths on which the first packet flies that waits for a second one.
+    pub fn peek_twice(&self) -> Option<u8> {
+        let (id, _) = self.twice.front()?;
+        self.kept(*id).map(|kept| kept.flying)
+    }
+
+    /// The oldest packet to be sent once more: which, its place, its bytes.
+    pub fn head(&mut self, why: Why) -> Option<(KeptId, Place, &[u8])> {
+        let id = match why {
+            Why::Twice => self.twice.front()?.0,
+            Why::Lost => {
+                while let Some(id) = self.queue.front()
+                    && self.kept(*id).is_none_or(|kept| kept.queued.is_none())
+                {
+                    self.queue.pop_front();
+                }
+                *self.queue.front()?
+            }
+        };
         let kept = self.kept(id)?;
         Some((id, kept.place, kept.packet.bytes()))
     }
@@ -213,16 +270,23 @@ impl Repairs {
         })
     }
 
-    /// The packet that `next` gave leaves on a path.
-    pub fn on_sent_again(&mut self, id: KeptId, path: PathId) {
-        if self.queue.front() == Some(&id) {
-            self.queue.pop_front();
-        }
-        if let Some(kept) = self.slot(id) {
-            kept.queued = None;
-            kept.tries += 1;
-            kept.flying |= path.bit();
-            self.count.sent += 1;
+    /// The packet that `head` gave leaves on a path.
+    pub fn on_sent_again(&mut self, why: Why, path: PathId) {
+        let id = match why {
+            Why::Twice => self.twice.pop_front().map(|(id, _)| id),
+            Why::Lost => self.queue.pop_front(),
+        };
+        let Some(kept) = id.and_then(|id| self.slot(id)) else {
+            return;
+        };
+        kept.flying |= path.bit();
+        match why {
+            Why::Twice => self.count.twice += 1,
+            Why::Lost => {
+                kept.queued = None;
+                kept.tries += 1;
+                self.count.sent += 1;
+            }
         }
     }
 

@@ -36,6 +36,7 @@ impl Sender {
             bucket: Bucket(3),
             sequence: Sequence::new(self.next),
             wait: true,
+            settled: false,
         };
         self.next += 1;
         self.repairs
@@ -48,9 +49,13 @@ impl Sender {
 
     /// Sends the oldest repair; returns its number.
     fn again(&mut self, by: u8) -> Option<u32> {
-        let (id, _, packet) = self.repairs.head()?;
+        self.once_more(Why::Lost, by)
+    }
+
+    fn once_more(&mut self, why: Why, by: u8) -> Option<u32> {
+        let (_, _, packet) = self.repairs.head(why)?;
         let number = u32::from_be_bytes(packet.try_into().unwrap());
-        self.repairs.on_sent_again(id, path(by));
+        self.repairs.on_sent_again(why, path(by));
         Some(number)
     }
 }
@@ -79,6 +84,7 @@ fn the_lost_go_again_oldest_first() {
         sender.repairs.count(),
         Count {
             sent: 3,
+            twice: 0,
             given_up: 0
         }
     );
@@ -154,11 +160,42 @@ fn memory_is_bounded_and_the_oldest_lose_their_copy() {
     assert!(small.again(1).is_some());
 }
 
+#[test]
+fn what_is_sent_twice_is_lost_when_both_are() {
+    let mut sender = Sender::new();
+    let ids: Vec<_> = (0..4).map(|n| sender.send(n, 0)).collect();
+    ids.iter()
+        .for_each(|id| sender.repairs.send_twice(at(5), *id));
+    // The first has arrived meanwhile.
+    sender.repairs.on_arrived(ids[0], &mut sender.pool);
+    assert_eq!(sender.repairs.oldest_twice(at(6)), Some((0b01, 4)));
+    assert_eq!(sender.once_more(Why::Twice, 1), Some(1));
+    sender.lose(7, ids[1], 0);
+    assert_eq!(sender.again(0), None);
+    sender.lose(8, ids[1], 1);
+    assert_eq!(sender.again(0), Some(1));
+    // The next one is lost before its second path had room: then it is repaired.
+    sender.lose(8, ids[2], 0);
+    assert_eq!(sender.repairs.oldest_twice(at(9)), Some((0b01, 4)));
+    assert_eq!(sender.again(1), Some(2));
+    // And the last one waited too long.
+    assert_eq!(sender.repairs.oldest_twice(at(25)), None);
+    assert_eq!(sender.repairs.head(Why::Twice), None);
+    let count = Count {
+        sent: 2,
+        twice: 1,
+        given_up: 0,
+    };
+    assert_eq!(sender.repairs.count(), count);
+    (0..2 * MOST_TWICE).for_each(|_| sender.repairs.send_twice(at(30), ids[3]));
+    assert_eq!(sender.repairs.twice.len(), MOST_TWICE);
+}
+
 proptest! {
     /// Whatever happens, in whatever order: what is counted is what is there, and in the end
     /// every buffer is back.
     #[test]
-    fn every_buffer_comes_back(steps in proptest::collection::vec((0u8..6, 0u64..40, 0u8..3, 0u64..40), 1..300)) {
+    fn every_buffer_comes_back(steps in proptest::collection::vec((0u8..8, 0u64..40, 0u8..3, 0u64..40), 1..300)) {
         let mut sender = Sender::new();
         let mut now = 0;
         for (what, which, by, pause) in steps {
@@ -169,6 +206,10 @@ proptest! {
                 2 => sender.repairs.on_arrived(id, &mut sender.pool),
                 3 => sender.lose(now, id, by),
                 4 => _ = sender.again(by),
+                5 => sender.repairs.send_twice(at(now), id),
+                6 if sender.repairs.oldest_twice(at(now)).is_some() => {
+                    _ = sender.once_more(Why::Twice, by);
+                }
                 _ => sender.repairs.expire(at(now), &mut sender.pool),
             }
             let kept = || sender.repairs.kept.iter().flatten();
@@ -182,6 +223,6 @@ proptest! {
         sender.repairs.expire(at(now) + 300 * MS, &mut sender.pool);
         prop_assert_eq!(sender.repairs.bytes(), 0);
         prop_assert!(sender.repairs.is_settled(Bucket(3)));
-        prop_assert!(sender.repairs.kept.is_empty() && sender.repairs.head().is_none());
+        prop_assert!(sender.repairs.kept.is_empty() && sender.repairs.head(Why::Lost).is_none());
     }
 }

@@ -36,6 +36,8 @@ pub struct TunnelStats {
     pub overdue: u64,
     /// Packets sent again.
     pub repairs: u64,
+    /// Packets sent on two paths at once.
+    pub twice: u64,
     /// Packets that were lost and not sent again in time.
     pub given_up: u64,
     /// Packets received more than once: what was repaired and had arrived, and what is sent twice.

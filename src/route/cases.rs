@@ -37,6 +37,7 @@ fn config(role: Role) -> Config {
         listen: Vec::new(),
         remote: None,
         links: Vec::new(),
+        redundant: Vec::new(),
         numbers: Numbers::default(),
         manage_routing: true,
     }

@@ -27,6 +27,7 @@ impl Fixture {
             security: Security::Encrypt,
             aes: false,
             mtu: Mtu::TUNNEL_DEFAULT,
+            redundant: Vec::new(),
         };
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();

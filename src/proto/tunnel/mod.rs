@@ -27,7 +27,7 @@ use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, fram
 use super::{Entropy, Instant};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
-use crate::packet::{FlowHasher, Packet, Pool, mss};
+use crate::packet::{Classes, FlowHasher, Packet, Pool, mss};
 use keys::Keys;
 
 /// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
@@ -82,6 +82,8 @@ pub struct Tunnel {
     sockets: BTreeMap<SocketId, Socket>,
     paths: [Option<Box<Path>>; MAX_PATHS],
     hasher: FlowHasher,
+    /// What is sent on two paths at once.
+    redundant: Classes,
     queue: Queue,
     domains: Vec<Domain>,
     repairs: Repairs,
@@ -135,6 +137,7 @@ impl Tunnel {
             keys,
             sockets: BTreeMap::new(),
             paths: [const { None }; MAX_PATHS],
+            redundant: Classes::new(config.redundant.clone()),
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
             domains: vec![Domain::default(); 256],

@@ -3,7 +3,7 @@
 
 use super::inbound::PROOF_LEN;
 use super::timers::{SEAL_EVERY, control_due};
-use super::{Domain, OVERHEAD, Tunnel, discard};
+use super::{OVERHEAD, Tunnel, discard};
 use crate::config::Security;
 use crate::config::units::Bitrate;
 use crate::proto::Instant;
@@ -322,30 +322,32 @@ impl Tunnel {
             .head(now, |drop, packet| discard(count, pool, drop, packet))
     }
 
-    /// Gives a packet its place in its order domain, and says which other paths may still hold an
-    /// earlier one.
+    /// Gives a packet its place in its order domain.
     fn place_in_order(&mut self, bucket: Bucket, id: PathId, number: u64) -> frame::Order {
-        let Domain {
-            next, last_sent, ..
-        } = &mut self.domains[usize::from(bucket.0)];
+        let next = &mut self.domains[usize::from(bucket.0)].next;
         let sequence = *next;
         *next = sequence.next();
+        frame::Order {
+            bucket,
+            sequence,
+            mask: self.note_place(bucket, id, number),
+            wait: false,
+            settled: self.repairs.is_settled(bucket),
+        }
+    }
+
+    /// Notes that a datagram of a path carries a packet of a domain, and says which other paths may
+    /// still hold an earlier one.
+    pub(super) fn note_place(&mut self, bucket: Bucket, id: PathId, number: u64) -> u8 {
+        let last_sent = &mut self.domains[usize::from(bucket.0)].last_sent;
         last_sent[id.index()] = number + 1;
         let may_hold = |path: &&Path| {
             let last = last_sent[path.id.index()];
             path.id != id && last > 0 && path.sent.may_be_under_way(last - 1)
         };
         let paths = self.paths.iter().flatten().map(|path| &**path);
-        let mask = paths
-            .filter(may_hold)
-            .fold(0, |mask, path| mask | path.id.bit());
-        frame::Order {
-            bucket,
-            sequence,
-            mask,
-            wait: false,
-            settled: self.repairs.is_settled(bucket),
-        }
+        let paths = paths.filter(may_hold);
+        paths.fold(0, |mask, path| mask | path.id.bit())
     }
 
     /// Tells the peer on one more path that we go.

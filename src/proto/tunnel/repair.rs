@@ -11,7 +11,7 @@ use crate::proto::Instant;
 use crate::proto::event::{PathState, Transmit};
 use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::Fate;
-use crate::proto::repair::Place;
+use crate::proto::repair::{Place, Why};
 use crate::proto::wire::frame::{self, Bucket};
 use crate::proto::wire::{Kind, MAX_PATHS, PathId};
 
@@ -31,6 +31,9 @@ const BULK_BACKLOG: usize = 4;
 const BULK_FLYING: u32 = 16;
 /// A flow counts as bulk for so long after that (PROTOCOL.md 4.1: the time it counts as spread).
 const BULK_FOR: Duration = Duration::from_secs(3);
+/// A second copy shorter than this may overdraw the pacer, bytes: what is sent twice because it must
+/// come at once, like the packets of a call.
+const SMALL: usize = 300;
 /// FORWARD frames in one datagram: they fit into the smallest one.
 const MOST_FORWARDS: usize = 200;
 
@@ -53,13 +56,18 @@ impl Tunnel {
             bucket: order.bucket,
             sequence: order.sequence,
             wait: order.wait,
+            settled: order.settled,
         };
         let Some(path) = self.paths[id.index()].as_deref_mut() else {
             self.pool.give(packet);
             return;
         };
+        let twice = self.redundant.contain(packet.bytes());
         let kept = self.repairs.keep(now, place, id, packet, &mut self.pool);
         path.sent.carry(kept);
+        if twice && self.has_other(id) {
+            self.repairs.send_twice(now, kept);
+        }
     }
 
     /// Learns what became of packets, and doubts what is silent.
@@ -118,30 +126,31 @@ impl Tunnel {
         })
     }
 
-    /// A batch of repairs, or word of what was given up.
+    /// A batch of repairs and of second copies, or word of what was given up.
     pub(super) fn repair(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
         if self.repairs.has_forwards()
             && let Some(transmit) = self.forwards(now, out)
         {
             return Some(transmit);
         }
-        let id = self.path_for_repair(now)?;
+        let (mut why, id) = self.next_again(now)?;
         let place = self.path(id)?.place?;
         let (kind, overhead) = self.framing();
         let most = usize::from(self.config.mtu.bytes()) + overhead;
         let mut segment: Option<usize> = None;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            if out.len() + capacity > MOST_BATCH
-                || (segment.is_some() && self.path_for_repair(now) != Some(id))
-                || self
-                    .repairs
-                    .head()
-                    .is_none_or(|(_, _, packet)| packet.len() + overhead > capacity)
-            {
+            if segment.is_some() {
+                match self.next_again(now) {
+                    Some((next, path)) if path == id => why = next,
+                    _ => break,
+                }
+            }
+            let too_long = |(_, _, packet): (_, _, &[u8])| packet.len() + overhead > capacity;
+            if out.len() + capacity > MOST_BATCH || self.repairs.head(why).is_none_or(too_long) {
                 break;
             }
-            let length = self.repair_datagram(now, id, kind, out)?;
+            let length = self.datagram_again(now, why, id, kind, out)?;
             let first = *segment.get_or_insert(length);
             if length < first {
                 break;
@@ -150,40 +159,79 @@ impl Tunnel {
         segment.map(|segment| transmit(place, segment))
     }
 
-    /// One datagram with the oldest repair.
-    fn repair_datagram(
+    /// What goes next, and by which path.
+    fn next_again(&mut self, now: Instant) -> Option<(Why, PathId)> {
+        self.path_for_second(now)
+            .map(|id| (Why::Twice, id))
+            .or_else(|| self.path_for_repair(now).map(|id| (Why::Lost, id)))
+    }
+
+    /// One datagram with the oldest one.
+    fn datagram_again(
         &mut self,
         now: Instant,
+        why: Why,
         id: PathId,
         kind: Kind,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
+        let number = self.path(id)?.sent.next_number().0;
+        let (_, place, _) = self.repairs.head(why)?;
+        let mask = match why {
+            Why::Twice => self.note_place(place.bucket, id, number),
+            // Whoever waits for repairs asks for no paths, and whoever does not has waited enough.
+            Why::Lost => 0,
+        };
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;
-        let (kept, place, packet) = self.repairs.head()?;
+        let (kept, place, packet) = self.repairs.head(why)?;
         let mut draft = Draft::new(out, now, kind);
         draft.eliciting = true;
         let order = frame::Order {
             bucket: place.bucket,
             sequence: place.sequence,
-            // Whoever waits for repairs asks for no paths, and whoever does not has waited enough.
-            mask: 0,
+            mask,
             wait: place.wait,
-            settled: false,
+            settled: place.settled,
         };
         frame::put_data(draft.out, Some(order), packet, true);
         path.sent.carry(kept);
-        self.repairs.on_sent_again(kept, id);
+        self.repairs.on_sent_again(why, id);
         self.last_data = now;
         path.note_limited(self.queue.is_empty() && self.repairs.oldest().is_none());
         Some(draft.finish(now, path, session))
+    }
+
+    /// The path that takes the oldest second copy now: the best one on which the packet does not fly.
+    fn path_for_second(&mut self, now: Instant) -> Option<PathId> {
+        let (flying, length) = self.repairs.oldest_twice(now)?;
+        let urgent = length < SMALL;
+        self.order().iter().find(|id| {
+            flying & id.bit() == 0
+                && self.paths[id.index()]
+                    .as_deref_mut()
+                    .is_some_and(|path| path.may_send(now, urgent))
+        })
+    }
+
+    /// When pacing lets the oldest second copy go.
+    pub(super) fn second_due(&self) -> Option<Instant> {
+        let flying = self.repairs.peek_twice()?;
+        let others = self.order();
+        let others = others.iter().filter(|id| flying & id.bit() == 0);
+        others
+            .filter_map(|id| self.path(id).and_then(Path::paced_until))
+            .min()
     }
 
     /// The path that takes the oldest repair now. For a while it waits for the best one.
     fn path_for_repair(&mut self, now: Instant) -> Option<PathId> {
         let (kept, lost_by, since) = self.repairs.oldest()?;
         let patient = now.since(since) < PATIENCE;
-        let urgent = self.repairs.head().is_some_and(|(_, place, _)| !place.wait);
+        let urgent = self
+            .repairs
+            .head(Why::Lost)
+            .is_some_and(|(_, place, _)| !place.wait);
         let ranked = self.rank(lost_by);
         let found = ranked
             .into_iter()

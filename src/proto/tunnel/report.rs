@@ -77,6 +77,7 @@ impl Tunnel {
             reorder_packets: self.reorder.waiting(),
             overdue: self.reorder.overdue(),
             repairs: self.repairs.count().sent,
+            twice: self.repairs.count().twice,
             given_up: self.repairs.count().given_up,
             copies: self.count.copies,
             discards: self

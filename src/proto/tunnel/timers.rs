@@ -55,6 +55,7 @@ impl Tunnel {
         }
         if has_keys {
             sooner(self.repair_due());
+            sooner(self.second_due());
         }
         due
     }

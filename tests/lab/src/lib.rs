@@ -40,7 +40,7 @@
 //!   [`net::Process`], [`net::host_state`], [`net::Watch`].
 //! - [`emulator`]: the pure [`emulator::link`] and the thread that moves the frames.
 //! - [`topology`]: the lab and its addresses. [`portal`]: `netcombiner` in it.
-//! - [`cases`]: the cases that the simulator and the benchmark both run; [`bench`]: the latter.
+//! - [`cases`]: the cases that the simulator and the benchmark both run; [`mod@bench`]: the latter.
 //! - [`traffic`]: [`traffic::Flow`], [`traffic::transfer`], [`traffic::Probe`],
 //!   [`traffic::UdpEcho`], [`traffic::Voice`].
 

@@ -1,16 +1,32 @@
-//! Rounds of a path, and how the rate grew in them: a rate that was raised and held, is raised more
-//! boldly (C4's cascade of probes), and one that no longer grows, ends the search.
+//! Rounds of a path, and how the rate grew in them: a rate that was raised and held, or that leaves the
+//! path without a queue while there is more to send, is raised more boldly (C4's cascade of probes);
+//! and one that no longer grows, ends the search.
+
+use std::time::Duration;
 
 use crate::proto::Instant;
 
 /// So much more after a round is growth.
 const GREW: f64 = 1.03;
 /// After so many rounds of growth the gain is the one beside it.
-const CASCADE: [(u32, f64); 2] = [(6, 1.5), (2, 1.2)];
+const CASCADE: [(u32, f64); 3] = [(8, 1.5), (4, 1.25), (2, 1.1)];
+/// A round is no shorter than the train that its rate is measured by.
+const LEAST_ROUND: Duration = Duration::from_millis(40);
 /// In the search so much more is expected of a round ...
 const SEARCH: f64 = 1.2;
 /// ... and so many rounds without end it.
 const PATIENCE: u32 = 2;
+
+/// What a round showed at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The source could not give more.
+    pub(super) limited: bool,
+    /// A queue stands.
+    pub(super) queued: bool,
+    /// There is hardly any.
+    pub(super) empty: bool,
+}
 
 /// The rounds of a path.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +40,8 @@ pub(super) struct Growth {
     stuck: u32,
     /// The source was the limit in this round.
     limited: bool,
+    /// The rate was found.
+    found: bool,
 }
 
 impl Growth {
@@ -33,15 +51,15 @@ impl Growth {
         now: Instant,
         sent_at: Instant,
         bandwidth: f64,
-        limited: bool,
-        queued: bool,
+        round: Round,
     ) -> bool {
-        self.limited |= limited;
-        if sent_at < self.round {
+        self.limited |= round.limited;
+        if sent_at < self.round || now.since(self.round) < self.least() {
             return false;
         }
         let more = bandwidth / self.before.max(1.0);
-        self.grew = if more > GREW && !queued {
+        let room = more > GREW || round.empty && !self.limited;
+        self.grew = if room && !round.queued {
             self.grew + 1
         } else {
             0
@@ -53,6 +71,16 @@ impl Growth {
         };
         (self.round, self.before, self.limited) = (now, bandwidth, false);
         true
+    }
+
+    /// The least length of a round: in the search the rate doubles each round trip, and its trains
+    /// are short.
+    fn least(&self) -> Duration {
+        if self.found {
+            LEAST_ROUND
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// How boldly to look for more.
@@ -74,6 +102,7 @@ impl Growth {
             round: now,
             before: bandwidth,
             grew: self.grew,
+            found: true,
             ..Self::default()
         };
     }
@@ -87,25 +116,32 @@ mod tests {
         Instant::from_micros(ms * 1000)
     }
 
-    /// One acknowledgement each round trip of 20 ms, the first one `from` round trips after 1 s.
+    /// One acknowledgement each round trip of 40 ms, the first one `from` round trips after 1 s.
     fn rounds(growth: &mut Growth, from: u64, rates: &[f64], limited: bool) {
         for (n, rate) in rates.iter().enumerate() {
-            let now = 1000 + 20 * (from + n as u64);
-            growth.on_ack(at(now), at(now - 20), *rate, limited, false);
+            let now = 1000 + 40 * (from + n as u64);
+            let round = Round {
+                limited,
+                queued: false,
+                empty: false,
+            };
+            growth.on_ack(at(now), at(now - 40), *rate, round);
         }
     }
 
     #[test]
     fn growth_makes_bold() {
         let mut growth = Growth::default();
-        growth.clear(at(970), 100.0);
+        growth.clear(at(960), 100.0);
         rounds(&mut growth, 0, &[104.0], false);
         assert_eq!(growth.gain(), 1.0);
-        rounds(&mut growth, 1, &[108.5, 113.0], false);
-        assert_eq!(growth.gain(), 1.2);
-        rounds(&mut growth, 3, &[140.0, 170.0, 200.0, 240.0], false);
+        rounds(&mut growth, 1, &[108.5], false);
+        assert_eq!(growth.gain(), 1.1);
+        rounds(&mut growth, 2, &[120.0, 135.0], false);
+        assert_eq!(growth.gain(), 1.25);
+        rounds(&mut growth, 4, &[160.0, 200.0, 250.0, 310.0], false);
         assert_eq!(growth.gain(), 1.5);
-        rounds(&mut growth, 7, &[241.0], false);
+        rounds(&mut growth, 8, &[311.0], false);
         assert_eq!(growth.gain(), 1.0);
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{AckEvent, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use crate::proto::Instant;
 use delay::Delay;
-use growth::Growth;
+use growth::{Growth, Round};
 use loss::Losses;
 use train::{Rates, Train};
 
@@ -32,8 +32,10 @@ const STARTUP_QUEUE: Duration = Duration::from_millis(10);
 /// Where the train arrived this much slower than it was sent; else at this many times the queue.
 const STARTUP_DISPERSION: f64 = 0.25;
 const STARTUP_TIMES: u32 = 3;
-/// Or when this share was lost.
-const STARTUP_LOSS: f64 = 0.1;
+/// Or when this share of no less than so many bytes was lost: a link that loses 5 % by itself is not
+/// taken for a full one.
+const STARTUP_LOSS: f64 = 0.2;
+const STARTUP_BYTES: u64 = 60_000;
 /// The queue to keep: timers of a busy router are 1 ms late, acknowledgements come each 5 ms.
 const TARGET: Duration = Duration::from_millis(3);
 /// On a slow link so many datagrams are kept.
@@ -190,7 +192,7 @@ impl Dtrc {
             let full = queue > STARTUP_TIMES * limit
                 || queue > limit && rates.dispersion > 1.0 + STARTUP_DISPERSION;
             let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
-                && rates.dispersion < 1.0 + DISPERSION;
+                && rates.bytes >= STARTUP_BYTES;
             if full || lossy || self.growth.has_ended() {
                 self.bandwidth = (rates.received / self.losses.kept()).max(LEAST_RATE);
                 self.enter_steady(now);
@@ -311,9 +313,14 @@ impl Controller for Dtrc {
         }
         let limited = rates.is_none_or(|rates| rates.limited);
         let queued = self.delay.queue() > self.threshold();
+        let round = Round {
+            limited,
+            queued,
+            empty: self.delay.queue() < self.target() / 2,
+        };
         if self
             .growth
-            .on_ack(now, arrival.sent_at, self.bandwidth, limited, queued)
+            .on_ack(now, arrival.sent_at, self.bandwidth, round)
             && let Some(policed) = self.losses.on_round(now, queued)
             && self.phase != Phase::Startup
         {

@@ -21,6 +21,8 @@ pub(super) struct Rates {
     pub(super) sent: f64,
     /// How much longer it took to arrive than to be sent: above 1 a queue grew.
     pub(super) dispersion: f64,
+    /// Bytes sent in all.
+    pub(super) bytes: u64,
     /// How long it took to arrive, seconds.
     pub(super) length: f64,
     /// Some of it left an empty queue: the source could not give more.
@@ -82,6 +84,7 @@ fn rates(first: &Arrival, last: &Arrival) -> Option<Rates> {
         received: last.received.saturating_sub(first.received) as f64 / received_in,
         sent: last.sent.saturating_sub(first.sent) as f64 / sent_in,
         dispersion: received_in / sent_in,
+        bytes: last.sent.saturating_sub(first.sent),
         length: received_in,
         limited: last.limited != first.limited,
     })

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::units::Mtu;
-use crate::config::{Congestion, Security, Transport};
+use crate::config::{Class, Congestion, Security, Transport};
 use crate::packet::Packet;
 use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
@@ -128,6 +128,7 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
         security,
         aes: false,
         mtu,
+        redundant: vec![Class::Dscp(46)],
     };
     Tunnel::new(config, Box::new(Seeded(seed)), now)
 }

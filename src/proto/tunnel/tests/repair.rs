@@ -228,3 +228,51 @@ proptest! {
         prop_assert!(pair.at_local.len() > before);
     }
 }
+
+#[test]
+fn what_is_sent_twice_does_not_notice_a_cut() {
+    for cut in [0, 1] {
+        let (mut pair, _) = warm(two(), Security::Encrypt);
+        let voice = |n: u32| {
+            let mut packet = inner(5, n, 200);
+            packet.buffer()[1] = 46 << 2;
+            packet
+        };
+        let mut late = Vec::new();
+        for n in 0..150 {
+            if n == 50 {
+                pair.links[cut].up = false;
+            }
+            pair.remote.handle_packet(pair.now, voice(n));
+            // The slower link's delay, and a little.
+            pair.run(25 * MS);
+            if numbers(&pair.at_local, 5).len() as u32 <= n {
+                late.push(n);
+            }
+        }
+        assert!(late.is_empty(), "link {cut}: {late:?}");
+        pair.run(500 * MS);
+        assert_eq!(numbers(&pair.at_local, 5), (0..150).collect::<Vec<_>>());
+        let now = pair.now;
+        let stats = pair.remote.stats(now);
+        assert!(stats.twice >= 50, "{}", stats.twice);
+        assert!(pair.local.stats(now).copies >= 50);
+        assert_eq!(pair.remote.repairs.bytes(), 0);
+    }
+}
+
+#[test]
+fn all_twice_beside_a_download_stays_in_order() {
+    let (mut pair, first) = warm(two(), Security::Encrypt);
+    let dropped = drops(&mut pair);
+    pair.remote.redundant = crate::packet::Classes::new(vec![crate::config::Class::All]);
+    let mut sent = first;
+    pair.links[0].loss = 50;
+    offer(&mut pair, &mut sent, 8, 2000);
+    pair.run(Duration::from_secs(1));
+    let dropped = drops(&mut pair) - dropped;
+    whole(&mut pair, first, sent, dropped);
+    let now = pair.now;
+    assert!(pair.remote.stats(now).twice > 1000);
+    assert_eq!(pair.remote.repairs.bytes(), 0);
+}

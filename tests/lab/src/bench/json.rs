@@ -108,6 +108,7 @@ fn steady_json(results: &Results<'_>, steady: &Steady) -> Value {
             "mbps": round(summary.mbps),
             "efficiency": round(summary.efficiency),
             "of_best_alone": round(summary.of_the_best),
+            "over_udp_mbps": summary.over_udp.map(round),
             "t90_s": summary.until_90.map(|t| t.as_secs_f64()),
             "short": summary.short,
             "repeats": repeats.collect::<Vec<_>>(),

@@ -40,6 +40,22 @@ pub(super) struct Links {
     pub(super) rows: Vec<LinkRow>,
 }
 
+/// In which directions a link is measured alone through netcombiner: up only where it may be the
+/// best of its case, unless all is wanted. It is a matter of time.
+pub(super) fn alone_directions(
+    links: &[CaseLink],
+    link: usize,
+    all: bool,
+) -> impl Iterator<Item = (usize, Direction)> {
+    let faster = |other: &CaseLink| other.mbps > links[link].mbps;
+    let twins = links[..link]
+        .iter()
+        .any(|other| other.mbps == links[link].mbps);
+    let best = !twins && !links.iter().any(faster);
+    let ways = if best || all { 2 } else { 1 };
+    DIRECTIONS.into_iter().enumerate().take(ways)
+}
+
 /// Both directions, in the order of the figures.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Down, Direction::Up];
 
@@ -81,7 +97,7 @@ impl Links {
         }
         for i in new {
             let tunnel = Tunnel::start(lab, program, "udp", Some(vec![i]))?;
-            for (way, direction) in DIRECTIONS.into_iter().enumerate() {
+            for (way, direction) in alone_directions(links, i, again) {
                 let connections = vec![through(lab, direction)];
                 let course = take(lab, Some(&tunnel), direction, connections, ALONE, links)
                     .map_err(|error| tunnel.explain(&error))?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::links::alone_directions;
 use crate::cases::{self, Case, CaseLink};
 use crate::emulator::Direction;
 use crate::error::Error;
@@ -54,23 +55,24 @@ impl Length {
 }
 
 /// Over one link past netcombiner. 1.5 s are the slow start and its end at every link here.
-pub(super) const RAW: Length = Length::ms(5000, 1500);
+pub(super) const RAW: Length = Length::ms(4500, 1500);
 
 /// Over one link through it.
-pub(super) const ALONE: Length = Length::ms(6000, 2000);
+pub(super) const ALONE: Length = Length::ms(5500, 2000);
 
 /// Over all links: the download, and with it the figures of the table.
 const DOWN: Length = Length::ms(9500, 4000);
 
 /// The upload and the other variants.
-const REST: Length = Length::ms(8000, 3500);
+const REST: Length = Length::ms(7500, 3500);
 
 /// What is left after the last step of a changing case. A competing flow takes its time.
-const AFTER: Duration = Duration::from_secs(7);
+const AFTER: Duration = Duration::from_secs(6);
 const AFTER_COMPETE: Duration = Duration::from_secs(14);
 
-/// Pings when nothing else runs, and the time between two.
-pub(super) const PINGS: u32 = 50;
+/// Pings when nothing else runs, more where the fastest link has jitter; and the time between two.
+const PINGS: u32 = 50;
+const PINGS_OF_JITTER: u32 = 150;
 pub(super) const PING_EVERY: Duration = Duration::from_millis(20);
 
 /// Between two flows, for what the first left in the queues.
@@ -79,7 +81,10 @@ pub(super) const PAUSE: Duration = Duration::from_millis(400);
 /// What it takes to raise a lab and remove it, and to start both portals and stop them; only the
 /// forecast of the time is computed from them (measured here).
 const LAB: Duration = Duration::from_millis(600);
-const PORTALS: Duration = Duration::from_millis(900);
+const PORTALS: Duration = Duration::from_millis(1200);
+
+/// What a call takes to begin and to end.
+const CALL: Duration = Duration::from_millis(600);
 
 /// One way to send over all links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,6 +232,15 @@ impl Plan {
         length
     }
 
+    /// How many pings tell the round trip of a case when nothing else runs.
+    pub(super) fn pings(case: &Case) -> u32 {
+        if fastest(case).jitter_ms > 0 {
+            PINGS_OF_JITTER
+        } else {
+            PINGS
+        }
+    }
+
     /// How long the flow of a changing case lasts.
     pub(super) fn changing_length(case: &Case) -> Duration {
         let after = |step: &cases::Step| match step.change {
@@ -241,7 +255,7 @@ impl Plan {
         let mut known: Vec<CaseLink> = Vec::new();
         let mut all = Duration::ZERO;
         for case in &self.steady {
-            all += LAB + PORTALS + PING_EVERY * PINGS;
+            all += LAB + PORTALS + PING_EVERY * Self::pings(case);
             let mut new: Vec<CaseLink> = Vec::new();
             for link in &case.links {
                 if (self.full || !known.contains(link)) && !new.contains(link) {
@@ -251,21 +265,34 @@ impl Plan {
             if !new.is_empty() {
                 all += (RAW.all + PAUSE) * 2;
             }
-            all += (PORTALS + (ALONE.all + PAUSE) * 2) * new.len() as u32;
+            for link in &new {
+                let place = case.links.iter().position(|other| other == link);
+                let ways = alone_directions(&case.links, place.unwrap_or(0), self.full);
+                all += PORTALS + (ALONE.all + PAUSE) * ways.count() as u32;
+            }
             known.extend(new);
             for variant in self.variants(case) {
-                all += self.length(case, variant).all + PAUSE;
+                all += self.length(case, variant).all + PAUSE + CALL;
                 if variant == Variant::TCP {
                     all += PORTALS;
                 }
             }
         }
         for case in &self.changing {
-            let flow = Self::changing_length(case) + LAB + PORTALS + PAUSE;
+            let flow = Self::changing_length(case) + LAB + PORTALS + PAUSE + CALL;
             all += flow * self.directions().len() as u32;
         }
         all * self.repeats
     }
+}
+
+/// The link with the shortest round trip.
+pub(super) fn fastest(case: &Case) -> CaseLink {
+    let links = case.links.iter();
+    links
+        .min_by_key(|link| link.rtt_ms)
+        .copied()
+        .unwrap_or(CaseLink::new(0.0, 0))
 }
 
 /// The longest time from pause to pause.

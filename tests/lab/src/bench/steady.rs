@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::course::Course;
 use super::links::Links;
 use super::payload::{Payload, learn};
-use super::plan::{PAUSE, PING_EVERY, PINGS, Plan, Variant};
+use super::plan::{PAUSE, PING_EVERY, Plan, Variant, fastest};
 use super::script;
 use super::take::{Take, through};
 use super::tunnel::Tunnel;
@@ -90,7 +90,7 @@ pub(super) fn run(
                 }
                 let started = Tunnel::start(&lab, program, variant.transport, None)?;
                 if variant.transport == Variant::DOWN.transport {
-                    steady.idle.push(idle(&lab, &case.links)?);
+                    steady.idle.push(idle(&lab, case)?);
                 }
                 tunnel = Some((variant.transport, started));
             }
@@ -132,15 +132,15 @@ fn bond(
 }
 
 /// Pings the server through the tunnel, and at the same time past it over the fastest link.
-fn idle(lab: &Lab, links: &[CaseLink]) -> Result<Idle, Error> {
-    let fastest = (0..links.len())
-        .min_by_key(|i| links[*i].rtt_ms)
-        .unwrap_or(0);
-    let device = Lab::wan(fastest);
-    let through = Probe::ping(&lab.client, SERVER, PING_EVERY, PINGS)?;
+fn idle(lab: &Lab, case: &Case) -> Result<Idle, Error> {
+    let best = fastest(case);
+    let place = case.links.iter().position(|link| *link == best);
+    let device = Lab::wan(place.unwrap_or(0));
+    let count = Plan::pings(case);
+    let through = Probe::ping(&lab.client, SERVER, PING_EVERY, count)?;
     // Half a step later, so that one does not queue behind the other.
     interrupt::sleep(PING_EVERY / 2)?;
-    let raw = Probe::ping_by(&lab.local, SERVER, Some(&device), PING_EVERY, PINGS)?;
+    let raw = Probe::ping_by(&lab.local, SERVER, Some(&device), PING_EVERY, count)?;
     Ok(Idle {
         through: through.finish().median(),
         raw: raw.finish().median(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::changing::VOICE_MARGIN;
 use super::course::Course;
 use super::links::{LinkRow, Links, Single};
-use super::plan::{Length, Variant};
+use super::plan::{Length, Plan, Variant, fastest};
 use super::steady::Steady;
 use crate::emulator::Direction;
 
@@ -13,6 +13,9 @@ use crate::emulator::Direction;
 const OF_THE_BEST: f64 = 0.97;
 const IDLE_MARGIN: Duration = Duration::from_millis(1);
 const VOICE_LOSS: f64 = 0.001;
+
+/// What two runs of the same differ by here: less is no difference between the transports.
+const SAME: f64 = 0.98;
 
 /// One variant of a case: medians over the repeats.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub(super) struct Summary {
     pub(super) voice_base: Duration,
     /// Share of the call's packets that never came.
     pub(super) voice_loss: f64,
+    /// Of a run over the TCP transport: Mbit/s of the same over UDP.
+    pub(super) over_udp: Option<f64>,
     /// What is short of its target.
     pub(super) short: Vec<&'static str>,
 }
@@ -55,7 +60,6 @@ impl Steady {
             let found = course.until_steady(Duration::ZERO, possible);
             found.map_or(never, |after| after.as_secs_f64())
         });
-        let fastest = self.case.links.iter().map(|link| link.rtt_ms).min();
         let best = self.best_alone(variant.direction, links);
         let mut summary = Summary {
             mbps,
@@ -63,12 +67,36 @@ impl Steady {
             of_the_best: mbps / best,
             until_90: (until_90 < never).then(|| seconds(until_90)),
             voice: [delay(0.5), delay(0.99)],
-            voice_base: Duration::from_millis(fastest.unwrap_or(0)) / 2,
+            voice_base: Duration::from_millis(fastest(&self.case).rtt_ms) / 2,
             voice_loss: of(&|course| heard(course).loss()),
+            over_udp: self.over_udp(variant, length),
             short: Vec::new(),
         };
         summary.short = self.short(variant, &summary);
         summary
+    }
+
+    /// What a round trip through the tunnel may take more. Each way of a link with jitter j is
+    /// uniform over 2j, so the difference of two medians of n round trips has a standard deviation
+    /// of about 1.5 j / sqrt(n); twice that is chance.
+    fn idle_margin(&self) -> Duration {
+        let jitter = Duration::from_millis(fastest(&self.case).jitter_ms);
+        let pings = f64::from(Plan::pings(&self.case)) * self.idle.len() as f64;
+        IDLE_MARGIN + jitter.mul_f64(3.0 / pings.max(1.0).sqrt())
+    }
+
+    /// The median of the same flows over UDP, when these go over TCP.
+    fn over_udp(&self, variant: Variant, length: Length) -> Option<f64> {
+        let udp = Variant {
+            transport: Variant::DOWN.transport,
+            ..variant
+        };
+        let (_, courses) = self
+            .runs
+            .iter()
+            .find(|(other, _)| *other == udp && udp != variant)?;
+        let mbps = |course: &Course| course.mbps(length.skipped, length.all);
+        Some(median(courses.iter().map(mbps).collect()))
     }
 
     /// The best link alone through netcombiner, in a direction.
@@ -87,8 +115,8 @@ impl Steady {
         ]
     }
 
-    /// The targets are of one CUBIC flow over the default transport; of the others, that they are
-    /// not below the best link.
+    /// The targets are of one CUBIC flow over the default transport; of the other flows, that they
+    /// are not below the best link; of the TCP transport, that it is no faster than UDP.
     fn short(&self, variant: Variant, summary: &Summary) -> Vec<&'static str> {
         let default = Variant {
             direction: variant.direction,
@@ -100,9 +128,18 @@ impl Steady {
         let standard = variant == default;
         let targets = [
             (standard && summary.efficiency < target, "rate"),
-            (summary.of_the_best < OF_THE_BEST, "best link"),
             (
-                variant == Variant::DOWN && through > raw + IDLE_MARGIN,
+                summary.over_udp.is_none() && summary.of_the_best < OF_THE_BEST,
+                "best link",
+            ),
+            (
+                summary
+                    .over_udp
+                    .is_some_and(|udp| udp < SAME * summary.mbps),
+                "udp slower",
+            ),
+            (
+                variant == Variant::DOWN && through > raw + self.idle_margin(),
                 "idle",
             ),
             (

@@ -45,10 +45,7 @@ pub(super) fn steady(plan: &Plan, steady: &Steady, known: &Links, payload: Paylo
             payload.fraction(),
         );
         let each = |figure: &dyn Fn(usize) -> f64| {
-            let figures = steady
-                .links
-                .iter()
-                .map(|place| format!("{:.0}", figure(*place)));
+            let figures = steady.links.iter().map(|place| known_as(figure(*place), 0));
             figures.collect::<Vec<_>>().join("+")
         };
         let direction = variant.direction;
@@ -69,7 +66,10 @@ pub(super) fn steady(plan: &Plan, steady: &Steady, known: &Links, payload: Paylo
             ms(summary.voice[1]),
             ms(summary.voice_base),
             summary.voice_loss * 100.0,
-            verdict(&summary.short),
+            verdict(&summary.short)
+                + &summary
+                    .over_udp
+                    .map_or_else(String::new, |udp| format!(" (udp {udp:.1})")),
         )
     };
     steady.runs.iter().map(row).collect()
@@ -189,15 +189,24 @@ pub(super) fn link_rows(known: &Links) -> Vec<String> {
     for row in &known.rows {
         for direction in super::links::DIRECTIONS {
             rows.push(format!(
-                "{:<15}  {:<4}  {:>5.1}  {:>5.1}",
+                "{:<15}  {:<4}  {:>5}  {:>5}",
                 link(&row.link),
                 direction_name(direction),
-                row.raw(direction),
-                row.alone(direction)
+                known_as(row.raw(direction), 1),
+                known_as(row.alone(direction), 1)
             ));
         }
     }
     rows
+}
+
+/// Mbit/s, or nothing when it was not measured.
+fn known_as(mbps: f64, digits: usize) -> String {
+    if mbps > 0.0 {
+        format!("{mbps:.digits$}")
+    } else {
+        "-".into()
+    }
 }
 
 fn verdict(short: &[&str]) -> String {

@@ -40,14 +40,16 @@ pub(super) const fn sender(direction: Direction) -> Sender {
     }
 }
 
-/// Over one link, past netcombiner.
+/// One CUBIC flow over one link, past netcombiner.
 pub(super) fn raw(lab: &Lab, link: usize, direction: Direction) -> Connection<'_> {
-    Connection::new(&lab.local, &lab.server, SERVER, sender(direction)).bound_to(&Lab::wan(link))
+    Connection::new(&lab.local, &lab.server, SERVER, sender(direction))
+        .bound_to(&Lab::wan(link))
+        .congestion("cubic")
 }
 
-/// Through netcombiner.
+/// One CUBIC flow through netcombiner.
 pub(super) fn through(lab: &Lab, direction: Direction) -> Connection<'_> {
-    Connection::new(&lab.client, &lab.server, SERVER, sender(direction))
+    Connection::new(&lab.client, &lab.server, SERVER, sender(direction)).congestion("cubic")
 }
 
 /// What the conductor brings home.

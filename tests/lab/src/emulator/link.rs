@@ -150,9 +150,10 @@ impl<P: Packet> Link<P> {
         if self.shape.outage != Outage::None {
             return None;
         }
+        // What waits comes out after what flies: until then its time of sending can be reckoned
+        // afterwards, so it is no reason to wake up.
         let arrival = self.wire.front().map(|flying| flying.arrival);
-        let sent = self.waiting.front().map(|_| self.head_sent());
-        [arrival, sent].into_iter().flatten().min()
+        arrival.or_else(|| self.waiting.front().map(|_| self.head_sent()))
     }
 
     /// Makes the link another one from now on. What waits or flies stays, except in a black hole:

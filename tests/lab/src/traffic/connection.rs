@@ -31,7 +31,8 @@ pub struct Connection<'a> {
     pub device: Option<String>,
     /// Who sends.
     pub sender: Sender,
-    /// The congestion control of both sockets; nothing: the kernel's default.
+    /// The congestion control of both sockets; nothing: CUBIC where the kernel has it. A namespace's
+    /// default is not relied on: a kernel whose own default is another does not take it.
     pub congestion: Option<&'static str>,
 }
 
@@ -85,9 +86,10 @@ impl<'a> Connection<'a> {
 
     fn socket(&self) -> std::io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        if let Some(name) = self.congestion {
-            // What a listener accepts has it too.
-            socket.set_tcp_congestion(name.as_bytes())?;
+        // What a listener accepts has it too.
+        match self.congestion {
+            Some(name) => socket.set_tcp_congestion(name.as_bytes())?,
+            None => socket.set_tcp_congestion(b"cubic").unwrap_or_default(),
         }
         Ok(socket)
     }

@@ -236,15 +236,10 @@ mod tests {
 
     #[test]
     fn a_call_in_one_namespace_takes_no_time() {
-        // The loopback of the host suffices: no privilege, no lab.
-        let Ok(here) = Namespace::current("here") else {
-            return;
-        };
-        // Entering a namespace takes root, even the one we are in.
+        // Entering a namespace takes root, even the one we are in: tests/all sees to it.
+        let here = Namespace::current("here").unwrap();
         let end = (&here, Ipv4Addr::LOCALHOST);
-        let Ok(voice) = Voice::start(end, end, Clock::start()) else {
-            return;
-        };
+        let voice = Voice::start(end, end, Clock::start()).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         let report = voice.finish().unwrap();
         for way in [&report.down, &report.up] {

@@ -73,6 +73,7 @@ impl Portal {
             security,
             aes: true,
             mtu: Mtu::TUNNEL_DEFAULT,
+            redundant: Vec::new(),
         };
         let seed = seed * 2 + u64::from(side == Side::Remote);
         let entropy = Box::new(Seeded(Rng::new(seed)));
