@@ -249,7 +249,7 @@ fn everything_set() {
         (dsl.transport, dsl.port, dsl.metric),
         (Transport::Udp, None, 0)
     );
-    assert_eq!(dsl.congestion, Congestion::NewReno);
+    assert_eq!(dsl.congestion, Congestion::Dtrc);
     assert_eq!((lte.name.as_str(), lte.port), ("lte", Some(4726)));
     assert_eq!(
         lte.remote.as_ref().unwrap().to_string(),

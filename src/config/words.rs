@@ -95,12 +95,6 @@ impl FromStr for Congestion {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        if matches!(text, "dtrc" | "cubic" | "bbr") {
-            return Err(UnitError(format!(
-                "{text:?} does not exist yet (allowed: \"new_reno\", which is the default, and \
-                 \"fixed\")"
-            )));
-        }
         choice(
             text,
             &[

@@ -6,8 +6,6 @@ use crate::packet::Inner;
 
 /// Bytes of the IPv4 and the UDP header of a datagram.
 pub const IP_UDP: usize = 20 + 8;
-/// Bytes of an Ethernet header: the lab's links are made of TAP devices and count whole frames.
-pub const ETHERNET: usize = 14;
 
 /// One frame on a link.
 #[derive(Debug)]
@@ -21,8 +19,8 @@ pub enum Frame {
 impl Packet for Frame {
     fn size(&self) -> usize {
         match self {
-            Self::Datagram(bytes) => bytes.len() + IP_UDP + ETHERNET,
-            Self::Bare(inner) => inner.len() + ETHERNET,
+            Self::Datagram(bytes) => bytes.len() + IP_UDP,
+            Self::Bare(inner) => inner.len(),
         }
     }
 }
