@@ -91,8 +91,7 @@ impl RunSpec {
     }
 
     /// What a full packet of the load carries, of its bytes as an IP packet on the link with all
-    /// headers: the benchmark's definition. The links count Ethernet's 14 bytes too, as the lab's
-    /// do, so 99.1 % is the most that any flow can reach.
+    /// headers: the benchmark's definition.
     pub fn payload_fraction(&self) -> f64 {
         let (payload, wire) = match (self.load, self.route) {
             (Load::Udp(_), _) => (TUNNEL_MTU - 28, tunnel_wire()),

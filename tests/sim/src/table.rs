@@ -34,7 +34,7 @@ pub fn text(rows: &[Row]) -> String {
         // Writing to a string cannot fail, here and below.
         let _ = writeln!(
             out,
-            "payload fraction {fraction:.4} of the IP packet; the links count whole Ethernet frames"
+            "payload fraction {fraction:.4} of the IP packets, which the links count"
         );
     }
     out.push_str(COLUMNS);

@@ -1,4 +1,4 @@
-//! What a link carries, and what it takes on the wire.
+//! What a link carries, and what it takes on the wire: like the lab's, a link counts IP packets.
 
 use netcombiner_lab::emulator::link::Packet;
 
