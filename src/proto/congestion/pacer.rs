@@ -15,11 +15,17 @@ const BURST: Duration = Duration::from_millis(2);
 /// What a flow that sends now and then may overdraw: two datagrams (PROTOCOL.md 4.1).
 const OVERDRAFT: i64 = 2 * DATAGRAM as i64;
 
+/// Credit is counted in millionths of a byte: what a rate of bytes per second earns in a microsecond is
+/// whole then, however often the bucket is looked at.
+const SCALE: i64 = 1_000_000;
+/// No more is earned at once: the bucket is full long before.
+const MOST_EARNED: Duration = Duration::from_millis(100);
+
 /// A bucket that fills at the pacing rate and is emptied by sending. It may be overdrawn by the one
-/// batch that empties it, which is paid back in time.
+/// datagram that empties it, which is paid back in time.
 #[derive(Debug, Default)]
 pub struct Pacer {
-    /// Bytes that may be sent; negative: overdrawn.
+    /// What may be sent, millionths of a byte; negative: overdrawn.
     credit: i64,
     refilled: Instant,
 }
@@ -27,26 +33,17 @@ pub struct Pacer {
 impl Pacer {
     /// True when a datagram may be sent now at `rate`, bytes per second.
     pub fn ready(&mut self, now: Instant, rate: u64) -> bool {
-        let earned = in_time(rate, now.since(self.refilled));
-        if earned > 0 {
-            let most = most(rate);
-            let credit = self
-                .credit
-                .saturating_add(earned.min(i64::MAX as u64) as i64);
-            self.credit = credit.min(most);
-            // Only the time that whole bytes took is spent, or many small steps would slow us down.
-            self.refilled = if credit > most {
-                now
-            } else {
-                self.refilled + time_of(earned, rate)
-            };
-        }
+        let time = now.since(self.refilled).min(MOST_EARNED);
+        let earned = rate.saturating_mul(time.as_micros() as u64);
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+        self.credit = self.credit.saturating_add(earned).min(most(rate));
+        self.refilled = self.refilled.max(now);
         self.credit > 0
     }
 
     /// True when a datagram that is not to wait may be sent: it overdraws.
     pub fn ready_to_overdraw(&mut self, now: Instant, rate: u64) -> bool {
-        self.ready(now, rate) || self.credit > -OVERDRAFT
+        self.ready(now, rate) || self.credit > -OVERDRAFT * SCALE
     }
 
     /// True when the whole burst was unused at `ready`: nobody wanted to send.
@@ -56,30 +53,26 @@ impl Pacer {
 
     /// Notes that so many bytes were sent.
     pub fn on_sent(&mut self, bytes: u64) {
-        self.credit -= bytes as i64;
+        self.credit = self.credit.saturating_sub(scaled(bytes));
     }
 
-    /// When the next datagram may be sent; rather a whole burst later than one at a time.
+    /// When the next datagram may be sent; rather when a whole one is earned than a part of it.
     pub fn next_ready(&self, rate: u64) -> Instant {
-        let missing = (DATAGRAM as i64 - self.credit).max(1) as u64;
-        self.refilled + time_of(missing, rate) + Duration::from_micros(1)
+        let missing = (scaled(DATAGRAM) - self.credit).max(1);
+        let micros = missing / i64::try_from(rate.max(1)).unwrap_or(i64::MAX) + 1;
+        self.refilled + Duration::from_micros(micros as u64)
     }
 }
 
-/// The longest burst, bytes.
+/// Bytes in millionths.
+fn scaled(bytes: u64) -> i64 {
+    i64::try_from(bytes).map_or(i64::MAX, |bytes| bytes.saturating_mul(SCALE))
+}
+
+/// The longest burst, millionths of a byte.
 fn most(rate: u64) -> i64 {
-    LEAST_BURST.max(in_time(rate, BURST)) as i64
-}
-
-/// The time that so many bytes take at `rate` bytes per second.
-fn time_of(bytes: u64, rate: u64) -> Duration {
-    Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1))
-}
-
-/// Bytes at `rate` bytes per second in `time`.
-fn in_time(rate: u64, time: Duration) -> u64 {
-    let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+    let burst = rate.saturating_mul(BURST.as_micros() as u64);
+    scaled(LEAST_BURST).max(i64::try_from(burst).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -101,6 +94,21 @@ mod tests {
         }
         let off = sent as f64 / (rate as f64 * 10.0) - 1.0;
         assert!(off.abs() < 0.005, "{off}");
+    }
+
+    #[test]
+    fn keeps_the_rate_however_often_it_is_asked() {
+        let rate = 36_780_001;
+        let mut pacer = Pacer::default();
+        let mut sent = 0;
+        for micros in (7..2_000_000).step_by(7) {
+            if pacer.ready(Instant::from_micros(micros), rate) {
+                pacer.on_sent(1433);
+                sent += 1433;
+            }
+        }
+        let off = sent as f64 / (rate as f64 * 2.0) - 1.0;
+        assert!(off.abs() < 0.001, "{off}");
     }
 
     #[test]
