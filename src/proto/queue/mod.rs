@@ -29,6 +29,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Beyond the tunnel's own round trip: what lies between the portals and the flow's two ends.
 const BEYOND: Duration = Duration::from_millis(20);
 
+/// A flow that sends more than this in a period is not sparse, even if it leaves no queue: 5 Mbit/s,
+/// more than a video call.
+const MOST_SPARSE: usize = 64_000;
+const PERIOD: Duration = Duration::from_millis(100);
+
 /// Why the queue dropped a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drop {
@@ -64,6 +69,30 @@ struct Flow {
     deficit: i32,
     codel: Codel,
     listed: bool,
+    rate: Rate,
+}
+
+/// What a flow sent lately: bytes in this period and in the last one.
+#[derive(Debug, Default)]
+struct Rate {
+    period: Instant,
+    bytes: usize,
+    before: usize,
+}
+
+impl Rate {
+    fn add(&mut self, now: Instant, bytes: usize) {
+        let age = now.since(self.period);
+        if age >= PERIOD {
+            self.before = if age < 2 * PERIOD { self.bytes } else { 0 };
+            (self.period, self.bytes) = (now, 0);
+        }
+        self.bytes += bytes;
+    }
+
+    fn is_high(&self) -> bool {
+        self.bytes.max(self.before) > MOST_SPARSE
+    }
 }
 
 /// The queue of a tunnel.
@@ -145,6 +174,7 @@ impl Queue {
         self.packets += 1;
         self.bytes += packet.len();
         flow.bytes += packet.len();
+        flow.rate.add(now, packet.len());
         flow.packets.push_back((now, packet));
         while self.packets > MOST_PACKETS || self.bytes > MOST_BYTES {
             let Some(packet) = self.drop_from_fattest() else {
@@ -215,7 +245,7 @@ impl Queue {
                     let head = Head {
                         length: packet.len(),
                         since,
-                        sparse: from_fresh,
+                        sparse: from_fresh && !self.flows[usize::from(id)].rate.is_high(),
                         bucket: Bucket(id),
                     };
                     self.flows[usize::from(id)].deficit -= packet.len() as i32;

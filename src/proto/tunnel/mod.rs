@@ -99,6 +99,8 @@ pub struct Tunnel {
     outbox: VecDeque<(Place, Vec<u8>)>,
     delivered: VecDeque<Packet>,
     events: VecDeque<Event>,
+    /// When a lost packet was last sent again.
+    last_repair: Option<Instant>,
     /// When data last came or went.
     last_data: Instant,
     connected: bool,
@@ -150,6 +152,7 @@ impl Tunnel {
             outbox: VecDeque::new(),
             delivered: VecDeque::new(),
             events: VecDeque::new(),
+            last_repair: None,
             last_data: Instant::default(),
             connected: false,
             closing: false,

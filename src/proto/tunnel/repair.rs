@@ -198,6 +198,9 @@ impl Tunnel {
         path.sent.carry(kept);
         self.repairs.on_sent_again(why, id);
         self.last_data = now;
+        if why == Why::Lost {
+            self.last_repair = Some(now);
+        }
         path.note_limited(self.queue.is_empty() && self.repairs.oldest().is_none());
         Some(draft.finish(now, path, session))
     }
