@@ -10,6 +10,8 @@ use crate::proto::Instant;
 const GREW: f64 = 1.03;
 /// After so many rounds of growth the gain is the one beside it.
 const CASCADE: [(u32, f64); 3] = [(8, 1.5), (4, 1.25), (2, 1.1)];
+/// The queue that a bold round may fill where no growth was seen yet, seconds.
+const MOST_FILLED: f64 = 0.01;
 /// A round is no shorter than the train that its rate is measured by.
 const LEAST_ROUND: Duration = Duration::from_millis(40);
 /// In the search so much more is expected of a round ...
@@ -22,8 +24,8 @@ const PATIENCE: u32 = 2;
 pub(super) struct Round {
     /// The source could not give more.
     pub(super) limited: bool,
-    /// A queue stands.
-    pub(super) queued: bool,
+    /// A queue stands, or more is lost than the wire loses.
+    pub(super) full: bool,
     /// There is hardly any.
     pub(super) empty: bool,
 }
@@ -40,6 +42,8 @@ pub(super) struct Growth {
     stuck: u32,
     /// The source was the limit in this round.
     limited: bool,
+    /// The rate grew in the last round.
+    proven: bool,
     /// The rate was found.
     found: bool,
 }
@@ -58,8 +62,9 @@ impl Growth {
             return false;
         }
         let more = bandwidth / self.before.max(1.0);
-        let room = more > GREW || round.empty && !self.limited;
-        self.grew = if room && !round.queued {
+        self.proven = more > GREW;
+        let room = self.proven || round.empty && !self.limited;
+        self.grew = if room && !round.full {
             self.grew + 1
         } else {
             0
@@ -83,12 +88,17 @@ impl Growth {
         }
     }
 
-    /// How boldly to look for more.
-    pub(super) fn gain(&self) -> f64 {
-        CASCADE
+    /// How boldly to look for more. What has only room for it may fill no more than a short queue
+    /// before that is seen, a round trip later.
+    pub(super) fn gain(&self, srtt: Duration) -> f64 {
+        let bold = CASCADE
             .iter()
             .find(|(rounds, _)| self.grew >= *rounds)
-            .map_or(1.0, |(_, gain)| *gain)
+            .map_or(1.0, |(_, gain)| *gain);
+        if self.proven {
+            return bold;
+        }
+        bold.min(1.0 + MOST_FILLED / srtt.as_secs_f64().max(MOST_FILLED))
     }
 
     /// The rate does not grow any more.
@@ -122,7 +132,7 @@ mod tests {
             let now = 1000 + 40 * (from + n as u64);
             let round = Round {
                 limited,
-                queued: false,
+                full: false,
                 empty: false,
             };
             growth.on_ack(at(now), at(now - 40), *rate, round);
@@ -134,15 +144,15 @@ mod tests {
         let mut growth = Growth::default();
         growth.clear(at(960), 100.0);
         rounds(&mut growth, 0, &[104.0], false);
-        assert_eq!(growth.gain(), 1.0);
+        assert_eq!(growth.gain(Duration::from_millis(40)), 1.0);
         rounds(&mut growth, 1, &[108.5], false);
-        assert_eq!(growth.gain(), 1.1);
+        assert_eq!(growth.gain(Duration::from_millis(40)), 1.1);
         rounds(&mut growth, 2, &[120.0, 135.0], false);
-        assert_eq!(growth.gain(), 1.25);
+        assert_eq!(growth.gain(Duration::from_millis(40)), 1.25);
         rounds(&mut growth, 4, &[160.0, 200.0, 250.0, 310.0], false);
-        assert_eq!(growth.gain(), 1.5);
+        assert_eq!(growth.gain(Duration::from_millis(40)), 1.5);
         rounds(&mut growth, 8, &[311.0], false);
-        assert_eq!(growth.gain(), 1.0);
+        assert_eq!(growth.gain(Duration::from_millis(40)), 1.0);
     }
 
     #[test]

@@ -80,6 +80,8 @@ const TEST_ROUNDS: u32 = 2;
 const TEST_GAIN: f64 = 0.75;
 /// It is not, when less than this share of what the test had to drain went away.
 const OURS: f64 = 0.3;
+/// What passes a policer, a little less.
+const BELOW_POLICER: f64 = 0.98;
 /// The window: beyond the round trip, for acknowledgements that come late or in clumps.
 const SLACK: Duration = Duration::from_millis(60);
 /// A round trip counts at most so much more than the least.
@@ -292,7 +294,9 @@ impl Dtrc {
             Phase::Drain { .. } => gain.min(DRAIN_GAIN),
             Phase::Test { .. } => gain.min(TEST_GAIN),
             Phase::Startup | Phase::Steady if self.losses.is_policed(now) => gain.min(1.0),
-            Phase::Startup | Phase::Steady if queue < target => gain.max(self.growth.gain()),
+            Phase::Startup | Phase::Steady if queue < target => {
+                gain.max(self.growth.gain(self.srtt))
+            }
             Phase::Startup | Phase::Steady => gain,
         };
     }
@@ -315,16 +319,18 @@ impl Controller for Dtrc {
         let queued = self.delay.queue() > self.threshold();
         let round = Round {
             limited,
-            queued,
+            full: queued || self.losses.is_in_doubt(),
             empty: self.delay.queue() < self.target() / 2,
         };
         if self
             .growth
             .on_ack(now, arrival.sent_at, self.bandwidth, round)
-            && let Some(policed) = self.losses.on_round(now, queued)
+            && self.losses.on_round(now, queued)
+            && let Some(rates) = rates
             && self.phase != Phase::Startup
         {
-            self.bandwidth = (self.bandwidth * policed).max(LEAST_RATE);
+            let passes = BELOW_POLICER * rates.received / self.losses.kept();
+            self.bandwidth = self.bandwidth.min(passes).max(LEAST_RATE);
         }
         self.next_phase(now, limited);
         self.set_gain(now);
