@@ -42,15 +42,14 @@ impl Tunnel {
                 sooner(self.tail_due(path));
             }
         }
-        if has_keys && let Some(head) = self.queue.chosen() {
-            let order = self.order();
-            let spills = self.domains[usize::from(head.bucket.0)]
-                .spread
-                .spills_at(&head);
+        if has_keys
+            && let Some(head) = self.queue.chosen()
+            && let order = self.order()
+            && let Some(first) = order.first()
+        {
             for id in order.iter() {
                 let paced = self.path(id).and_then(Path::paced_until);
-                let waits = Some(id) != order.first() && !head.sparse;
-                sooner(paced.map(|at| if waits { at.max(spills) } else { at }));
+                sooner(paced.map(|at| at.max(self.turn_of(id, first, &head))));
             }
         }
         if has_keys {
