@@ -46,6 +46,8 @@ pub struct Status {
     pub queue_packets: usize,
     /// Bytes waiting to be sent.
     pub queue_bytes: usize,
+    /// Packets marked as having met congestion (ECN) instead of dropped.
+    pub queue_marked: u64,
     /// Packets waiting for an earlier one.
     pub reorder_packets: usize,
     /// What was repaired.
@@ -230,6 +232,7 @@ pub(super) mod tests {
                 bytes_out: 1 << 20,
             },
             queue_packets: 3,
+            queue_marked: 2,
             queue_bytes: 4200,
             reorder_packets: 0,
             repair: Repair {
@@ -273,6 +276,7 @@ pub(super) mod tests {
             }],
             traffic: Traffic::default(),
             queue_packets: 0,
+            queue_marked: 0,
             queue_bytes: 0,
             repair: Repair::default(),
             discards: BTreeMap::new(),

@@ -51,6 +51,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
             .collect(),
         traffic: traffic(stats),
         queue_packets: stats.queue_packets,
+        queue_marked: stats.marked,
         queue_bytes: stats.queue_bytes,
         reorder_packets: stats.reorder_packets,
         repair: Repair {

@@ -30,6 +30,8 @@ pub struct TunnelStats {
     pub queue_packets: usize,
     /// Bytes waiting to be sent.
     pub queue_bytes: usize,
+    /// Packets marked as having met congestion instead of dropped.
+    pub marked: u64,
     /// Packets waiting for an earlier one.
     pub reorder_packets: usize,
     /// Waits for a repair that ended at the deadline.

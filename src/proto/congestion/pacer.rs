@@ -21,6 +21,10 @@ const SCALE: i64 = 1_000_000;
 /// No more is earned at once: the bucket is full long before.
 const MOST_EARNED: Duration = Duration::from_millis(100);
 
+/// The deepest debt, bytes: a batch. What is never asked about (acknowledgements, a connection without a
+/// cap) must not count against a cap that comes later.
+const MOST_DEBT: i64 = 65_536;
+
 /// A bucket that fills at the pacing rate and is emptied by sending. It may be overdrawn by the one
 /// datagram that empties it, which is paid back in time.
 #[derive(Debug, Default)]
@@ -53,12 +57,15 @@ impl Pacer {
 
     /// Notes that so many bytes were sent.
     pub fn on_sent(&mut self, bytes: u64) {
-        self.credit = self.credit.saturating_sub(scaled(bytes));
+        self.credit = self
+            .credit
+            .saturating_sub(scaled(bytes))
+            .max(-MOST_DEBT * SCALE);
     }
 
-    /// When the next datagram may be sent; rather when a whole one is earned than a part of it.
+    /// When to send again: when half a burst is earned, so that a system call sends a batch.
     pub fn next_ready(&self, rate: u64) -> Instant {
-        let missing = (scaled(DATAGRAM) - self.credit).max(1);
+        let missing = (most(rate) / 2 - self.credit).max(1);
         let micros = missing / i64::try_from(rate.max(1)).unwrap_or(i64::MAX) + 1;
         self.refilled + Duration::from_micros(micros as u64)
     }

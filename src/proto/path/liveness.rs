@@ -28,8 +28,8 @@ const PROBE_SUSPECT: Duration = Duration::from_millis(100);
 const PROBE_DEAD: Duration = Duration::from_millis(250);
 /// The first while.
 const DEAD_SOON: Duration = Duration::from_secs(30);
-/// Probes of the dead later.
-const PROBE_LONG_DEAD: Duration = Duration::from_secs(1);
+/// Probes of the dead later: with the round trip, a link that returns is used within a second.
+const PROBE_LONG_DEAD: Duration = Duration::from_millis(750);
 
 /// What a path's silence means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +169,7 @@ mod tests {
         liveness.on_asked(at(40_000));
         assert_eq!(
             liveness.probe_at(Verdict::Dead, true, at(0), &rtt),
-            at(41_000)
+            at(40_750)
         );
     }
 }

@@ -18,6 +18,8 @@ const MOST_BYTES: usize = 8 << 20;
 /// Packets in the whole queue. Each holds a buffer of the TUN's MTU, however short it is: 5,120 of
 /// 1,400 bytes are 7 MB, what a router of 64 MB can spare (RFC 8290 section 5.2.3 proposes 10,240).
 const MOST_PACKETS: usize = 5_120;
+/// Packets that make room at once.
+const MOST_DROPPED: usize = 64;
 /// Nothing is sent that waited longer: its sender has given up on it (PROTOCOL.md 6).
 const MOST_SOJOURN: Duration = Duration::from_millis(500);
 /// CoDel's target for flows that build no lasting queue (RFC 8289 section 4.3).
@@ -111,6 +113,7 @@ pub struct Queue {
     /// The packet that goes next: chosen, but on no path yet.
     head: Option<Chosen>,
     rtt: Duration,
+    target: KnownTarget,
     marked: u64,
 }
 
@@ -124,6 +127,7 @@ impl Default for Queue {
             bytes: 0,
             head: None,
             rtt: Duration::ZERO,
+            target: KnownTarget::default(),
             marked: 0,
         }
     }
@@ -181,16 +185,19 @@ impl Queue {
         flow.rate.add(now, packet.len());
         flow.packets.push_back((now, packet));
         while self.packets > MOST_PACKETS || self.bytes > MOST_BYTES {
-            let Some(packet) = self.drop_from_fattest() else {
-                break;
-            };
-            dropped(Drop::Full, packet);
+            self.drop_from_fattest(&mut dropped);
         }
     }
 
     /// The packet that goes next, after the queue dropped what waited too long. One of a bulk flow
     /// that no path took yet makes way for a flow that has just begun to send.
     pub fn head(&mut self, now: Instant, mut dropped: impl FnMut(Drop, Packet)) -> Option<Head> {
+        if let Some(stale) = self
+            .head
+            .take_if(|chosen| now.since(chosen.head.since) > MOST_SOJOURN)
+        {
+            dropped(Drop::Delay, stale.packet);
+        }
         if !self.fresh.is_empty()
             && let Some(chosen) = self.head.take_if(|chosen| !chosen.head.sparse)
         {
@@ -221,10 +228,6 @@ impl Queue {
         self.packets += 1;
         self.bytes += head.length;
         flow.packets.push_front((head.since, packet));
-        if !flow.listed {
-            flow.listed = true;
-            self.old.push_front(id);
-        }
     }
 
     fn choose(&mut self, now: Instant, dropped: &mut impl FnMut(Drop, Packet)) -> Option<Chosen> {
@@ -243,7 +246,7 @@ impl Queue {
                 self.old.push_back(id);
                 continue;
             }
-            let target = target(self.rtt, self.old.len());
+            let target = self.target.of(self.rtt, self.old.len());
             match self.next_of(id, now, target, dropped) {
                 Some((since, packet)) => {
                     let head = Head {
@@ -312,9 +315,38 @@ impl Queue {
         Some(packet)
     }
 
-    fn drop_from_fattest(&mut self) -> Option<Packet> {
-        let fattest = (0..=u8::MAX).max_by_key(|id| self.flows[usize::from(*id)].bytes)?;
-        self.pop(fattest)
+    /// Up to half of the fattest flow goes at once, lest each packet of a flood look for it anew
+    /// (RFC 8290 section 5.4: 64 packets).
+    fn drop_from_fattest(&mut self, dropped: &mut impl FnMut(Drop, Packet)) {
+        let fattest = (0..=u8::MAX).max_by_key(|id| self.flows[usize::from(*id)].bytes);
+        let Some(id) = fattest else { return };
+        let half = self.flows[usize::from(id)].packets.len().div_ceil(2);
+        for _ in 0..half.clamp(1, MOST_DROPPED) {
+            if let Some(packet) = self.pop(id) {
+                dropped(Drop::Full, packet);
+            }
+        }
+    }
+}
+
+/// The target of the last round trip and number of flows: it is asked for with every packet.
+#[derive(Debug, Default)]
+struct KnownTarget(Option<(Duration, usize, Target)>);
+
+impl KnownTarget {
+    fn of(&mut self, rtt: Duration, bulk_flows: usize) -> Target {
+        match self.0 {
+            Some((known_rtt, known_flows, target))
+                if (known_rtt, known_flows) == (rtt, bulk_flows) =>
+            {
+                target
+            }
+            _ => {
+                let target = target(rtt, bulk_flows);
+                self.0 = Some((rtt, bulk_flows, target));
+                target
+            }
+        }
     }
 }
 
@@ -451,9 +483,9 @@ mod tests {
                 dropped += 1;
             });
         }
-        assert_eq!(dropped, 6);
+        assert_eq!(dropped, MOST_DROPPED);
         assert_eq!(next(&mut queue, 1), Some((9, 100)));
-        assert_eq!(queue.bytes(), 500 * (MOST_PACKETS - 1));
+        assert_eq!(queue.bytes(), 500 * (MOST_PACKETS + 5 - MOST_DROPPED));
     }
 
     #[test]

@@ -154,6 +154,9 @@ impl SentPackets {
 
     /// When the oldest datagram in flight was sent.
     pub fn oldest_sent(&self) -> Option<Instant> {
+        if self.in_flight == 0 {
+            return None;
+        }
         self.ring
             .iter()
             .flatten()

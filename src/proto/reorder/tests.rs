@@ -207,14 +207,7 @@ impl Run {
         let packet = Packet::from(&n.to_be_bytes()[..]);
         let kept = self
             .buffer
-            .insert(
-                at(now),
-                order,
-                sent(now),
-                packet,
-                self.bare,
-                &mut self.out,
-            )
+            .insert(at(now), order, sent(now), packet, self.bare, &mut self.out)
             .is_ok();
         self.buffer.release(at(now), &mut self.out);
         kept
@@ -433,16 +426,14 @@ fn the_wait_is_bounded_in_bytes() {
     let mut run = Run::new();
     for n in 1..=4000 {
         let packet = Packet::from(&[0x45; 9000][..]);
-        let _ = run
-            .buffer
-            .insert(
-                at(1),
-                order(n, true, false),
-                sent(1),
-                packet,
-                false,
-                &mut run.out,
-            );
+        let _ = run.buffer.insert(
+            at(1),
+            order(n, true, false),
+            sent(1),
+            packet,
+            false,
+            &mut run.out,
+        );
         assert!(run.buffer.load.bytes <= MOST_BYTES);
     }
     assert!(run.out.len() > 2000, "{}", run.out.len());

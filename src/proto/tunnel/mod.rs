@@ -326,23 +326,18 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
     pool.give(packet);
 }
 
-/// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.
+/// What lets a path send; on TCP the kernel has its say too.
 fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> Gate {
-    let controller: Box<dyn Controller> = match (transport, congestion, rate) {
-        (Transport::Tcp, _, _) => {
-            return Gate::Stream {
-                budget: 0,
-                pacer: Pacer::default(),
-            };
-        }
-        (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
+    let controller: Box<dyn Controller> = match (congestion, rate) {
+        (Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
+        (Congestion::NewReno, _) => Box::<NewReno>::default(),
         // Fixed without a rate cannot be: the configuration asks for one.
-        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
+        (Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
-    Gate::Controlled {
+    Gate {
         controller,
         pacer: Pacer::default(),
+        budget: (transport == Transport::Tcp).then_some(0),
     }
 }
 

@@ -73,6 +73,7 @@ impl Tunnel {
             packets_out: self.count.packets_out,
             bytes_out: self.count.bytes_out,
             queue_packets: self.queue.len(),
+            marked: self.queue.marked(),
             queue_bytes: self.queue.bytes(),
             reorder_packets: self.reorder.waiting(),
             overdue: self.reorder.overdue(),

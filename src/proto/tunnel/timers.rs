@@ -44,14 +44,13 @@ impl Tunnel {
                 sooner(self.tail_due(path, &order));
             }
         }
-        if sends && let Some(head) = self.queue.chosen() {
-            let spills = self.domains[usize::from(head.bucket.0)]
-                .spread
-                .spills_at(&head);
+        if sends
+            && let Some(head) = self.queue.chosen()
+            && let Some(first) = order.first()
+        {
             for id in order.iter() {
                 let paced = self.path(id).and_then(Path::paced_until);
-                let waits = Some(id) != order.first() && !head.sparse;
-                sooner(paced.map(|at| if waits { at.max(spills) } else { at }));
+                sooner(paced.map(|at| at.max(self.turn_of(id, first, &head))));
             }
         }
         if sends {

@@ -13,6 +13,8 @@ const DRAINS: f64 = 4.0;
 const LEAST_DRAINED: u64 = 100_000;
 /// No path is believed to lose more than this by itself.
 const MOST_WIRE_LOSS: f64 = 0.5;
+/// More than this is believed only as long as whole rounds lose as much: it may have been a burst.
+const MUCH: f64 = 0.1;
 /// So much more than one and a half of the wire's own loss, ...
 const EXCESS: f64 = 0.05;
 const TIMES: f64 = 1.5;
@@ -139,6 +141,14 @@ impl Losses {
         self.round = Some(newest);
         let lost = span.lost();
         self.any = lost > 0.0;
+        if let Some(wire) = &mut self.wire
+            && span.sent >= LEAST_DRAINED
+            && *wire > MUCH
+            && lost < *wire / 2.0
+        {
+            // A burst in the drain was no sample of the wire.
+            *wire -= (*wire - lost) / 2.0;
+        }
         let wire = self.wire.unwrap_or(0.0);
         self.doubt |= lost > EXCESS && lost > wire * TIMES + EXCESS / 2.0;
         if queued || self.wire.is_none() || lost < wire * TIMES + EXCESS {

@@ -106,6 +106,9 @@ pub struct Dtrc {
     /// What the path delivers, bytes per second; zero: nothing is known.
     bandwidth: f64,
     gain: f64,
+    /// The rate to send at, bytes per second, and the window, bytes: of the last acknowledgement.
+    rate: u64,
+    window: u64,
     phase: Phase,
     delay: Delay,
     train: Train,
@@ -127,6 +130,8 @@ struct Trial {
     before: Option<Duration>,
     /// The shortest since then.
     after: Option<Duration>,
+    /// The source gave less than the trial let through: it says nothing.
+    void: bool,
 }
 
 impl Default for Dtrc {
@@ -134,6 +139,8 @@ impl Default for Dtrc {
         Self {
             bandwidth: 0.0,
             gain: STARTUP_GAIN,
+            rate: 0,
+            window: 0,
             phase: Phase::Startup,
             delay: Delay::default(),
             train: Train::default(),
@@ -187,28 +194,30 @@ impl Dtrc {
 
     fn on_rates(&mut self, now: Instant, rates: Rates) {
         let queue = self.delay.queue();
-        let delivered = rates.received.min(rates.sent) / self.losses.kept();
+        let received = rates.received / self.losses.kept();
+        let delivered = received.min(rates.sent);
         let noise = self.delay.jitter().as_secs_f64() / rates.length;
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             let limit = STARTUP_QUEUE.max(self.threshold());
             let slower = rates.dispersion > 1.0 + STARTUP_DISPERSION + 2.0 * noise;
             let full = queue > STARTUP_TIMES * limit || queue > limit && slower;
-            let lossy = 1.0 - rates.received / rates.sent.max(1.0) > STARTUP_LOSS
-                && rates.bytes >= STARTUP_BYTES;
+            let lossy = rates.lost > STARTUP_LOSS && rates.bytes >= STARTUP_BYTES;
             if full || lossy || self.growth.has_ended() {
-                self.bandwidth = (rates.received / self.losses.kept()).max(LEAST_RATE);
+                self.bandwidth = received.max(LEAST_RATE);
                 self.enter_steady(now);
             }
             return;
         }
         let fills = (rates.dispersion - 1.0).abs() > DISPERSION + noise;
-        let received = rates.received / self.losses.kept();
+        // A source that gives less than the link takes makes a queue for a moment, not for a train.
+        let stood = |since| now.since(since) > self.train_length();
+        let grows = rates.dispersion > 1.0 && self.stands.is_some_and(stood);
         if queue > self.threshold() && fills {
             // A queue that grows or shrinks gives at the link's own rate.
             if received > self.bandwidth {
                 self.bandwidth += (received - self.bandwidth) / 4.0;
-            } else if !rates.limited {
+            } else if !rates.limited || grows {
                 self.bandwidth += (received - self.bandwidth) / 2.0;
             }
         } else if delivered > self.bandwidth && !self.losses.is_policed(now) {
@@ -238,6 +247,7 @@ impl Dtrc {
                         begun: now,
                         before: None,
                         after: None,
+                        void: false,
                     });
                 } else if due {
                     let until = now + self.srtt * 3 / 2;
@@ -270,14 +280,27 @@ impl Dtrc {
         if age < self.srtt * (TEST_ROUNDS + 1) + LEAST_TRAIN / 2 {
             return;
         }
+        let void = trial.void;
         self.trial = None;
         self.stands = None;
         let had_to = (TEST_ROUNDS * self.srtt)
             .mul_f64(1.0 - TEST_GAIN)
             .min(before);
-        if before.saturating_sub(after) < had_to.mul_f64(OURS) && after > DRAINED {
+        let ours = before.saturating_sub(after) >= had_to.mul_f64(OURS) || after <= DRAINED;
+        // A foreign queue is followed so far only (PROTOCOL.md 3.2).
+        if !ours && !void && self.srtt <= self.min_rtt + MOST_QUEUE {
             self.delay.rebase();
         }
+    }
+
+    /// What is asked for every datagram is computed for every acknowledgement: routers have no
+    /// floating-point unit.
+    fn decide(&mut self) {
+        self.rate = (self.bandwidth * self.gain) as u64;
+        let rtt = self.srtt.min(self.min_rtt + MOST_QUEUE);
+        let time = rtt + self.delay.jitter().min(MOST_QUEUE) + SLACK;
+        let bytes = self.bandwidth * self.gain.max(1.0) * time.as_secs_f64();
+        self.window = bytes as u64;
     }
 
     fn set_gain(&mut self, now: Instant) {
@@ -314,6 +337,9 @@ impl Controller for Dtrc {
         self.losses.on_arrival(&arrival);
         if let Some(rates) = rates {
             self.on_rates(now, rates);
+            if let Some(trial) = &mut self.trial {
+                trial.void |= rates.limited && rates.sent < LEAST_GAIN * self.bandwidth;
+            }
         }
         let limited = rates.is_none_or(|rates| rates.limited);
         let queued = self.delay.queue() > self.threshold();
@@ -334,15 +360,21 @@ impl Controller for Dtrc {
         }
         self.next_phase(now, limited);
         self.set_gain(now);
+        self.decide();
     }
 
     fn on_loss(&mut self, _: &LossEvent) {}
 
     fn on_restart(&mut self) {
+        if self.srtt == Duration::ZERO {
+            // Nothing was acknowledged since the last time.
+            return;
+        }
         *self = Self {
             bandwidth: self.bandwidth / 2.0,
             ..Self::default()
         };
+        self.decide();
     }
 
     fn fills_queues(&self) -> bool {
@@ -350,20 +382,14 @@ impl Controller for Dtrc {
     }
 
     fn window(&self) -> u64 {
-        if self.bandwidth == 0.0 {
-            return LEAST_WINDOW;
-        }
-        let rtt = self.srtt.min(self.min_rtt + MOST_QUEUE);
-        let time = rtt + self.delay.jitter().min(MOST_QUEUE) + SLACK;
-        let bytes = self.bandwidth * self.gain.max(1.0) * time.as_secs_f64();
-        (bytes as u64).max(LEAST_WINDOW)
+        self.window.max(LEAST_WINDOW)
     }
 
     fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
         if self.bandwidth == 0.0 {
             return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
         }
-        Some((self.bandwidth * self.gain) as u64)
+        Some(self.rate)
     }
 
     fn estimate(&self) -> Option<Estimate> {

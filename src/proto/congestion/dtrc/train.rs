@@ -21,6 +21,8 @@ pub(super) struct Rates {
     pub(super) sent: f64,
     /// How much longer it took to arrive than to be sent: above 1 a queue grew.
     pub(super) dispersion: f64,
+    /// The share that was lost.
+    pub(super) lost: f64,
     /// Bytes sent in all.
     pub(super) bytes: u64,
     /// How long it took to arrive, seconds.
@@ -80,11 +82,15 @@ fn rates(first: &Arrival, last: &Arrival) -> Option<Rates> {
     if received_in <= 0.0 || sent_in <= 0.0 {
         return None;
     }
+    let bytes = last.sent.saturating_sub(first.sent);
+    // No more arrives than was sent, whatever a peer says.
+    let received = last.received.saturating_sub(first.received).min(bytes);
     Some(Rates {
-        received: last.received.saturating_sub(first.received) as f64 / received_in,
-        sent: last.sent.saturating_sub(first.sent) as f64 / sent_in,
+        received: received as f64 / received_in,
+        sent: bytes as f64 / sent_in,
+        lost: 1.0 - received as f64 / bytes.max(1) as f64,
         dispersion: received_in / sent_in,
-        bytes: last.sent.saturating_sub(first.sent),
+        bytes,
         length: received_in,
         limited: last.limited != first.limited,
     })
