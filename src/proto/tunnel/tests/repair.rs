@@ -146,7 +146,9 @@ fn the_last_packets_are_made_good_without_later_ones() {
 
 #[test]
 fn a_path_that_swallowed_a_burst_gets_no_repair() {
-    let (mut pair, first) = warm(two(), Security::Encrypt);
+    // The other one is slow: the repairs wait for it.
+    let links = vec![Link::new(0, 20, 7), Link::new(1, 4, 20)];
+    let (mut pair, first) = warm(links, Security::Encrypt);
     pair.run(500 * MS);
     pair.links[0].up = false;
     let (cut, start) = (pair.now, pair.tap.len());
@@ -166,7 +168,7 @@ fn a_path_that_swallowed_a_burst_gets_no_repair() {
     let before = pair.tap.len();
     while numbers(&pair.at_local, 9).last() != Some(&(first + 29)) {
         pair.run(MS);
-        assert!(pair.now < cut + 120 * MS, "{}", pair.at_local.len());
+        assert!(pair.now < cut + 200 * MS, "{}", pair.at_local.len());
     }
     assert_eq!(pair.tap[before..].iter().filter(|d| on_cut(d)).count(), 0);
     whole(&mut pair, first, first + 30, 0);
@@ -212,8 +214,9 @@ fn where_a_repair_comes_too_late_nothing_waits_for_it() {
     let mut worst = Duration::ZERO;
     let mut sent = Vec::new();
     let mut seen = pair.at_local.len();
-    for ms in 0..4000 {
-        if ms % 5 == 0 && ms < 3000 {
+    for ms in 0..7000 {
+        // So few that no queue forms, however little the controller allows.
+        if ms % 20 == 0 && ms < 6000 {
             let n = first + sent.len() as u32;
             pair.remote.handle_packet(pair.now, segment(9, n, 1300));
             sent.push(pair.now);
@@ -226,7 +229,7 @@ fn where_a_repair_comes_too_late_nothing_waits_for_it() {
     }
     let got = numbers(&pair.at_local, 9);
     let got = got.iter().filter(|n| **n >= first).count();
-    assert!((500..600).contains(&got), "{got}");
+    assert!((250..300).contains(&got), "{got}");
     assert!(worst < 350 * MS, "{worst:?}");
 }
 
@@ -274,7 +277,7 @@ fn a_call_is_repaired_but_never_waits() {
         pair.send_down(5, n, 200);
         // The quicker link takes 7 ms.
         pair.run(10 * MS);
-        late += u64::from(numbers(&pair.at_local, 5).last() != Some(&n));
+        late += u64::from(!numbers(&pair.at_local, 5).contains(&n));
         pair.run((sent + 20 * MS).since(pair.now));
     }
     pair.run(500 * MS);
