@@ -341,7 +341,10 @@ impl Controller for Dtrc {
                 trial.void |= rates.limited && rates.sent < LEAST_GAIN * self.bandwidth;
             }
         }
-        let limited = rates.is_none_or(|rates| rates.limited);
+        // In the search a source that has enough sends at twice the rate.
+        let limited = rates.is_none_or(|rates| {
+            rates.limited || self.phase == Phase::Startup && rates.sent < self.bandwidth
+        });
         let queued = self.delay.queue() > self.threshold();
         let round = Round {
             limited,
