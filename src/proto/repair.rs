@@ -130,6 +130,7 @@ impl Repairs {
     }
 
     /// Bytes of buffers kept.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -166,7 +167,7 @@ impl Repairs {
             queued: None,
         }));
         if self.kept.len() > MOST_KEPT {
-            self.settle(KeptId(self.first), pool);
+            self.forget_oldest(pool);
         }
         self.stripped = self.stripped.max(self.first);
         while self.bytes > MOST_BYTES && self.stripped <= id.0 {
@@ -207,10 +208,18 @@ impl Repairs {
             match front {
                 None => self.trim(),
                 Some(kept) if kept.since + DEADLINE > now => break,
-                Some(kept) if kept.flying == 0 => self.give_up(KeptId(self.first), pool),
-                // It may still come; nobody waits for it much longer.
-                Some(_) => self.settle(KeptId(self.first), pool),
+                Some(_) => self.forget_oldest(pool),
             }
+        }
+    }
+
+    fn forget_oldest(&mut self, pool: &mut Pool) {
+        let id = KeptId(self.first);
+        if self.kept(id).is_some_and(|kept| kept.flying == 0) {
+            self.give_up(id, pool);
+        } else {
+            // It may still come; nobody waits for it much longer.
+            self.settle(id, pool);
         }
     }
 

@@ -145,6 +145,13 @@ fn memory_is_bounded_and_the_oldest_lose_their_copy() {
     );
     sender.lose(1, ids[1999], 0);
     assert_eq!(sender.again(1), Some(1999));
+    // What is forgotten for want of room and waits for a path is told too.
+    let mut lossy = Sender::new();
+    let first = lossy.send(0, 0);
+    lossy.lose(0, first, 0);
+    (0..MOST_KEPT).for_each(|_| _ = lossy.send(0, 0));
+    let told = lossy.repairs.next_forward();
+    assert_eq!(told, Some((Bucket(3), Sequence::new(0))));
     let mut small = Sender::new();
     (0..2 * MOST_KEPT).for_each(|_| _ = small.send(0, 0));
     assert_eq!(small.repairs.kept.len(), MOST_KEPT);

@@ -25,7 +25,7 @@ pub(super) struct Reordering {
     threshold: u64,
     /// Numbers held for lost, ascending.
     condemned: VecDeque<u64>,
-    /// False alarms that `settle` has not heard of.
+    /// False alarms that `adapt` has not heard of.
     alarms: u64,
     changed: Instant,
 }

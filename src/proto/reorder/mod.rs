@@ -21,7 +21,7 @@ use bucket::{BucketQueue, Content, Load, Waiting};
 use skew::Skew;
 
 /// No packet waits longer after it was sent (PROTOCOL.md 5).
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// Beyond the worst delay that a path showed lately, for what it has not shown yet: slow start puts
 /// 20 ms of queue on an idle link within one round trip. It is waited out only where there is no
 /// proof, that is when a path falls silent.
@@ -76,13 +76,15 @@ impl Resequencer {
         self.paths[path.index()].on_arrival(now, sent);
     }
 
-    /// Takes a packet that came in order, or keeps it. What can be delivered goes to `out`.
+    /// Takes a packet that came in order, or keeps it. What can be delivered goes to `out`. A `bare`
+    /// one has no tag: anybody may have made it.
     pub fn insert(
         &mut self,
         now: Instant,
         order: Order,
         sent: Stamp,
         packet: Packet,
+        bare: bool,
         out: &mut VecDeque<Packet>,
     ) -> Result<(), (Duplicate, Packet)> {
         let (deadline, content) = if order.wait {
@@ -100,7 +102,7 @@ impl Resequencer {
             content,
         };
         self.change(order.bucket, |bucket| {
-            bucket.insert(waiting, order.settled, out)
+            bucket.insert(waiting, order.settled, bare, out)
         })?;
         while self.load.places > MOST_PLACES || self.load.bytes > MOST_BYTES {
             // The wait is dropped, never the packet.
@@ -121,7 +123,8 @@ impl Resequencer {
         sequence: Sequence,
         out: &mut VecDeque<Packet>,
     ) {
-        let held = now + LONGEST_WAIT;
+        // Not to remember it costs a wait; to remember all that a peer may say, all our memory.
+        let held = (self.load.places < MOST_PLACES).then(|| now + LONGEST_WAIT);
         self.change(bucket, |bucket| bucket.give_up(held, sequence, out));
     }
 
@@ -131,6 +134,9 @@ impl Resequencer {
         let before = bucket.load();
         let result = change(bucket);
         let after = bucket.load();
+        if after.places == 0 {
+            bucket.shrink();
+        }
         if before.places == 0 && after.places > 0 && !self.waiting_buckets.contains(&id.0) {
             self.waiting_buckets.push(id.0);
         }
@@ -156,6 +162,9 @@ impl Resequencer {
             *overdue += bucket.release_overdue(now, out);
             let after = bucket.load();
             load.replace(before, after);
+            if after.places == 0 {
+                bucket.shrink();
+            }
             after.places > 0
         });
     }
@@ -172,7 +181,8 @@ impl Resequencer {
 /// When a packet stops waiting for repairs: it counts from its own sending, on the path that brings
 /// things soonest.
 fn patient_deadline(paths: &[Skew; MAX_PATHS], now: Instant, sent: Stamp) -> Instant {
-    let soonest = paths.iter().filter_map(|path| path.soonest(sent)).min();
+    let soonest = paths.iter().filter_map(|path| path.soonest(now, sent));
+    let soonest = soonest.min();
     soonest.map_or(now, |soonest| soonest.min(now)) + LONGEST_WAIT
 }
 

@@ -9,6 +9,11 @@ use crate::proto::wire::Stamp;
 /// The worst of this long, and of the period before it, is kept.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// A path that brought nothing for so long says nothing of the delay any more: one that lives is asked
+/// every second. Clocks that drift apart by 100 ppm are 0.3 ms off by then; after hours it were all
+/// of the longest wait.
+const STALE: Duration = Duration::from_secs(3);
+
 /// The arrivals of one path against the peer's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Skew {
@@ -27,7 +32,11 @@ impl Skew {
     /// A datagram sent at `sent` (peer's clock) came now.
     pub(super) fn on_arrival(&mut self, now: Instant, sent: Stamp) {
         self.latest = self.latest.max(Some(sent));
-        if now.since(self.period_start) >= PERIOD {
+        let age = now.since(self.period_start);
+        if age >= STALE {
+            (self.worst, self.least) = (None, None);
+        }
+        if age >= PERIOD {
             self.worst_before = self.worst.take();
             self.least_before = self.least.take();
             self.period_start = now;
@@ -48,8 +57,11 @@ impl Skew {
         after(sent, self.worst.max(self.worst_before)?)
     }
 
-    /// When something sent at `sent` could come at the soonest.
-    pub(super) fn soonest(&self, sent: Stamp) -> Option<Instant> {
+    /// When something sent at `sent` could come at the soonest, if the path brought anything lately.
+    pub(super) fn soonest(&self, now: Instant, sent: Stamp) -> Option<Instant> {
+        if now.since(self.period_start) >= STALE {
+            return None;
+        }
         let least = [self.least, self.least_before]
             .into_iter()
             .flatten()
@@ -82,6 +94,12 @@ mod tests {
             skew.expected_by(peer(100)),
             Some(Instant::from_micros(126_000))
         );
-        assert_eq!(skew.soonest(peer(100)), Some(Instant::from_micros(120_000)));
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        assert_eq!(skew.soonest(at(130), peer(100)), Some(at(120)));
+        // What was seen long ago means nothing any more, not even when the path is back.
+        assert_eq!(skew.soonest(at(3200), peer(100)), None);
+        skew.on_arrival(at(3300), peer(3250));
+        assert_eq!(skew.soonest(at(3300), peer(3250)), Some(at(3300)));
+        assert_eq!(skew.expected_by(peer(3250)), Some(at(3300)));
     }
 }

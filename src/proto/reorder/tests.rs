@@ -22,6 +22,8 @@ struct Run {
     out: VecDeque<Packet>,
     /// Packets say that they wait for repairs.
     wait: bool,
+    /// They have no tag.
+    bare: bool,
 }
 
 impl Run {
@@ -30,7 +32,19 @@ impl Run {
             buffer: Resequencer::default(),
             out: VecDeque::new(),
             wait: false,
+            bare: false,
         }
+    }
+
+    /// One whose bucket awaits this sequence.
+    fn awaiting(next: u32) -> Self {
+        let mut run = Self::new();
+        // Half the numbers are ahead, half behind: a third at a time is always ahead.
+        for last in [next / 3, next / 3 * 2, next - 1] {
+            run.take(0, order(last, true, true), last);
+        }
+        run.out.clear();
+        run
     }
 
     /// Packet `n` sent at `sent_ms` by `id` comes at `now`.
@@ -46,7 +60,14 @@ impl Run {
         let packet = Packet::from(&n.to_be_bytes()[..]);
         let kept = self
             .buffer
-            .insert(at(now), order, sent(sent_ms), packet, &mut self.out)
+            .insert(
+                at(now),
+                order,
+                sent(sent_ms),
+                packet,
+                self.bare,
+                &mut self.out,
+            )
             .is_ok();
         self.buffer.release(at(now), &mut self.out);
         kept
@@ -186,7 +207,7 @@ impl Run {
         let packet = Packet::from(&n.to_be_bytes()[..]);
         let kept = self
             .buffer
-            .insert(at(now), order, sent(now), packet, &mut self.out)
+            .insert(at(now), order, sent(now), packet, self.bare, &mut self.out)
             .is_ok();
         self.buffer.release(at(now), &mut self.out);
         kept
@@ -302,8 +323,9 @@ fn what_is_settled_is_waited_for_no_more() {
     run.take(3, order(1000, true, true), 1000);
     assert_eq!(run.delivered(), [0, 2, 1000]);
     assert!(run.patient(4, 999) && !run.patient(5, 999));
-    // A receiver that joins late begins where the sender is.
+    // Where sequences may be forged, a receiver that is out of step begins where the sender is.
     let mut late = Run::new();
+    late.bare = true;
     for n in [0x12_3456, 0xff_ff00, 0x80_0001] {
         late.take(1, order(n, true, true), n);
         late.patient(1, n + 1);
@@ -312,13 +334,106 @@ fn what_is_settled_is_waited_for_no_more() {
 }
 
 #[test]
+fn what_a_link_held_for_seconds_is_no_news() {
+    let mut run = Run::awaiting(50_000);
+    run.patient(1, 50_001);
+    // Authentic, and delivered by a repair long ago.
+    assert!(!run.patient(2, 5) && !run.patient(2, 6));
+    assert_eq!((run.delivered(), run.buffer.waiting()), (vec![], 1));
+    run.patient(3, 50_000);
+    assert_eq!(run.delivered(), [50_000, 50_001]);
+}
+
+#[test]
+fn words_of_giving_up_are_bounded() {
+    let mut run = Run::new();
+    run.patient(1, 8_000_000);
+    for n in 1..=100_000 {
+        run.give_up(2, n);
+        assert!(run.buffer.load.places <= MOST_PLACES);
+    }
+    // What is awaited now needs no room.
+    run.give_up(3, 0);
+    assert_eq!(run.buffer.load.places, 1);
+    run.give_up(3, MOST_PLACES as u32);
+    assert!(run.patient(4, MOST_PLACES as u32 + 1));
+    assert_eq!(run.delivered(), [MOST_PLACES as u32 + 1]);
+    run.buffer.release(at(251), &mut run.out);
+    assert_eq!(run.delivered(), [8_000_000]);
+    assert_eq!(run.buffer.load, Load::default());
+}
+
+#[test]
+fn a_long_wait_keeps_no_memory() {
+    let mut run = Run::new();
+    for n in 1..=5000 {
+        run.patient(1, n);
+    }
+    assert!(run.buffer.buckets[7].capacity() >= 5000);
+    run.patient(2, 0);
+    assert_eq!(run.delivered().len(), 5001);
+    assert!(run.buffer.buckets[7].capacity() < 200);
+    // Nor when it ends at its deadline.
+    (5002..=9000).for_each(|n| _ = run.patient(3, n));
+    run.buffer.release(at(260), &mut run.out);
+    assert!(run.buffer.buckets[7].capacity() < 200);
+}
+
+#[test]
+fn a_path_that_fell_silent_does_not_shorten_the_wait() {
+    let mut run = Run::new();
+    run.wait = true;
+    // Path 1 takes 10 ms, path 0 90 ms; then path 1 dies, and a repair takes two round trips of 90.
+    run.arrive(10, 1, 0, 0, 0);
+    run.arrive(100, 0, 10, 2, 0);
+    assert_eq!(run.buffer.next_deadline(), Some(at(10 + 10 + 250)));
+    run.arrive(101, 0, 11, 1, 0);
+    // The clocks drift apart by 200 ms in hours.
+    for drift in 0..200 {
+        let now = 5000 + 60_000 * drift;
+        let n = 3 + 2 * drift as u32;
+        run.arrive(now, 0, now - 90 - drift, n + 1, 0);
+        assert_eq!(run.buffer.next_deadline(), Some(at(now + 250)));
+        run.arrive(now + 1, 0, now - 89 - drift, n, 0);
+    }
+    assert_eq!(run.delivered().len(), 403);
+    assert_eq!(run.buffer.overdue(), 0);
+}
+
+#[test]
+fn packets_wait_across_the_wrap() {
+    let first = 0xff_fff0;
+    let mut run = Run::awaiting(first);
+    (first + 1..first + 40).for_each(|n| _ = run.patient(1, n));
+    assert_eq!((run.delivered(), run.buffer.waiting()), (vec![], 39));
+    run.patient(2, first);
+    assert_eq!(run.delivered(), (first..first + 40).collect::<Vec<_>>());
+    // What was given up before the wrap is still known behind it, once.
+    let mut run = Run::awaiting(first);
+    (first + 3..first + 40).for_each(|n| _ = run.patient(1, n));
+    run.give_up(2, first + 1);
+    run.give_up(2, first);
+    run.buffer.release(at(251), &mut run.out);
+    assert_eq!(run.delivered(), (first + 3..first + 40).collect::<Vec<_>>());
+    for n in first..first + 3 {
+        assert!(run.patient(252, n) && !run.patient(253, n));
+    }
+    assert_eq!(run.delivered(), [first, first + 1, first + 2]);
+}
+
+#[test]
 fn the_wait_is_bounded_in_bytes() {
     let mut run = Run::new();
     for n in 1..=4000 {
         let packet = Packet::from(&[0x45; 9000][..]);
-        let _ = run
-            .buffer
-            .insert(at(1), order(n, true, false), sent(1), packet, &mut run.out);
+        let _ = run.buffer.insert(
+            at(1),
+            order(n, true, false),
+            sent(1),
+            packet,
+            false,
+            &mut run.out,
+        );
         assert!(run.buffer.load.bytes <= MOST_BYTES);
     }
     assert!(run.out.len() > 2000, "{}", run.out.len());
@@ -329,13 +444,18 @@ proptest! {
     /// Any mixture of packets, copies and words of giving up: nothing is delivered twice, nothing
     /// is kept but what is accounted for, and after the deadline nothing is kept.
     #[test]
-    fn once_and_accounted_for(steps in proptest::collection::vec((0u32..60, 0u8..9, 0u64..30), 1..200)) {
-        let mut run = Run::new();
+    fn once_and_accounted_for(
+        steps in proptest::collection::vec((0u32..60, 0u8..9, 0u64..30), 1..200),
+        before_wrap in 0u32..60,
+    ) {
+        let start = 0x100_0000 - before_wrap;
+        let mut run = Run::awaiting(start);
         let mut now = 0;
         let mut came = std::collections::BTreeSet::new();
         let mut delivered = Vec::new();
         for (n, kind, pause) in steps {
             now += pause;
+            let n = start + n;
             run.buffer.release(at(now), &mut run.out);
             match kind {
                 0 => run.give_up(now, n),

@@ -203,15 +203,15 @@ impl Tunnel {
                         self.delivered.push_back(buffer);
                         continue;
                     };
-                    if let Err((_, copy)) =
-                        self.reorder
-                            .insert(now, order, sent, buffer, &mut self.delivered)
+                    let (bare, out) = (opened.kind == Kind::Bare, &mut self.delivered);
+                    if let Err((_, copy)) = self.reorder.insert(now, order, sent, buffer, bare, out)
                     {
                         self.count.copies += 1;
                         self.pool.give(copy);
                     }
                 }
-                // What has no tag may be forged: it carries data, and nothing that changes us.
+                // What has no tag may be forged: it carries data and nothing else. That a forged one
+                // counts as received, and moves its bucket on, is the price of no tag.
                 Ok(_) if opened.kind == Kind::Bare => {
                     self.count.discard(Discard::Forged);
                     break;

@@ -11,14 +11,17 @@ use crate::proto::Instant;
 use crate::proto::event::{PathState, Transmit};
 use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::Fate;
+use crate::proto::reorder::LONGEST_WAIT;
 use crate::proto::repair::{Place, Why};
+use crate::proto::scheduler::Order;
 use crate::proto::wire::frame::{self, Bucket};
 use crate::proto::wire::{Kind, MAX_PATHS, PathId};
 
 /// Beyond the time in which the peer acknowledges even a lone datagram, before the newest data counts
 /// as doubtful: timers of a busy portal are late by about this (PROTOCOL.md 7).
 const TAIL_MARGIN: Duration = Duration::from_millis(10);
-/// A path that lost the packet is chosen for its repair only before one that takes so much longer: what lost one packet may lose the next, but a repair after 250 ms is none.
+/// A path that lost the packet is chosen for its repair only before one that takes so much longer:
+/// what lost one packet may lose the next, but a repair after 250 ms is none.
 const DETOUR: Duration = Duration::from_millis(100);
 /// So long a repair waits for the path that is best for it before it takes any: one full datagram at
 /// 3 Mbit/s.
@@ -47,7 +50,17 @@ impl Tunnel {
         if bulk {
             domain.bulk_until = now + BULK_FOR;
         }
-        is_tcp(packet) || now < domain.bulk_until
+        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
+    }
+
+    /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
+    /// peer waits no longer, as on a lone satellite link: then waiting only delays.
+    fn repairs_come_in_time(&self) -> bool {
+        let up = self.paths.iter().flatten();
+        let up = up.filter(|path| path.state == PathState::Up);
+        // Of the lowest tier, as in the order, but not sorted: this is asked for each packet.
+        let quickest = up.map(|path| (path.metric, path.rtt.smoothed())).min();
+        quickest.is_none_or(|(_, rtt)| rtt.is_none_or(|rtt| rtt < LONGEST_WAIT))
     }
 
     /// Keeps a packet that leaves with the next datagram of a path.
@@ -65,7 +78,7 @@ impl Tunnel {
         let twice = self.redundant.contain(packet.bytes());
         let kept = self.repairs.keep(now, place, id, packet, &mut self.pool);
         path.sent.carry(kept);
-        if twice && self.has_other(id) {
+        if twice && self.has_other(id, &self.order()) {
             self.repairs.send_twice(now, kept);
         }
     }
@@ -102,23 +115,28 @@ impl Tunnel {
         };
         let silent = path.state == PathState::Suspect
             && path.sent.in_flight() > 0
-            && self.repairs.doubted(id) < path.sent.next_number().0
-            && self.has_other(id);
-        silent || self.tail_due(path).is_some_and(|due| due <= now)
+            && self.repairs.doubted(id) < path.sent.next_number().0;
+        // The order costs most, and is seldom asked for.
+        (silent || self.tail_at(path).is_some_and(|at| at <= now))
+            && self.has_other(id, &self.order())
     }
 
     /// When the newest data on a path becomes doubtful, if nothing is heard of it.
-    pub(super) fn tail_due(&self, path: &Path) -> Option<Instant> {
+    fn tail_at(&self, path: &Path) -> Option<Instant> {
         let (number, at) = path.sent.tail()?;
-        (path.state == PathState::Up
-            && number >= self.repairs.doubted(path.id)
-            && self.has_other(path.id))
-        .then(|| at + path.rtt.probe_timeout(MAX_ACK_DELAY) + TAIL_MARGIN)
+        (path.state == PathState::Up && number >= self.repairs.doubted(path.id))
+            .then(|| at + path.rtt.probe_timeout(MAX_ACK_DELAY) + TAIL_MARGIN)
+    }
+
+    /// When that is to be acted on: another path takes it.
+    pub(super) fn tail_due(&self, path: &Path, order: &Order) -> Option<Instant> {
+        self.tail_at(path)
+            .filter(|_| self.has_other(path.id, order))
     }
 
     /// True when another path takes what is doubtful on this one.
-    fn has_other(&self, id: PathId) -> bool {
-        self.order().iter().any(|other| {
+    fn has_other(&self, id: PathId, order: &Order) -> bool {
+        order.iter().any(|other| {
             other != id
                 && self
                     .path(other)
@@ -218,10 +236,9 @@ impl Tunnel {
     }
 
     /// When pacing lets the oldest second copy go.
-    pub(super) fn second_due(&self) -> Option<Instant> {
+    pub(super) fn second_due(&self, order: &Order) -> Option<Instant> {
         let flying = self.repairs.peek_twice()?;
-        let others = self.order();
-        let others = others.iter().filter(|id| flying & id.bit() == 0);
+        let others = order.iter().filter(|id| flying & id.bit() == 0);
         others
             .filter_map(|id| self.path(id).and_then(Path::paced_until))
             .min()
@@ -235,7 +252,7 @@ impl Tunnel {
             .repairs
             .head(Why::Lost)
             .is_some_and(|(_, place, _)| !place.wait);
-        let ranked = self.rank(lost_by);
+        let ranked = self.rank(lost_by, &self.order());
         let found = ranked
             .into_iter()
             .flatten()
@@ -252,10 +269,10 @@ impl Tunnel {
     }
 
     /// When pacing, or its patience, lets the oldest repair go.
-    pub(super) fn repair_due(&self) -> Option<Instant> {
+    pub(super) fn repair_due(&self, order: &Order) -> Option<Instant> {
         let (kept, lost_by, since) = self.repairs.oldest()?;
         let paced = |id: PathId| self.path(id).and_then(Path::paced_until);
-        let ranked = self.rank(lost_by).into_iter().flatten();
+        let ranked = self.rank(lost_by, order).into_iter().flatten();
         if self.no_path_for == Some((kept, since)) {
             ranked.filter_map(paced).min()
         } else {
@@ -264,11 +281,14 @@ impl Tunnel {
         }
     }
 
-    /// The paths for a repair, best first: the fastest, those that lost it later.
-    fn rank(&self, lost_by: u8) -> [Option<PathId>; MAX_PATHS] {
+    /// The paths for a repair, best first: the fastest, those that lost it later. Those that are silent
+    /// get none, as long as there is another.
+    fn rank(&self, lost_by: u8, order: &Order) -> [Option<PathId>; MAX_PATHS] {
         let mut ranked = [None; MAX_PATHS];
         let mut count = 0;
-        for (slot, id) in ranked.iter_mut().zip(self.order().iter()) {
+        let all_silent = order.iter().all(|id| self.is_silent(id));
+        let asked = order.iter().filter(|id| all_silent || !self.is_silent(*id));
+        for (slot, id) in ranked.iter_mut().zip(asked) {
             *slot = Some(id);
             count += 1;
         }
@@ -287,6 +307,14 @@ impl Tunnel {
             Some(owd + detour)
         });
         ranked
+    }
+
+    /// True when what flew on a path was doubted, and nothing was heard of the path since.
+    fn is_silent(&self, id: PathId) -> bool {
+        let newest = self.repairs.doubted(id).checked_sub(1);
+        self.path(id)
+            .zip(newest)
+            .is_some_and(|(path, newest)| path.sent.may_be_under_way(newest))
     }
 
     /// Tells the peer what was given up, on the best path. It is sealed whatever the security is.

@@ -33,18 +33,19 @@ impl Tunnel {
             .flatten()
             .min();
         let mut sooner = |at: Option<Instant>| due = [due, at].into_iter().flatten().min();
-        let has_keys = self.keys.current().is_some();
+        // Who goes sends nothing but that, when asked.
+        let sends = self.keys.current().is_some() && !self.closing;
+        let order = self.order();
         for path in self.paths.iter().flatten() {
             sooner(path.loss_at);
             sooner(path.worse_at());
-            if has_keys {
+            if sends {
                 sooner(control_due(path, self.busy_until()));
-                sooner(self.tail_due(path));
+                sooner(self.tail_due(path, &order));
             }
         }
-        if has_keys
+        if sends
             && let Some(head) = self.queue.chosen()
-            && let order = self.order()
             && let Some(first) = order.first()
         {
             for id in order.iter() {
@@ -52,9 +53,9 @@ impl Tunnel {
                 sooner(paced.map(|at| at.max(self.turn_of(id, first, &head))));
             }
         }
-        if has_keys {
-            sooner(self.repair_due());
-            sooner(self.second_due());
+        if sends {
+            sooner(self.repair_due(&order));
+            sooner(self.second_due(&order));
         }
         due
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::pair::{Link, MS, Pair, To, inner, numbers};
+use super::repair::segment;
 use crate::config::Security;
 use crate::proto::crypto::{BootId, Hello, Identity, Initiator};
 use crate::proto::event::PathState;
@@ -202,6 +203,34 @@ fn where_data_has_no_tag_it_still_changes_nothing_but_data() {
     assert!(got > 2940, "{got}");
 }
 
+#[test]
+fn only_under_a_seal_is_a_packet_given_up() {
+    let links = vec![Link::new(0, 20, 7)];
+    let mut pair = Pair::with(links, Security::None, Security::None);
+    pair.run(200 * MS);
+    // The first packet of a flow is lost, the second one waits for its repair.
+    pair.links[0].up = false;
+    pair.local.handle_packet(pair.now, segment(9, 0, 1000));
+    pair.run(MS);
+    pair.links[0].up = true;
+    pair.local.handle_packet(pair.now, segment(9, 1, 1000));
+    pair.run(10 * MS);
+    let waiting = |pair: &mut Pair| pair.remote.stats(pair.now).reorder_packets;
+    assert_eq!((waiting(&mut pair), pair.at_remote.len()), (1, 0));
+    let mut body = Vec::new();
+    (0..=u8::MAX).for_each(|n| frame::put_forward(&mut body, Bucket(n), Sequence::new(0)));
+    let from = pair.links[0].address;
+    let bare = forge(&mut pair, Kind::Bare, 0, &body);
+    let forged = discards(&mut pair, Discard::Forged);
+    pair.inject(To::Remote, from, &bare);
+    assert_eq!(discards(&mut pair, Discard::Forged), forged + 1);
+    assert_eq!((waiting(&mut pair), pair.at_remote.len()), (1, 0));
+    let sealed = forge(&mut pair, Kind::Sealed, 1, &body);
+    pair.inject(To::Remote, from, &sealed);
+    assert_eq!(waiting(&mut pair), 0);
+    assert_eq!(numbers(&pair.at_remote, 9), [1]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
@@ -222,7 +251,7 @@ proptest! {
     }
 
     /// Loss, cuts, new addresses, restarts and time in any order: packets are delivered at most
-    /// once, those of a flow in order, and in the end the tunnel works again.
+    /// once, and in the end the tunnel works again.
     #[test]
     fn whatever_happens_it_recovers(operations in proptest::collection::vec((0u8..9, any::<u8>()), 1..60)) {
         let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::pair::{Link, MS, Pair, inner, numbers};
+use super::pair::{Link, MS, Pair, To, inner, numbers};
 use crate::config::Security;
 use crate::packet::Packet;
 use crate::proto::event::PathState;
+use crate::proto::repair::Why;
+use crate::proto::wire::{Header, PathId};
 
 /// A TCP segment with a number in it.
-fn segment(flow: u16, number: u32, len: usize) -> Packet {
+pub(super) fn segment(flow: u16, number: u32, len: usize) -> Packet {
     let mut packet = inner(flow, number, len);
     packet.buffer()[9] = 6;
     // A header of 20 bytes, ACK.
@@ -143,6 +145,92 @@ fn the_last_packets_are_made_good_without_later_ones() {
 }
 
 #[test]
+fn a_path_that_swallowed_a_burst_gets_no_repair() {
+    let (mut pair, first) = warm(two(), Security::Encrypt);
+    pair.run(500 * MS);
+    pair.links[0].up = false;
+    let (cut, start) = (pair.now, pair.tap.len());
+    for n in first..first + 30 {
+        pair.remote.handle_packet(pair.now, segment(9, n, 1300));
+    }
+    pair.run(25 * MS);
+    let session = &pair.remote.keys.current().unwrap().session;
+    let index = session.tx_index(PathId::new(0).unwrap());
+    let on_cut = |(to, datagram): &(To, Vec<u8>)| {
+        *to == To::Local
+            && datagram.len() > 1300
+            && Header::parse(datagram).is_some_and(|header| header.index == index)
+    };
+    let swallowed = pair.tap[start..].iter().filter(|d| on_cut(d)).count();
+    assert!(swallowed > 10, "{swallowed}");
+    let before = pair.tap.len();
+    while numbers(&pair.at_local, 9).last() != Some(&(first + 29)) {
+        pair.run(MS);
+        assert!(pair.now < cut + 120 * MS, "{}", pair.at_local.len());
+    }
+    assert_eq!(pair.tap[before..].iter().filter(|d| on_cut(d)).count(), 0);
+    whole(&mut pair, first, first + 30, 0);
+}
+
+#[test]
+fn the_peer_is_told_what_was_given_up() {
+    let (mut pair, first) = warm(vec![Link::new(0, 20, 7)], Security::Encrypt);
+    pair.run(500 * MS);
+    // The first one is lost, and the second one waits for it.
+    pair.links[0].up = false;
+    pair.remote.handle_packet(pair.now, segment(9, first, 1300));
+    pair.run(MS);
+    pair.links[0].up = true;
+    let second = segment(9, first + 1, 1300);
+    pair.remote.handle_packet(pair.now, second);
+    pair.run(9 * MS);
+    assert_eq!(pair.local.stats(pair.now).reorder_packets, 1);
+    // Every try was lost as well.
+    let tunnel = &mut pair.remote;
+    let path = tunnel.paths[0].as_deref().unwrap();
+    let (id, kept) = (path.id, path.sent.under_way(0).min().unwrap());
+    for tries in 0..4 {
+        tunnel.repairs.on_lost(pair.now, kept, id, &mut tunnel.pool);
+        if tries < 3 {
+            tunnel.repairs.on_sent_again(Why::Lost, id);
+        }
+    }
+    assert_eq!(tunnel.repairs.count().given_up, 1);
+    pair.run(15 * MS);
+    assert_eq!(numbers(&pair.at_local, 9).last(), Some(&(first + 1)));
+    pair.run(500 * MS);
+    let got = numbers(&pair.at_local, 9);
+    assert!(!got.contains(&first));
+    assert_eq!(pair.local.stats(pair.now).overdue, 0);
+}
+
+#[test]
+fn where_a_repair_comes_too_late_nothing_waits_for_it() {
+    let (mut pair, first) = warm(vec![Link::new(0, 20, 300)], Security::Encrypt);
+    pair.run(Duration::from_secs(2));
+    pair.links[0].loss = 20;
+    let mut worst = Duration::ZERO;
+    let mut sent = Vec::new();
+    let mut seen = pair.at_local.len();
+    for ms in 0..4000 {
+        if ms % 5 == 0 && ms < 3000 {
+            let n = first + sent.len() as u32;
+            pair.remote.handle_packet(pair.now, segment(9, n, 1300));
+            sent.push(pair.now);
+        }
+        pair.run(MS);
+        for n in numbers(&pair.at_local[seen..], 9) {
+            worst = worst.max(pair.now.since(sent[(n - first) as usize]));
+        }
+        seen = pair.at_local.len();
+    }
+    let got = numbers(&pair.at_local, 9);
+    let got = got.iter().filter(|n| **n >= first).count();
+    assert!((500..600).contains(&got), "{got}");
+    assert!(worst < 350 * MS, "{worst:?}");
+}
+
+#[test]
 fn hopeless_losses_are_given_up_in_time() {
     let (mut pair, first) = warm(two(), Security::Encrypt);
     let dropped = drops(&mut pair);
@@ -179,14 +267,20 @@ fn a_call_is_repaired_but_never_waits() {
     let (mut pair, _) = warm(two(), Security::Encrypt);
     pair.run(500 * MS);
     pair.links[0].loss = 20;
-    let mut longest = 0;
+    let before = pair.remote.stats(pair.now).repairs;
+    let mut late = 0;
     for n in 0..500 {
+        let sent = pair.now;
         pair.send_down(5, n, 200);
-        let before = numbers(&pair.at_local, 5).len();
-        pair.run(20 * MS);
-        longest = longest.max(usize::from(numbers(&pair.at_local, 5).len() == before));
+        // The quicker link takes 7 ms.
+        pair.run(10 * MS);
+        late += u64::from(numbers(&pair.at_local, 5).last() != Some(&n));
+        pair.run((sent + 20 * MS).since(pair.now));
     }
     pair.run(500 * MS);
+    // Only what was lost is late: nothing waits for it.
+    let lost = pair.remote.stats(pair.now).repairs - before;
+    assert!(lost > 10 && late <= lost, "{late} late, {lost} repaired");
     let got = numbers(&pair.at_local, 5);
     let once: BTreeSet<_> = got.iter().copied().collect();
     assert_eq!((once.len(), got.len()), (500, 500));
