@@ -18,8 +18,6 @@ const OVERDRAFT: i64 = 2 * DATAGRAM as i64;
 /// Credit is counted in millionths of a byte: what a rate of bytes per second earns in a microsecond is
 /// whole then, however often the bucket is looked at.
 const SCALE: i64 = 1_000_000;
-/// No more is earned at once: the bucket is full long before.
-const MOST_EARNED: Duration = Duration::from_millis(100);
 
 /// The deepest debt, bytes: a batch. What is never asked about (acknowledgements, a connection without a
 /// cap) must not count against a cap that comes later.
@@ -37,7 +35,7 @@ pub struct Pacer {
 impl Pacer {
     /// True when a datagram may be sent now at `rate`, bytes per second.
     pub fn ready(&mut self, now: Instant, rate: u64) -> bool {
-        let time = now.since(self.refilled).min(MOST_EARNED);
+        let time = now.since(self.refilled);
         let earned = rate.saturating_mul(time.as_micros() as u64);
         let earned = i64::try_from(earned).unwrap_or(i64::MAX);
         self.credit = self.credit.saturating_add(earned).min(most(rate));
@@ -116,6 +114,16 @@ mod tests {
         }
         let off = sent as f64 / (rate as f64 * 2.0) - 1.0;
         assert!(off.abs() < 0.001, "{off}");
+    }
+
+    #[test]
+    fn a_debt_is_paid_while_nobody_asks() {
+        let mut pacer = Pacer::default();
+        let rate = 20_000;
+        assert!(pacer.ready(Instant::from_micros(60_000_000), rate));
+        (0..1000).for_each(|_| pacer.on_sent(1433));
+        assert!(!pacer.ready(Instant::from_micros(61_000_000), rate));
+        assert!(pacer.ready(Instant::from_micros(64_000_000), rate));
     }
 
     #[test]

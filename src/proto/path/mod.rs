@@ -501,7 +501,11 @@ impl Path {
         if sent.eliciting {
             self.liveness.on_asked(now);
         }
-        self.gate.pacer.on_sent(u64::from(sent.bytes));
+        if sent.eliciting {
+            // Acknowledgements are not counted, as they are not in flight (RFC 9002 section 7): on a path
+            // that carries little they would use its rate up.
+            self.gate.pacer.on_sent(u64::from(sent.bytes));
+        }
         if let Some(budget) = &mut self.gate.budget {
             // The record's length goes before it.
             *budget = budget.saturating_sub(bytes + 4);

@@ -19,6 +19,8 @@ use train::{Rates, Train};
 
 /// The first rate: so many datagrams a round trip. Ten are TCP's initial window (RFC 6928).
 const FIRST: u64 = 16;
+/// But no less than this, bytes per second, however long that takes: 1 Mbit/s.
+const LEAST_FIRST: f64 = 125_000.0;
 /// The round trip assumed for it.
 const FIRST_RTT: Duration = Duration::from_millis(50);
 /// The window always holds so many datagrams.
@@ -341,7 +343,10 @@ impl Controller for Dtrc {
                 trial.void |= rates.limited && rates.sent < LEAST_GAIN * self.bandwidth;
             }
         }
-        let limited = rates.is_none_or(|rates| rates.limited);
+        // In the search a source that has enough sends at twice the rate.
+        let limited = rates.is_none_or(|rates| {
+            rates.limited || self.phase == Phase::Startup && rates.sent < self.bandwidth
+        });
         let queued = self.delay.queue() > self.threshold();
         let round = Round {
             limited,
@@ -404,7 +409,7 @@ impl Controller for Dtrc {
 /// The rate of the first window, bytes per second.
 fn first(srtt: Duration) -> f64 {
     let rtt = srtt.max(Duration::from_millis(1));
-    (FIRST * DATAGRAM) as f64 / rtt.as_secs_f64()
+    ((FIRST * DATAGRAM) as f64 / rtt.as_secs_f64()).max(LEAST_FIRST)
 }
 
 #[cfg(test)]
