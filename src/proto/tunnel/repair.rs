@@ -56,11 +56,18 @@ impl Tunnel {
     /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
     /// peer waits no longer, as on a lone satellite link: then waiting only delays.
     fn repairs_come_in_time(&self) -> bool {
-        let up = self.paths.iter().flatten();
-        let up = up.filter(|path| path.state == PathState::Up);
-        // Of the lowest tier, as in the order, but not sorted: this is asked for each packet.
-        let quickest = up.map(|path| (path.metric, path.rtt.smoothed())).min();
-        quickest.is_none_or(|(_, rtt)| rtt.is_none_or(|rtt| rtt < LONGEST_WAIT))
+        // The paths of the order, but not sorted, for this is asked with each packet: those that are
+        // up, else the suspects, of the lowest tier.
+        let usable = self.paths.iter().flatten().filter_map(|path| {
+            let suspect = match path.state {
+                PathState::Up => false,
+                PathState::Suspect => true,
+                PathState::Validating | PathState::Down | PathState::Dead => return None,
+            };
+            Some((suspect, path.metric, path.rtt.smoothed()))
+        });
+        let quickest = usable.min().and_then(|(_, _, rtt)| rtt);
+        quickest.is_none_or(|rtt| rtt < LONGEST_WAIT)
     }
 
     /// Keeps a packet that leaves with the next datagram of a path.
