@@ -13,6 +13,9 @@ use crate::proto::wire::frame::Sequence;
 /// a forged sequence put sender and receiver out of step; else it was delivered long ago. 32,768
 /// packets are 360 ms at 1 Gbit/s, longer than any wait.
 const RESYNC: i32 = 1 << 15;
+/// So many of them in a row, with nothing newer between, and the sender did begin anew: a bucket must
+/// not stay shut, whatever put the two out of step.
+const MOST_ASTRAY: u8 = 200;
 /// Holes are looked through for old ones when the sequence has gone on so far.
 const TIDY: u32 = 1 << 14;
 
@@ -91,6 +94,8 @@ pub(super) struct BucketQueue {
     packets: usize,
     bytes: usize,
     hasty: usize,
+    /// Packets in a row that were far behind.
+    astray: u8,
     /// Where old holes were looked for last.
     tidied: Sequence,
 }
@@ -140,12 +145,18 @@ impl BucketQueue {
             out.push_back(packet);
             return Ok(());
         }
-        if bare && ahead < -RESYNC {
+        self.astray = if ahead < -RESYNC {
+            self.astray.saturating_add(1)
+        } else {
+            0
+        };
+        if bare && self.astray > 0 || self.astray == MOST_ASTRAY {
             // Not late, but out of step: begin anew here.
             while !self.waiting.is_empty() {
                 self.skip(out);
             }
             self.holes.clear();
+            self.astray = 0;
             self.next = sequence;
         } else if ahead < 0 {
             // Late: TCP still uses it, once.

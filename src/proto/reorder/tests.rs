@@ -300,6 +300,18 @@ fn word_of_the_far_future_or_past_changes_nothing() {
 }
 
 #[test]
+fn a_bucket_does_not_stay_shut() {
+    let mut run = Run::new();
+    run.patient(1, 0);
+    run.take(2, order(0x10_0000, true, true), 0x10_0000);
+    run.delivered();
+    // As if the sender had begun anew: held for old ones first, but not for ever.
+    let taken = (1..400).filter(|n| run.patient(3, *n)).count();
+    assert_eq!(taken, 200);
+    assert_eq!(run.delivered().len(), 200);
+}
+
+#[test]
 fn a_call_does_not_wait_for_a_download_in_its_bucket_nor_hurry_it() {
     let mut run = Run::new();
     run.patient(1, 0);
