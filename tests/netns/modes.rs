@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use netcombiner_lab::prelude::*;
 
+use netcombiner_lab::clock::Clock;
+use netcombiner_lab::traffic::{Heard, Voice};
+
 use super::support::wire::Tap;
 use super::support::{Answers, Case, Outcome, Setup, Talk, case, eventually};
 
@@ -132,6 +135,39 @@ fn over_udp_and_tcp_together() {
         }
         Ok(())
     });
+}
+
+/// What is sent on two links at once loses nothing when either of them dies, not for a moment.
+#[test]
+fn a_redundant_call_does_not_hear_a_link_die() {
+    case(
+        secured("redundant = [\"udp:1024-65535\"]"),
+        |case| -> Outcome {
+            let _portals = case.up()?;
+            case.wait_for_paths(2)?;
+            let lab = &case.lab;
+            let clock = Clock::start();
+            let call = Voice::start((&lab.client, PUBLIC), (&lab.server, SERVER), clock)?;
+            for link in [0, 1] {
+                std::thread::sleep(1000 * MS);
+                lab.emulator.set_outage(link, Outage::Drop);
+                std::thread::sleep(1000 * MS);
+                lab.emulator.set_outage(link, Outage::None);
+                case.wait_for_paths(2)?;
+            }
+            let report = call.finish()?;
+            for (way, said) in [("down", &report.down), ("up", &report.up)] {
+                let heard = Heard::between(said, Duration::ZERO, Duration::MAX);
+                assert!(heard.sent > 200 && heard.lost == 0, "{way}: {heard:?}");
+            }
+            for side in [Side::Local, Side::Remote] {
+                let repair = &case.show(side)?["repair"];
+                assert!(repair["twice"].as_u64() > Some(200), "{side:?}: {repair}");
+                assert!(repair["copies"].as_u64() > Some(100), "{side:?}: {repair}");
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod dtrc;
 mod fixed;
+mod kernel;
 mod new_reno;
 mod pacer;
 
@@ -13,6 +14,7 @@ use super::wire::Stamp;
 
 pub use dtrc::Dtrc;
 pub use fixed::Fixed;
+pub use kernel::Kernel;
 pub use new_reno::NewReno;
 pub use pacer::Pacer;
 
@@ -119,6 +121,10 @@ pub trait Controller: Debug + Send {
     fn window(&self) -> u64;
     /// The rate to send at, bytes per second; nothing: not known yet, the window alone rules.
     fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64>;
+    /// What the path delivers, bytes per second; zero where it is not known.
+    fn bandwidth(&self) -> u64 {
+        0
+    }
     /// What it found out; nothing where it measures no rate, or not yet.
     fn estimate(&self) -> Option<Estimate> {
         None

@@ -21,6 +21,10 @@ const SPREAD: Duration = Duration::from_secs(3);
 /// A path so much slower than the fastest is not used beside it: what it carries comes when the
 /// receiver waits no longer.
 const MOST_SPREAD: Duration = Duration::from_millis(150);
+/// A lossy path that carries less than this part of the whole ...
+const WEAK: u64 = 8;
+/// ... and is slower than the fastest by more than this is not used beside it either.
+const CLEARLY_SLOWER: Duration = Duration::from_millis(5);
 /// The fastest path stays the first to be asked until another one is faster by more than this: flows
 /// that fit into one path stay on it.
 const HYSTERESIS: Duration = Duration::from_micros(500);
@@ -36,6 +40,10 @@ pub struct Candidate {
     pub metric: u8,
     /// How long its datagrams take, its queue included.
     pub owd: Option<OneWayDelay>,
+    /// What it was found to carry, bytes per second; zero: not known.
+    pub bandwidth: u64,
+    /// It loses some of what it carries.
+    pub lossy: bool,
 }
 
 /// Paths in the order in which they are asked for room.
@@ -64,10 +72,19 @@ impl Order {
             (Some(owd), Some(fastest)) => owd.since(fastest) > MOST_SPREAD,
             _ => false,
         };
+        // Each loss on it makes a flow wait for its repair: for so little that is a bad bargain.
+        let sum: u64 = usable(state).map(|c| c.bandwidth).sum();
+        let too_weak = |c: &Candidate| {
+            let slower = c
+                .owd
+                .zip(fastest)
+                .is_some_and(|(owd, fastest)| owd.since(fastest) > CLEARLY_SLOWER);
+            c.lossy && slower && c.bandwidth > 0 && c.bandwidth.saturating_mul(WEAK) < sum
+        };
         let mut sorted = [None; MAX_PATHS];
         for (slot, candidate) in sorted
             .iter_mut()
-            .zip(usable(state).filter(|c| !too_slow(c)))
+            .zip(usable(state).filter(|c| !too_slow(c) && !too_weak(c)))
         {
             *slot = Some(candidate);
         }
@@ -136,6 +153,8 @@ mod tests {
             state,
             metric,
             owd: Some(OneWayDelay::from_micros(owd_ms * 1000 - 77_000_000)),
+            bandwidth: 0,
+            lossy: false,
         }
     }
 
@@ -187,6 +206,20 @@ mod tests {
         let paths = [candidate(0, Up, 0, 300), candidate(1, Up, 0, 10)];
         assert_eq!(order(&paths, None), [1]);
         assert_eq!(order(&paths[..1], None), [0]);
+    }
+
+    #[test]
+    fn a_weak_and_lossy_path_is_left_out_beside_a_strong_one() {
+        use PathState::{Dead, Up};
+        let mut paths = [candidate(0, Up, 0, 4), candidate(1, Up, 0, 20)];
+        (paths[0].bandwidth, paths[1].bandwidth) = (37_000_000, 3_700_000);
+        assert_eq!(order(&paths, None), [0, 1]);
+        paths[1].lossy = true;
+        assert_eq!(order(&paths, None), [0]);
+        paths[0].bandwidth = 20_000_000;
+        assert_eq!(order(&paths, None), [0, 1]);
+        paths[0].state = Dead;
+        assert_eq!(order(&paths, None), [1]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::congestion::{Controller, Dtrc, Fixed, NewReno, Pacer};
+use super::congestion::{Controller, Dtrc, Fixed, Kernel, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
 use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
@@ -326,13 +326,14 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
     pool.give(packet);
 }
 
-/// What lets a path send; on TCP the kernel has its say too.
+/// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.
 fn gate(transport: Transport, congestion: Congestion, rate: Option<Bitrate>) -> Gate {
-    let controller: Box<dyn Controller> = match (congestion, rate) {
-        (Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
-        (Congestion::NewReno, _) => Box::<NewReno>::default(),
+    let controller: Box<dyn Controller> = match (transport, congestion, rate) {
+        (Transport::Tcp, _, _) => Box::new(Kernel),
+        (Transport::Udp, Congestion::Fixed, Some(rate)) => Box::new(Fixed::new(rate)),
+        (Transport::Udp, Congestion::NewReno, _) => Box::<NewReno>::default(),
         // Fixed without a rate cannot be: the configuration asks for one.
-        (Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
+        (Transport::Udp, Congestion::Fixed | Congestion::Dtrc, _) => Box::<Dtrc>::default(),
     };
     Gate {
         controller,

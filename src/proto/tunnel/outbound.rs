@@ -151,6 +151,8 @@ impl Tunnel {
             state: path.state,
             metric: path.metric,
             owd: path.owd.smoothed(),
+            bandwidth: path.gate.controller.bandwidth(),
+            lossy: path.is_lossy(),
         });
         Order::of(candidates, self.first_path)
     }

@@ -108,9 +108,11 @@ pub struct Dtrc {
     /// What the path delivers, bytes per second; zero: nothing is known.
     bandwidth: f64,
     gain: f64,
-    /// The rate to send at, bytes per second, and the window, bytes: of the last acknowledgement.
+    /// The rate to send at and that of the path, bytes per second, and the window, bytes: of the last
+    /// acknowledgement.
     rate: u64,
     window: u64,
+    delivers: u64,
     phase: Phase,
     delay: Delay,
     train: Train,
@@ -143,6 +145,7 @@ impl Default for Dtrc {
             gain: STARTUP_GAIN,
             rate: 0,
             window: 0,
+            delivers: 0,
             phase: Phase::Startup,
             delay: Delay::default(),
             train: Train::default(),
@@ -299,6 +302,12 @@ impl Dtrc {
     /// floating-point unit.
     fn decide(&mut self) {
         self.rate = (self.bandwidth * self.gain) as u64;
+        // While it is searched for, what was found is no measure of the path.
+        self.delivers = if self.phase == Phase::Startup {
+            0
+        } else {
+            self.bandwidth as u64
+        };
         let rtt = self.srtt.min(self.min_rtt + MOST_QUEUE);
         let time = rtt + self.delay.jitter().min(MOST_QUEUE) + SLACK;
         let bytes = self.bandwidth * self.gain.max(1.0) * time.as_secs_f64();
@@ -395,6 +404,10 @@ impl Controller for Dtrc {
             return Some((STARTUP_GAIN * first(srtt.unwrap_or(FIRST_RTT))) as u64);
         }
         Some(self.rate)
+    }
+
+    fn bandwidth(&self) -> u64 {
+        self.delivers
     }
 
     fn estimate(&self) -> Option<Estimate> {
