@@ -162,8 +162,8 @@ fn a_redundant_call_does_not_hear_a_link_die() {
             }
             for side in [Side::Local, Side::Remote] {
                 let repair = &case.show(side)?["repair"];
-                assert!(repair["twice"].as_u64() > Some(200), "{side:?}: {repair}");
-                assert!(repair["copies"].as_u64() > Some(100), "{side:?}: {repair}");
+                assert!(repair["twice"].as_u64() > Some(50), "{side:?}: {repair}");
+                assert!(repair["copies"].as_u64() > Some(50), "{side:?}: {repair}");
             }
             Ok(())
         },
