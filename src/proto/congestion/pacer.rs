@@ -19,8 +19,8 @@ const OVERDRAFT: i64 = 2 * DATAGRAM as i64;
 /// whole then, however often the bucket is looked at.
 const SCALE: i64 = 1_000_000;
 
-/// The deepest debt, bytes: a batch. What is never asked about (acknowledgements, a connection without a
-/// cap) must not count against a cap that comes later.
+/// The deepest debt, bytes: a batch. What a connection without a cap carries must not count against a cap
+/// that comes later.
 const MOST_DEBT: i64 = 65_536;
 
 /// A bucket that fills at the pacing rate and is emptied by sending. It may be overdrawn by the one

@@ -136,7 +136,7 @@ mod tests {
         }
         let mut liveness = Liveness::proven(at(1000));
         assert_eq!(liveness.suspect_at(None, &rtt), None);
-        // The oldest is 60 ms old, but the path answered 80 ms ago at the latest.
+        // The oldest has to be 60 ms old, and the path silent for as long.
         assert_eq!(liveness.suspect_at(Some(at(1005)), &rtt), Some(at(1065)));
         assert_eq!(liveness.suspect_at(Some(at(1030)), &rtt), Some(at(1090)));
         assert_eq!(liveness.dead_at(), None);

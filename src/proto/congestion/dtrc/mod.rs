@@ -19,10 +19,11 @@ use train::{Rates, Train};
 
 /// The first rate: so many datagrams a round trip. Ten are TCP's initial window (RFC 6928).
 const FIRST: u64 = 16;
-/// But no less than this, bytes per second, however long that takes: 1 Mbit/s.
-const LEAST_FIRST: f64 = 125_000.0;
-/// The round trip assumed for it.
+/// The round trip assumed for it before there is one.
 const FIRST_RTT: Duration = Duration::from_millis(50);
+/// But no less than this, bytes per second, however long the round trip is: 1 Mbit/s, which the slowest
+/// links carry; over 600 ms a flow of 2 Mbit/s waited half a second without it (measured).
+const LEAST_FIRST: f64 = 125_000.0;
 /// The window always holds so many datagrams.
 const LEAST_WINDOW: u64 = 16 * DATAGRAM;
 /// The least rate, bytes per second: one datagram in 100 ms.
@@ -68,10 +69,10 @@ const DISPERSION: f64 = 0.03;
 /// without it has to be seen again and again, or the target creeps upwards with it.
 const DRAIN_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_ROUNDS: u32 = 10;
-/// Harder where a policer is suspected.
-const DOUBT_GAIN: f64 = 0.6;
-/// At this gain, for one and a half round trips or until the queue is nearly gone.
+/// At this gain (harder where a policer is suspected: one that takes a third shows it then), for one and
+/// a half round trips or until the queue is nearly gone.
 const DRAIN_GAIN: f64 = 0.85;
+const DOUBT_GAIN: f64 = 0.6;
 const DRAINED: Duration = Duration::from_micros(800);
 /// A queue that stands for so long (and four round trips), or is so much longer than it should be
 /// when a drain is due, is put to the test: is it ours?
@@ -384,8 +385,9 @@ impl Controller for Dtrc {
             // Nothing was acknowledged since the last time.
             return;
         }
+        // Searched for anew, from the rate that was known: the gain of the search is two.
         *self = Self {
-            bandwidth: self.bandwidth / 2.0,
+            bandwidth: self.bandwidth / STARTUP_GAIN,
             ..Self::default()
         };
         self.decide();
