@@ -22,7 +22,7 @@ use crate::io::{Clock, Tun};
 use crate::proto::event::{Event, LinkId};
 use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
-use crate::proto::{Entropy, Instant, event::TunnelConfig};
+use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
 /// Packets read from the TUN before the sockets get their turn: two GSO batches and a half.
 const TUN_BATCH: usize = 64;
@@ -138,7 +138,7 @@ impl PacketThread {
             events: start.events,
             // One byte more than fits: a longer packet shows itself instead of being cut.
             read: vec![0; usize::from(start.mtu.bytes()) + 1],
-            batch: Vec::new(),
+            batch: Batch::default(),
         };
         let thread = std::thread::Builder::new()
             .name("packets".to_owned())
@@ -211,8 +211,8 @@ struct PacketLoop {
     events: news::UnboundedSender<News>,
     /// What the TUN is read into.
     read: Vec<u8>,
-    /// The bytes of the batch that is being sent.
-    batch: Vec<u8>,
+    /// The batch that is being sent.
+    batch: Batch,
 }
 
 impl PacketLoop {
@@ -276,9 +276,10 @@ impl PacketLoop {
 
     /// Gives away all that the tunnel has: datagrams, packets, events.
     fn drain(&mut self, now: Instant) {
-        while let Some(transmit) = self.tunnel.poll_transmit(now, &mut self.batch) {
-            self.sockets
-                .send(now, &transmit, &self.batch, &mut self.tunnel);
+        while self.tunnel.poll_transmit(now, &mut self.batch) {
+            if let Some((transmit, bytes)) = self.batch.seal() {
+                self.sockets.send(now, &transmit, bytes, &mut self.tunnel);
+            }
         }
         while let Some(packet) = self.tunnel.poll_packet() {
             if self.tun.write(packet.bytes()).is_err() {

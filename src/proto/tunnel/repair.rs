@@ -8,6 +8,7 @@ use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, transmit};
 use crate::packet::Packet;
 use crate::packet::ip::is_tcp;
 use crate::proto::Instant;
+use crate::proto::batch::Batch;
 use crate::proto::event::{PathState, Transmit};
 use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::Fate;
@@ -152,7 +153,7 @@ impl Tunnel {
     }
 
     /// A batch of repairs and of second copies, or word of what was given up.
-    pub(super) fn repair(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    pub(super) fn repair(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if self.repairs.has_forwards()
             && let Some(transmit) = self.forwards(now, out)
         {
@@ -172,7 +173,9 @@ impl Tunnel {
                 }
             }
             let too_long = |(_, _, packet): (_, _, &[u8])| packet.len() + overhead > capacity;
-            if out.len() + capacity > MOST_BATCH || self.repairs.head(why).is_none_or(too_long) {
+            if out.bytes.len() + capacity > MOST_BATCH
+                || self.repairs.head(why).is_none_or(too_long)
+            {
                 break;
             }
             let length = self.datagram_again(now, why, id, kind, out)?;
@@ -198,7 +201,7 @@ impl Tunnel {
         why: Why,
         id: PathId,
         kind: Kind,
-        out: &mut Vec<u8>,
+        out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number().0;
         let (_, place, _) = self.repairs.head(why)?;
@@ -325,7 +328,7 @@ impl Tunnel {
     }
 
     /// Tells the peer what was given up, on the best path. It is sealed whatever the security is.
-    fn forwards(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn forwards(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         let id = self.order().iter().next()?;
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;
