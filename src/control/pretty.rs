@@ -194,6 +194,7 @@ interface: nc0
   security: encrypt (ChaCha20-Poly1305)
   public address: 203.0.113.2
   mtu: 1400
+  offloads: tun tso+uso, udp gso 64 gro
   routing: table 19 is taken
 
 peer: cmVtb3Rl
@@ -237,6 +238,7 @@ interface: nc0
   listening: udp:0.0.0.0:4725, tcp:0.0.0.0:4725
   public address: 203.0.113.2
   mtu: 1400
+  offloads: tun none, udp none
 
 peer: bG9jYWw=
   latest handshake: (none yet)
