@@ -129,6 +129,7 @@ impl Tunnel {
         if self.closing {
             return self.close_next(now, out);
         }
+        self.prepare();
         if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
             return Some(transmit);
         }
@@ -297,7 +298,7 @@ impl Tunnel {
             if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
                 break;
             }
-            let head = self.head(now)?;
+            let head = self.queue.chosen()?;
             if head.length + overhead > capacity {
                 break;
             }
@@ -342,7 +343,7 @@ impl Tunnel {
             capacity - TAG_LEN
         };
         if kind == Kind::Sealed {
-            let data = frame::DATA_OVERHEAD + self.head(now)?.length;
+            let data = frame::DATA_OVERHEAD + self.queue.chosen()?.length;
             let room = most.saturating_sub(draft.len() + data);
             let path = self.paths[id.index()].as_deref_mut()?;
             draft.put_ack(path, room);

@@ -51,14 +51,23 @@ impl Tunnel {
         if bulk {
             domain.bulk_until = now + BULK_FOR;
         }
-        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
+        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_in_time
+    }
+
+    /// Looks anew at what is asked for with every packet and changes with acknowledgements and time
+    /// only: once a batch.
+    pub(super) fn prepare(&mut self) {
+        for path in self.paths.iter_mut().flatten() {
+            path.set_pace();
+        }
+        self.repairs_in_time = self.repairs_come_in_time();
     }
 
     /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
     /// peer waits no longer, as on a lone satellite link: then waiting only delays.
     fn repairs_come_in_time(&self) -> bool {
-        // The paths of the order, but not sorted, for this is asked with each packet: those that are
-        // up, else the suspects, of the lowest tier.
+        // The paths of the order, but not sorted: those that are up, else the suspects, of the
+        // lowest tier.
         let usable = self.paths.iter().flatten().filter_map(|path| {
             let suspect = match path.state {
                 PathState::Up => false,
