@@ -299,12 +299,24 @@ impl PacketLoop {
     /// Writes what the joiner has.
     fn write_tun(&mut self) {
         let (tun, tunnel) = (&self.tun, &mut self.tunnel);
+        let mut not_understood = false;
         let give = |group: Group<'_>| {
-            if tun.send(&group).is_err() {
+            if let Err(error) = tun.send(&group) {
                 self.tun_refused += group.segments() as u64;
+                let refused = error.raw_os_error() == Some(libc::EINVAL);
+                not_understood |= refused && group.segments() > 1;
             }
         };
         self.joiner.flush(give, |packet| tunnel.recycle(packet));
+        if not_understood {
+            // Not seen yet; but a flow would starve of it.
+            self.joiner.stop_joining();
+            let _ = self.events.send(News::Note(Note {
+                level: log::Level::Warn,
+                text: "the kernel refuses joined packets: they are written one by one from now on"
+                    .to_owned(),
+            }));
+        }
     }
 
     /// Gives away all that the tunnel has: datagrams, packets, events.

@@ -57,18 +57,17 @@ mod tests {
 
     fn packets(header: bool, bytes: &[u8]) -> Result<Vec<Vec<u8>>, SplitError> {
         let mut buffer = TunBuffer::default();
-        buffer
-            .fill(header, |into| {
-                into[..bytes.len()].copy_from_slice(bytes);
-                Ok(bytes.len())
-            })
-            .unwrap();
+        let filled = buffer.fill(header, |into| {
+            into[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        assert!(filled.is_ok());
         let mut segments = buffer.segments()?;
-        let mut packets = vec![Vec::new()];
-        while segments.write_next(packets.last_mut().unwrap()) {
-            packets.push(Vec::new());
+        let mut packets = Vec::new();
+        let mut packet = Vec::new();
+        while segments.write_next(&mut packet) {
+            packets.push(std::mem::take(&mut packet));
         }
-        packets.pop();
         Ok(packets)
     }
 

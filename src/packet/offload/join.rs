@@ -110,6 +110,11 @@ impl Joiner {
         }
     }
 
+    /// From the next packet on joins nothing more.
+    pub fn stop_joining(&mut self) {
+        self.kinds = Kinds::default();
+    }
+
     /// True when what is in it must be given on before more can be taken.
     pub fn is_full(&self) -> bool {
         self.packets.len() >= MOST_PACKETS

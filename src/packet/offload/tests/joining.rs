@@ -196,7 +196,20 @@ fn traffic(steps: &[(u8, usize, u8, Twist)]) -> Vec<Vec<u8>> {
                 bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
             }
             Twist::Longer => bytes.push(0),
-            _ => {}
+            Twist::Byte(..)
+            | Twist::None
+            | Twist::Flags(_)
+            | Twist::Tos(_)
+            | Twist::Ttl
+            | Twist::Fragment(_)
+            | Twist::Between
+            | Twist::Ack
+            | Twist::Window
+            | Twist::Urgent
+            | Twist::Options
+            | Twist::Id
+            | Twist::Gap
+            | Twist::Again => {}
         }
         packets.push(bytes);
         next.sequence = plain.sequence.wrapping_add(advance);
@@ -305,7 +318,7 @@ fn a_group_has_its_limits() {
             sequence: tcp.sequence.wrapping_add(399),
             id: tcp.id.wrapping_add(4),
             flags: 0x18,
-            ..tcp.clone()
+            ..tcp
         },
         4,
         100,
@@ -347,4 +360,12 @@ fn a_full_one_gives_packets_back() {
     joiner.flush(|_| groups += 1, drop);
     assert_eq!(groups, MOST_PACKETS / MOST_SEGMENTS);
     assert!(!joiner.is_full());
+
+    joiner.stop_joining();
+    for packet in run(&Plain::new(false, true), 3, 100) {
+        assert!(joiner.push(Packet::from(packet.as_slice())).is_ok());
+    }
+    let mut groups = 0;
+    joiner.flush(|_| groups += 1, drop);
+    assert_eq!(groups, 3);
 }
