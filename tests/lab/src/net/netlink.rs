@@ -161,9 +161,12 @@ impl Netlink {
         let links = self.links()?;
         let link = links.iter().find(|link| link.header.index == index);
         let mtu = link.and_then(|link| {
-            link.attributes.iter().find_map(|a| match a {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
+            link.attributes.iter().find_map(|a| {
+                if let LinkAttribute::Mtu(mtu) = a {
+                    Some(*mtu)
+                } else {
+                    None
+                }
             })
         });
         mtu.ok_or_else(|| Error::failed(format!("{device} has no MTU")))

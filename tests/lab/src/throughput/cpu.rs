@@ -44,11 +44,6 @@ impl Used {
             passed: self.passed.saturating_sub(earlier.passed),
         }
     }
-
-    /// Cores that the whole machine used.
-    pub(super) fn cores(&self) -> f64 {
-        self.machine.as_secs_f64() / self.passed.as_secs_f64().max(f64::MIN_POSITIVE)
-    }
 }
 
 fn time(ticks: u64) -> Duration {

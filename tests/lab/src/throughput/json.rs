@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Machine;
-use super::iperf::Sample;
+use super::measure::Sample;
 use super::plan::{Plan, WARM_UP};
 use super::results::{Cell, Ratio, Results, Target};
 use crate::bench::json::round;
@@ -15,7 +15,7 @@ pub(super) fn document(plan: &Plan, machine: &Machine, results: &Results) -> Val
             "kernel": machine.kernel,
             "cpu": machine.cpu,
             "cores": machine.cores,
-            "busy_cores_before": round(machine.busy),
+            "others_cores": round(results.busy),
         },
         "versions": machine.versions,
         "seconds": plan.length.as_secs_f64(),
@@ -41,8 +41,8 @@ fn cell(cell: &Cell) -> Value {
 fn sample(sample: &Sample) -> Value {
     json!({
         "gbps": round(sample.gbps),
-        "packets_per_s": sample.packets.map(round),
-        "lost": round(sample.lost),
+        "packets_per_s": sample.packets.map(|packets| round(packets.rate)),
+        "lost": sample.packets.map(|packets| round(packets.lost)),
         "daemons_s_per_gb": round(sample.daemons),
         "machine_s_per_gb": round(sample.machine),
     })

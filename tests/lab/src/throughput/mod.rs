@@ -1,13 +1,15 @@
 //! How fast the data path is, beside its peers: unshaped veth pairs between two hosts, and one
 //! candidate after the other between them, in one run on one machine.
 //!
-//! All traffic is from one tunnel address to the other, so the hosts forward nothing. Flows are
-//! iperf3's. For each load all candidates follow each other, so that a ratio comes from the same
+//! All traffic is from one tunnel address to the other, so the hosts forward nothing. TCP flows
+//! are iperf3's. For each load all candidates follow each other, so that a ratio comes from the same
 //! minutes; each has two fresh hosts and fresh daemons.
 
 mod cpu;
+mod flood;
 mod iperf;
 mod json;
+mod measure;
 mod pair;
 mod peers;
 mod plan;
@@ -27,7 +29,7 @@ use crate::demo::{Screen, interrupt};
 use crate::error::{Context, Error};
 use crate::machine;
 use crate::net::Watch;
-use iperf::Sample;
+use measure::Sample;
 use pair::Pair;
 use plan::{Candidate, Plan};
 use results::{Cell, Results};
@@ -39,7 +41,7 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results/throughput.txt
 /// The command that makes it.
 const COMMAND: &str = "cargo run --release -p netcombiner-lab -- throughput";
 
-/// More than so many cores used by others before the run spoil the figures.
+/// More than so many cores used by others between the measurements spoil the figures.
 const QUIET: f64 = 0.15;
 
 /// What the figures were made on.
@@ -48,8 +50,6 @@ struct Machine {
     kernel: Option<String>,
     cpu: Option<String>,
     cores: usize,
-    /// Cores that others used before the run.
-    busy: f64,
     versions: BTreeMap<&'static str, String>,
 }
 
@@ -70,7 +70,6 @@ pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Err
         kernel: machine::kernel(),
         cpu: machine::cpu_model(),
         cores: machine::cores(),
-        busy: iperf::idle_cores()?,
         versions: versions(&programs, iperf),
     };
     let forecast = plan.forecast().as_secs();
@@ -91,10 +90,10 @@ pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Err
     let text = text(&plan, &machine, &results);
     screen.line(&format!("\n{text}"))?;
     screen.line(&format!("took {} s", started.elapsed().as_secs()))?;
-    if machine.busy > QUIET {
+    if results.busy > QUIET {
         screen.line(&screen.alarm(&format!(
-            "others used {:.2} cores before the run: the figures are worth less",
-            machine.busy
+            "others used up to {:.2} cores meanwhile: the figures are worth less",
+            results.busy
         )))?;
     }
     if whole {
@@ -150,6 +149,7 @@ fn cells(
 ) -> Result<Results, Error> {
     let mut results = Results::default();
     for &load in &plan.loads {
+        results.busy = results.busy.max(measure::idle_cores()?);
         let mut cells: Vec<Cell> = plan
             .candidates
             .iter()
@@ -172,6 +172,7 @@ fn cells(
         }
         results.cells.extend(cells);
     }
+    results.busy = results.busy.max(measure::idle_cores()?);
     Ok(results)
 }
 
@@ -186,7 +187,7 @@ fn once(
     let tunnel = Tunnel::start(&pair, cell.candidate, programs)?;
     cell.mtu = tunnel.mtu();
     cell.offloads = tunnel.offloads().map(str::to_owned);
-    let sample = iperf::measure(&pair, &tunnel, cell.load, plan.length);
+    let sample = measure::measure(&pair, &tunnel, cell.load, plan.length);
     tunnel.stop();
     sample
 }

@@ -1,6 +1,6 @@
 //! What was measured, and the figures that are told of it.
 
-use super::iperf::Sample;
+use super::measure::{Packets, Sample};
 use super::plan::{Candidate, Load, Security};
 use crate::bench::summary::median;
 
@@ -39,10 +39,10 @@ impl Cell {
         let first = self.samples.first()?;
         Some(Sample {
             gbps: of(&|sample| sample.gbps),
-            packets: first
-                .packets
-                .map(|_| of(&|sample| sample.packets.unwrap_or_default())),
-            lost: of(&|sample| sample.lost),
+            packets: first.packets.map(|_| Packets {
+                rate: of(&|sample| sample.packets.map_or(0.0, |packets| packets.rate)),
+                lost: of(&|sample| sample.packets.map_or(1.0, |packets| packets.lost)),
+            }),
             daemons: of(&|sample| sample.daemons),
             machine: of(&|sample| sample.machine),
         })
@@ -53,6 +53,8 @@ impl Cell {
 #[derive(Debug, Default)]
 pub(super) struct Results {
     pub(super) cells: Vec<Cell>,
+    /// The most cores that others used, seen between the loads.
+    pub(super) busy: f64,
 }
 
 /// What a ratio should be.
@@ -98,7 +100,11 @@ impl Results {
     pub(super) fn ratios(&self) -> Vec<Ratio> {
         let rate = |candidate| self.mean(candidate, &Load::ONE_FLOW, &|sample| Some(sample.gbps));
         let cpu = |candidate| self.mean(candidate, &Load::ONE_FLOW, &|sample| Some(sample.daemons));
-        let small = |candidate| self.mean(candidate, &[Load::SMALL], &|sample| sample.packets);
+        let small = |candidate| {
+            self.mean(candidate, &[Load::SMALL], &|sample| {
+                sample.packets.map(|it| it.rate)
+            })
+        };
         let highest = |figure: &dyn Fn(Candidate) -> Option<f64>| {
             let figures = WIREGUARDS.into_iter().filter_map(figure);
             figures.max_by(f64::total_cmp)
@@ -176,8 +182,7 @@ pub(super) mod tests {
     pub(crate) fn sample(gbps: f64, daemons: f64, packets: Option<f64>) -> Sample {
         Sample {
             gbps,
-            packets,
-            lost: 0.25,
+            packets: packets.map(|rate| Packets { rate, lost: 0.25 }),
             daemons,
             machine: daemons * 2.0,
         }

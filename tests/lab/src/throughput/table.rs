@@ -1,6 +1,6 @@
 //! The tables that a person reads.
 
-use super::iperf::Sample;
+use super::measure::{Packets, Sample};
 use super::plan::{Candidate, Load};
 use super::results::{Ratio, Results, Target};
 
@@ -10,26 +10,31 @@ const CELL: usize = 23;
 
 /// One line while it runs.
 pub(super) fn progress(candidate: Candidate, load: Load, sample: Option<Sample>) -> String {
-    let figures = sample.map_or_else(|| "failed".to_owned(), |sample| figures(load, sample));
+    let figures = sample.map_or_else(|| "failed".to_owned(), figures);
     format!("{:<10}{:<16}{figures}", load.name(), candidate.name())
 }
 
 /// Rate, processor time; of datagrams the rate in packets, and the loss.
-fn figures(load: Load, sample: Sample) -> String {
+fn figures(sample: Sample) -> String {
     let Sample {
         gbps,
         packets,
-        lost,
         daemons,
         machine,
     } = sample;
-    match load {
-        Load::Tcp { .. } => format!("{gbps:>7.2} {daemons:>6.2} {machine:>6.2}"),
-        Load::Udp { .. } => format!(
-            "{:>7.1} {:>5.1}% {gbps:>6.2} {daemons:>6.2} {machine:>6.2}",
-            packets.unwrap_or_default() / 1e3,
-            lost * 100.0
-        ),
+    // Over the veth pair there is no daemon.
+    let daemons = if daemons > 0.0 {
+        format!("{daemons:.2}")
+    } else {
+        "-".into()
+    };
+    let cpu = format!("{daemons:>6} {machine:>6.2}");
+    match packets {
+        None => format!("{gbps:>7.2} {cpu}"),
+        Some(Packets { rate, lost }) => {
+            let (rate, lost) = (rate / 1e3, lost * 100.0);
+            format!("{rate:>7.1} {lost:>5.1}% {gbps:>6.2} {cpu}")
+        }
     }
 }
 
@@ -81,7 +86,7 @@ fn table(
     for candidate in candidates {
         let cell = |load: &Load| {
             let sample = results.median(*candidate, *load);
-            column(&sample.map_or_else(|| "-".to_owned(), |sample| figures(*load, sample)))
+            column(&sample.map_or_else(|| "-".to_owned(), figures))
         };
         let cells: String = loads.iter().map(cell).collect();
         let mut of_it = results.cells.iter().filter(|it| it.candidate == *candidate);
