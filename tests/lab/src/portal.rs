@@ -410,6 +410,20 @@ impl TempDir {
         )))
     }
 
+    /// Removes those of this name that processes which are gone left behind.
+    pub(crate) fn sweep(name: &str) {
+        let prefix = format!("netcombiner-{name}-");
+        let base = fs::read_dir(std::env::temp_dir());
+        for entry in base.into_iter().flatten().flatten() {
+            let dir = entry.file_name();
+            let owner = dir.to_str().and_then(|dir| dir.strip_prefix(&prefix));
+            let owner = owner.and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0

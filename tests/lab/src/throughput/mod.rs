@@ -65,7 +65,7 @@ pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Err
     };
     let whole = plan.is_whole();
     leave_out_missing(screen, &mut plan, &programs)?;
-    peers::sweep();
+    tunnel::sweep();
     let machine = Machine {
         kernel: machine::kernel(),
         cpu: machine::cpu_model(),

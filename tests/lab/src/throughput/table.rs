@@ -1,5 +1,7 @@
 //! The tables that a person reads.
 
+use std::collections::BTreeMap;
+
 use super::measure::{Packets, Sample};
 use super::plan::{Candidate, Load};
 use super::results::{Ratio, Results, Target};
@@ -123,21 +125,26 @@ pub(super) fn ratios(ratios: &[Ratio]) -> Vec<String> {
     ratios.iter().map(line).collect()
 }
 
-/// What the daemons said of their offloads, and what failed, each once.
+/// What the daemons said of their offloads, each saying once with those who said it, and what
+/// failed.
 pub(super) fn notes(results: &Results) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
+    let mut offloads: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for cell in &results.cells {
-        if let Some(offloads) = &cell.offloads {
-            notes.push(format!("{}: offloads {offloads}", cell.candidate.name()));
-        }
-        if let Some(failure) = &cell.failure {
-            let load = cell.load.name();
-            notes.push(format!("{} {load}: {failure}", cell.candidate.name()));
+        let Some(said) = &cell.offloads else { continue };
+        let who = offloads.entry(said).or_default();
+        if !who.contains(&cell.candidate.name()) {
+            who.push(cell.candidate.name());
         }
     }
-    let mut seen = std::collections::BTreeSet::new();
-    notes.retain(|note| seen.insert(note.clone()));
-    notes
+    let said = offloads
+        .into_iter()
+        .map(|(said, who)| format!("offloads of {}: {said}", who.join(", ")));
+    let failed = results.cells.iter().filter_map(|cell| {
+        let failure = cell.failure.as_ref()?;
+        let (candidate, load) = (cell.candidate.name(), cell.load.name());
+        Some(format!("{candidate} {load}: {failure}"))
+    });
+    said.chain(failed).collect()
 }
 
 #[cfg(test)]
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_told_once() {
+    fn notes_of_offloads_are_joined_and_failures_are_not() {
         let mut results = results();
         for load in Load::ONE_FLOW {
             results.cells.push(Cell {
@@ -200,7 +207,7 @@ mod tests {
             });
         }
         let expected = [
-            "veth: offloads tso",
+            "offloads of veth: tso",
             "veth tcp1-up: gone",
             "veth tcp1-down: gone",
         ];

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::pair::Pair;
 use super::plan::{Candidate, Security};
 use super::{peers, relay};
@@ -26,6 +28,9 @@ const MTU: u16 = 1420;
 
 /// A daemon that has no device by then has failed; so has a tunnel that no ping passes.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Part of the name of a tunnel's directory.
+const FILES: &str = "throughput";
 
 /// A daemon that does not end in order within this is killed.
 const STOP: Duration = Duration::from_secs(2);
@@ -54,6 +59,12 @@ pub(super) struct Tunnel {
     dir: TempDir,
 }
 
+/// Removes what the tunnels of killed runs left behind.
+pub(super) fn sweep() {
+    TempDir::sweep(FILES);
+    peers::sweep();
+}
+
 impl Tunnel {
     /// Starts a candidate and waits until a ping passes.
     pub(super) fn start(
@@ -67,7 +78,7 @@ impl Tunnel {
             offloads: None,
             daemons: Vec::new(),
             sockets: Vec::new(),
-            dir: TempDir::new("throughput")?,
+            dir: TempDir::new(FILES)?,
         };
         match candidate {
             Candidate::Veth => {
@@ -182,7 +193,7 @@ impl Tunnel {
         let mut netlink = pair.host(Side::Local).netlink()?;
         self.mtu = netlink.mtu(&options.interface)?;
         let shown = portals.show(Side::Local, pair.host(Side::Local))?;
-        self.offloads = shown.get("offloads").map(ToString::to_string);
+        self.offloads = shown.get("offloads").and_then(offloads);
         Ok(())
     }
 
@@ -255,11 +266,35 @@ impl Tunnel {
     }
 }
 
+/// `tun_tcp true, udp_gso 64`, of the JSON of `show`.
+fn offloads(shown: &Value) -> Option<String> {
+    let list = shown.as_object()?.iter();
+    let words: Vec<String> = list
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    Some(words.join(", "))
+}
+
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.daemons.clear();
         for socket in &self.sockets {
             let _ = fs::remove_file(socket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn offloads_in_words() {
+        let shown = json!({"tun_tcp": true, "udp_gso": 64, "udp_gro": null});
+        let words = "tun_tcp true, udp_gro null, udp_gso 64";
+        assert_eq!(offloads(&shown).as_deref(), Some(words));
+        assert_eq!(offloads(&Value::Null), None);
     }
 }
