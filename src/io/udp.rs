@@ -34,11 +34,22 @@ const LOCAL_ADDRESSES: usize = 32;
 pub struct UdpSocket {
     socket: Socket,
     state: UdpSocketState,
+    /// The kernel may cut batches into datagrams, and join them again.
+    offload: bool,
     backlog: VecDeque<Batch>,
     backlog_bytes: usize,
     /// Buffers of batches that are gone, for the next ones.
     spare: Vec<Vec<u8>>,
     locals: LocalAddresses,
+}
+
+/// What the kernel does for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpOffload {
+    /// Datagrams of one size that leave in one piece, at most.
+    pub gso_segments: usize,
+    /// Datagrams of one size that come in one piece, at most.
+    pub gro_segments: usize,
 }
 
 /// Datagrams that the kernel did not take yet.
@@ -72,11 +83,40 @@ impl UdpSocket {
         Ok(Self {
             socket,
             state,
+            offload: true,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             spare: Vec::new(),
             locals: LocalAddresses::default(),
         })
+    }
+
+    /// Does without the kernel's help with batches: drivers were seen that do it wrong.
+    pub fn forbid_offload(&mut self) {
+        self.offload = false;
+        // Only a kernel without GRO refuses.
+        #[cfg(target_os = "linux")]
+        let _ = set_number(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 0);
+    }
+
+    /// How many datagrams the kernel takes in one piece, and gives; 1: it does not.
+    pub fn offload(&self) -> UdpOffload {
+        UdpOffload {
+            gso_segments: self.most_segments(),
+            gro_segments: if self.offload {
+                self.state.gro_segments()
+            } else {
+                1
+            },
+        }
+    }
+
+    fn most_segments(&self) -> usize {
+        if self.offload {
+            self.state.max_gso_segments()
+        } else {
+            1
+        }
     }
 
     /// The address it is bound to.
@@ -151,7 +191,7 @@ impl UdpSocket {
         let (mut sent, mut refused) = (0, 0);
         let mut most_segments = GSO_BYTES / segment_size;
         while sent < bytes.len() {
-            let segments = self.state.max_gso_segments().min(most_segments).max(1);
+            let segments = self.most_segments().min(most_segments).max(1);
             let end = bytes.len().min(sent + segments * segment_size);
             let contents = &bytes[sent..end];
             let transmit = Transmit {
@@ -168,7 +208,7 @@ impl UdpSocket {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A device without segmentation: quinn-udp has switched to single datagrams.
-                Err(_) if segments > self.state.max_gso_segments() => continue,
+                Err(_) if segments > self.most_segments() => continue,
                 // Segments are never cut into fragments (Linux: EMSGSIZE, before 6.14 EINVAL, seen
                 // above as a device without segmentation); single datagrams are.
                 Err(error) if segments > 1 && error.raw_os_error() == Some(libc::EMSGSIZE) => {
@@ -306,6 +346,24 @@ mod tests {
 
     fn localhost() -> UdpSocket {
         UdpSocket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+    }
+
+    #[test]
+    fn without_offload_a_batch_arrives_all_the_same() {
+        let (mut a, mut b) = (localhost(), localhost());
+        a.forbid_offload();
+        b.forbid_offload();
+        let none = UdpOffload {
+            gso_segments: 1,
+            gro_segments: 1,
+        };
+        assert_eq!(a.offload(), none);
+        let to = b.local_addr().unwrap();
+        let bytes: Vec<u8> = (0..30u8).flat_map(|n| vec![n; 100]).collect();
+        assert_eq!(a.send(to, 100, &bytes), 0);
+        let got = receive_all(&mut b, 30);
+        assert!(got.iter().all(|(_, datagram)| datagram.len() == 100));
+        assert_eq!(got.len(), 30);
     }
 
     fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {

@@ -1,4 +1,4 @@
-//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size.
+//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, super-packets.
 #![forbid(unsafe_code)]
 
 pub mod class;
@@ -6,6 +6,7 @@ pub mod ecn;
 pub mod flow;
 pub mod ip;
 pub mod mss;
+pub mod offload;
 pub mod pool;
 
 pub use class::Classes;
