@@ -1,5 +1,6 @@
 //! The floor that any tunnel in user space pays: packets from a TUN into UDP datagrams and back,
-//! in batches, and nothing else. No protocol, no protection.
+//! in batches, with the same offloads and the same code for them as netcombiner. No protocol, no
+//! protection, no order.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,7 +9,10 @@ use std::net::SocketAddr;
 use netcombiner::config::units::Mtu;
 use netcombiner::io::Tun;
 use netcombiner::io::poll::PollSet;
+use netcombiner::io::tun::TunBuffer;
 use netcombiner::io::udp::{ReceiveBuffer, UdpSocket};
+use netcombiner::packet::Pool;
+use netcombiner::packet::offload::Joiner;
 
 use crate::error::{Context, Error};
 
@@ -19,7 +23,7 @@ pub const COMMAND: &str = "relay";
 pub(super) const PORT: u16 = 4725;
 
 /// Packets read from the TUN before the socket gets its turn, as in netcombiner's own loop.
-const TUN_BATCH: usize = 64;
+const TUN_BATCH: usize = 128;
 /// Receptions, each of up to 16 GRO datagrams, before the TUN gets its turn.
 const RECEPTIONS: usize = 4;
 /// The most bytes of one GSO send, as in netcombiner's own.
@@ -37,61 +41,111 @@ pub fn run(arguments: &[OsString]) -> Result<(), Error> {
     let name = device.parse().context("DEVICE")?;
     let mtu = mtu.parse().ok().and_then(Mtu::new);
     let mtu = mtu.ok_or_else(|| Error::failed("that is no MTU"))?;
-    let tun = Tun::open(&name, mtu).context("TUN")?;
+    let tun = Tun::open(&name, mtu, true).context("TUN")?;
     let udp = UdpSocket::listen(here.parse().context("HERE")?).context("UDP")?;
     let peer = peer.parse().context("PEER")?;
-    relay(tun, udp, peer, mtu.bytes().into()).context("relay")
+    let relay = Relay {
+        joiner: Joiner::new(tun.joins()),
+        tun,
+        udp,
+        peer,
+        read: TunBuffer::default(),
+        packet: Vec::new(),
+        batch: Batch::default(),
+        received: ReceiveBuffer::default(),
+        pool: Pool::new(mtu.bytes().into()),
+    };
+    relay.run().context("relay")
 }
 
-fn relay(tun: Tun, mut udp: UdpSocket, peer: SocketAddr, mtu: usize) -> io::Result<()> {
-    let mut poll = PollSet::new()?;
-    poll.add(&tun, TUN_KEY)?;
-    poll.add(&udp, UDP_KEY)?;
-    let mut ready = Vec::new();
-    let mut received = ReceiveBuffer::default();
-    let mut batch = Batch::default();
-    let mut packet = vec![0; mtu];
-    loop {
-        poll.wait(None, &mut ready)?;
-        for source in &ready {
-            if source.key == TUN_KEY {
-                from_tun(&tun, &mut udp, peer, &mut packet, &mut batch)?;
-            } else {
-                udp.flush();
-                for _ in 0..RECEPTIONS {
-                    if !udp.receive(&mut received)? {
-                        break;
-                    }
-                    // A packet that the kernel does not want is lost, as on any wire.
-                    received.for_each(|_, packet| drop(tun.write(packet)));
+struct Relay {
+    tun: Tun,
+    udp: UdpSocket,
+    peer: SocketAddr,
+    /// What the TUN is read into, and one packet of it.
+    read: TunBuffer,
+    packet: Vec<u8>,
+    batch: Batch,
+    received: ReceiveBuffer,
+    /// Packets on their way to the TUN.
+    joiner: Joiner,
+    pool: Pool,
+}
+
+impl Relay {
+    fn run(mut self) -> io::Result<()> {
+        let mut poll = PollSet::new()?;
+        poll.add(&self.tun, TUN_KEY)?;
+        poll.add(&self.udp, UDP_KEY)?;
+        let mut ready = Vec::new();
+        let mut is_watched = false;
+        loop {
+            poll.wait(None, &mut ready)?;
+            for source in &ready {
+                match source.key {
+                    TUN_KEY => self.serve_tun()?,
+                    _ => self.serve_udp()?,
                 }
             }
+            if is_watched != self.udp.is_blocked() {
+                is_watched = !is_watched;
+                poll.watch_writable(&self.udp, UDP_KEY, is_watched)?;
+            }
         }
-        poll.watch_writable(&udp, UDP_KEY, udp.is_blocked())?;
+    }
+
+    fn serve_tun(&mut self) -> io::Result<()> {
+        let mut send = |segment: usize, bytes: &[u8]| {
+            self.udp.send(self.peer, segment, bytes);
+        };
+        let mut packets = 0;
+        while packets < TUN_BATCH {
+            match self.tun.receive(&mut self.read) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            packets += 1;
+            let Ok(mut segments) = self.read.segments() else {
+                continue;
+            };
+            self.packet.clear();
+            while segments.write_next(&mut self.packet) {
+                self.batch.add(&self.packet, &mut send);
+                self.packet.clear();
+                packets += 1;
+            }
+        }
+        self.batch.end(&mut send);
+        Ok(())
+    }
+
+    fn serve_udp(&mut self) -> io::Result<()> {
+        self.udp.flush();
+        for _ in 0..RECEPTIONS {
+            if !self.udp.receive(&mut self.received)? {
+                break;
+            }
+            let (pool, joiner, tun) = (&mut self.pool, &mut self.joiner, &self.tun);
+            self.received.for_each(|_, bytes| {
+                if joiner.is_full() {
+                    give(tun, joiner, pool);
+                }
+                let mut packet = pool.take();
+                packet.buffer().extend_from_slice(bytes);
+                // It is not full.
+                let _ = joiner.push(packet);
+            });
+        }
+        give(&self.tun, &mut self.joiner, &mut self.pool);
+        Ok(())
     }
 }
 
-fn from_tun(
-    tun: &Tun,
-    udp: &mut UdpSocket,
-    peer: SocketAddr,
-    packet: &mut [u8],
-    batch: &mut Batch,
-) -> io::Result<()> {
-    for _ in 0..TUN_BATCH {
-        match tun.read(packet) {
-            Ok(length) => batch.add(&packet[..length], |segment, bytes| {
-                udp.send(peer, segment, bytes);
-            }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    batch.end(|segment, bytes| {
-        udp.send(peer, segment, bytes);
-    });
-    Ok(())
+fn give(tun: &Tun, joiner: &mut Joiner, pool: &mut Pool) {
+    // A packet that the kernel does not want is lost, as on any wire.
+    joiner.flush(|group| drop(tun.send(&group)), |packet| pool.give(packet));
 }
 
 /// Packets of one size that leave in one GSO send; the last may be shorter.
