@@ -51,6 +51,7 @@ fn relay(tun: Tun, mut udp: UdpSocket, peer: SocketAddr, mtu: usize) -> io::Resu
     let mut received = ReceiveBuffer::default();
     let mut batch = Batch::default();
     let mut packet = vec![0; mtu];
+    let mut is_watched = false;
     loop {
         poll.wait(None, &mut ready)?;
         for source in &ready {
@@ -67,7 +68,10 @@ fn relay(tun: Tun, mut udp: UdpSocket, peer: SocketAddr, mtu: usize) -> io::Resu
                 }
             }
         }
-        poll.watch_writable(&udp, UDP_KEY, udp.is_blocked())?;
+        if is_watched != udp.is_blocked() {
+            is_watched = !is_watched;
+            poll.watch_writable(&udp, UDP_KEY, is_watched)?;
+        }
     }
 }
 
