@@ -115,6 +115,7 @@ fn run_bench(options: &Options) -> Result<ExitCode, Error> {
 }
 
 fn run_throughput(options: &throughput::Options) -> Result<ExitCode, Error> {
+    throughput::check(options)?;
     let screen = Screen::new();
     let program = match prepare(&screen, options.program.clone())? {
         Prepared::Here(program) => program,

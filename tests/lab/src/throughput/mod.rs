@@ -53,6 +53,16 @@ struct Machine {
     versions: BTreeMap<&'static str, String>,
 }
 
+/// Says what stands in the way of a run, so that nobody waits for a build in vain.
+///
+/// # Errors
+/// When the options name what there is not, or iperf3 is missing.
+pub fn check(options: &Options) -> Result<(), Error> {
+    Plan::new(options)?;
+    iperf::version()?;
+    Ok(())
+}
+
 /// Runs the benchmark with the `netcombiner` at `program`: prints the tables, and writes them
 /// where they stay when nothing was left out.
 pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Error> {
