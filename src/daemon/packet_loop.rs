@@ -23,7 +23,7 @@ use crate::packet::offload::{Group, Joiner};
 use crate::proto::event::{Event, LinkId};
 use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
-use crate::proto::{Entropy, Instant, event::TunnelConfig};
+use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
 /// Packets read from the TUN before the sockets get their turn. A super-packet of 64 KiB has 48, and
 /// the one that reaches this number is taken whole: three at least, about 0.2 ms of work.
@@ -145,7 +145,7 @@ impl PacketThread {
             commands: receiver,
             events: start.events,
             read: TunBuffer::default(),
-            batch: Vec::new(),
+            batch: Batch::default(),
         };
         let thread = std::thread::Builder::new()
             .name("packets".to_owned())
@@ -221,8 +221,8 @@ struct PacketLoop {
     read: TunBuffer,
     /// Packets of one round on their way to the TUN.
     joiner: Joiner,
-    /// The bytes of the batch that is being sent.
-    batch: Vec<u8>,
+    /// The batch that is being sent.
+    batch: Batch,
 }
 
 impl PacketLoop {
@@ -321,9 +321,10 @@ impl PacketLoop {
 
     /// Gives away all that the tunnel has: datagrams, packets, events.
     fn drain(&mut self, now: Instant) {
-        while let Some(transmit) = self.tunnel.poll_transmit(now, &mut self.batch) {
-            self.sockets
-                .send(now, &transmit, &self.batch, &mut self.tunnel);
+        while self.tunnel.poll_transmit(now, &mut self.batch) {
+            if let Some((transmit, bytes)) = self.batch.seal() {
+                self.sockets.send(now, &transmit, bytes, &mut self.tunnel);
+            }
         }
         while let Some(packet) = self.tunnel.poll_packet() {
             if let Err(packet) = self.joiner.push(packet) {

@@ -297,14 +297,13 @@ impl Default for ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    /// Hands over every datagram of the last reception with its sender.
-    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8])) {
+    /// Hands over the datagrams of the last reception: those of one sender that have one length
+    /// (the last may be shorter) together, with that length.
+    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize)) {
         let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
         for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
             let length = meta.len.min(slot.len());
-            for datagram in slot[..length].chunks_mut(meta.stride.max(1)) {
-                take(meta.addr, datagram);
-            }
+            take(meta.addr, &mut slot[..length], meta.stride.max(1));
         }
     }
 }
@@ -371,7 +370,9 @@ mod tests {
         let mut got = Vec::new();
         for _ in 0..200 {
             while socket.receive(&mut buffer).unwrap() {
-                buffer.for_each(|from, bytes| got.push((from, bytes.to_vec())));
+                buffer.for_each(|from, bytes, length| {
+                    got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
+                });
             }
             if got.len() >= count {
                 break;

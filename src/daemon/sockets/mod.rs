@@ -295,8 +295,9 @@ impl Sockets {
                 }
                 // An error on a UDP socket concerns one datagram that is lost already.
                 if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
-                    self.received
-                        .for_each(|from, datagram| tunnel.handle_datagram(now, id, from, datagram));
+                    self.received.for_each(|from, datagrams, length| {
+                        tunnel.handle_datagrams(now, id, from, datagrams, length);
+                    });
                 }
             }
             Some(Entry::Connection { .. }) => self.serve_connection(now, id, ready, tunnel),
