@@ -128,14 +128,16 @@ impl Relay {
                 break;
             }
             let (pool, joiner, tun) = (&mut self.pool, &mut self.joiner, &self.tun);
-            self.received.for_each(|_, bytes| {
-                if joiner.is_full() {
-                    give(tun, joiner, pool);
+            self.received.for_each(|_, run, length| {
+                for bytes in run.chunks(length) {
+                    if joiner.is_full() {
+                        give(tun, joiner, pool);
+                    }
+                    let mut packet = pool.take();
+                    packet.buffer().extend_from_slice(bytes);
+                    // It is not full.
+                    let _ = joiner.push(packet);
                 }
-                let mut packet = pool.take();
-                packet.buffer().extend_from_slice(bytes);
-                // It is not full.
-                let _ = joiner.push(packet);
             });
         }
         give(&self.tun, &mut self.joiner, &mut self.pool);
