@@ -37,18 +37,10 @@ pub fn wall_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// The processor time that the calling thread has used. Zero: the system does not say.
-#[expect(unsafe_code, reason = "std does not tell a thread's processor time")]
+/// The processor time that the calling thread has used.
 pub fn thread_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel fills the structure that the pointer leads to, which lives through the call.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    if result != 0 {
-        return Duration::ZERO;
-    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // Neither is ever negative, nor a billion nanoseconds.
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
