@@ -314,3 +314,7 @@ impl FromTun {
             && self.count == Count::default()
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "tun_thread_tests.rs"]
+mod tests;
