@@ -34,6 +34,8 @@ pub struct Status {
     pub mtu: u16,
     /// What the kernel splits and joins for us.
     pub offloads: Offloads,
+    /// Threads that carry packets now.
+    pub threads: u8,
     /// Where flows are waited for: `udp:0.0.0.0:4725`.
     pub listening: Vec<String>,
     /// What is wrong with the host's routing; nothing: as it should be.
@@ -223,6 +225,7 @@ pub(super) mod tests {
             pid: 4711,
             public_addresses: vec!["203.0.113.2".to_owned()],
             mtu: 1400,
+            threads: 2,
             offloads: Offloads {
                 tun_tcp: true,
                 tun_udp: true,
@@ -277,6 +280,7 @@ pub(super) mod tests {
             peer: "bG9jYWw=".to_owned(),
             cipher: None,
             latest_handshake_s: None,
+            threads: 1,
             offloads: Offloads {
                 udp_gso: Some(1),
                 udp_gro: Some(1),

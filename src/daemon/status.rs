@@ -42,6 +42,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         pid: std::process::id(),
         public_addresses: config.public.iter().map(|it| it.to_string()).collect(),
         mtu: known.mtu.bytes(),
+        threads: if report.tun_apart { 2 } else { 1 },
         offloads: Offloads {
             tun_tcp: report.tun_offload.tcp,
             tun_udp: report.tun_offload.udp,
