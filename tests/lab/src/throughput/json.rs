@@ -15,7 +15,6 @@ pub(super) fn document(plan: &Plan, machine: &Machine, results: &Results) -> Val
             "kernel": machine.kernel,
             "cpu": machine.cpu,
             "cores": machine.cores,
-            "others_cores": round(results.busy),
         },
         "versions": machine.versions,
         "seconds": plan.length.as_secs_f64(),
@@ -33,6 +32,7 @@ fn cell(cell: &Cell) -> Value {
         "mtu": cell.mtu,
         "offloads": cell.offloads,
         "failure": cell.failure,
+        "others_cores": round(cell.others),
         "median": cell.median().as_ref().map(sample),
         "repeats": cell.samples.iter().map(sample).collect::<Vec<_>>(),
     })

@@ -17,6 +17,9 @@ use crate::error::Error;
 /// much later and for twice that less, so that it counts neither the start nor the end.
 const MARGIN: Duration = Duration::from_millis(150);
 
+/// How long nothing of ours runs, to hear others: 40 ticks of two cores.
+const LISTEN: Duration = Duration::from_millis(200);
+
 /// What one measurement gave. Gigabytes are 10^9 bytes of payload that arrived.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sample {
@@ -52,10 +55,10 @@ pub(super) fn measure(
     }
 }
 
-/// The whole machine's use of its cores, with nothing of ours running, for a second.
-pub(super) fn idle_cores() -> Result<f64, Error> {
+/// The cores that others use: of the whole machine, while nothing of ours runs.
+pub(super) fn others() -> Result<f64, Error> {
     let clock = Clock::start();
-    let used = used(&clock, &[], Duration::from_secs(1))?;
+    let used = used(&clock, &[], LISTEN)?;
     Ok(used.machine.as_secs_f64() / used.passed.as_secs_f64())
 }
 

@@ -41,9 +41,6 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results/throughput.txt
 /// The command that makes it.
 const COMMAND: &str = "cargo run --release -p netcombiner-lab -- throughput";
 
-/// More than so many cores used by others between the measurements spoil the figures.
-const QUIET: f64 = 0.15;
-
 /// What the figures were made on.
 #[derive(Debug)]
 struct Machine {
@@ -100,12 +97,6 @@ pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Err
     let text = text(&plan, &machine, &results);
     screen.line(&format!("\n{text}"))?;
     screen.line(&format!("took {} s", started.elapsed().as_secs()))?;
-    if results.busy > QUIET {
-        screen.line(&screen.alarm(&format!(
-            "others used up to {:.2} cores meanwhile: the figures are worth less",
-            results.busy
-        )))?;
-    }
     if whole {
         std::fs::write(TABLE, format!("{text}\n")).context(format!("cannot write {TABLE}"))?;
     }
@@ -159,7 +150,6 @@ fn cells(
 ) -> Result<Results, Error> {
     let mut results = Results::default();
     for &load in &plan.loads {
-        results.busy = results.busy.max(measure::idle_cores()?);
         let mut cells: Vec<Cell> = plan
             .candidates
             .iter()
@@ -177,12 +167,11 @@ fn cells(
                     }
                 };
                 cell.samples.extend(sample);
-                screen.line(&table::progress(cell.candidate, load, sample))?;
+                screen.line(&table::progress(cell, sample))?;
             }
         }
         results.cells.extend(cells);
     }
-    results.busy = results.busy.max(measure::idle_cores()?);
     Ok(results)
 }
 
@@ -193,6 +182,7 @@ fn once(
     programs: &Programs,
     watch: &mut Watch,
 ) -> Result<Sample, Error> {
+    cell.others = cell.others.max(measure::others()?);
     let pair = Pair::start(watch)?;
     let tunnel = Tunnel::start(&pair, cell.candidate, programs)?;
     cell.mtu = tunnel.mtu();

@@ -4,6 +4,10 @@ use super::measure::{Packets, Sample};
 use super::plan::{Candidate, Load, Security};
 use crate::bench::summary::median;
 
+/// More than so many cores used by others spoil the figures. What the kernel clears up after the
+/// cell before is less.
+const QUIET: f64 = 0.3;
+
 /// One candidate with one load.
 #[derive(Debug, Clone)]
 pub(super) struct Cell {
@@ -15,6 +19,8 @@ pub(super) struct Cell {
     pub(super) failure: Option<String>,
     /// The MTU of the device that the flows left by, bytes.
     pub(super) mtu: u32,
+    /// The most cores that others used just before a repeat.
+    pub(super) others: f64,
     /// What the daemon said of its offloads.
     pub(super) offloads: Option<String>,
 }
@@ -28,8 +34,14 @@ impl Cell {
             samples: Vec::new(),
             failure: None,
             mtu: 0,
+            others: 0.0,
             offloads: None,
         }
+    }
+
+    /// Whether others were at work, so that the figures are worth less.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.others > QUIET
     }
 
     /// The median of each figure; nothing when no repeat succeeded.
@@ -53,8 +65,6 @@ impl Cell {
 #[derive(Debug, Default)]
 pub(super) struct Results {
     pub(super) cells: Vec<Cell>,
-    /// The most cores that others used, seen between the loads.
-    pub(super) busy: f64,
 }
 
 /// What a ratio should be.
@@ -88,12 +98,15 @@ const TWO: Candidate = Candidate::netcombiner(2, Security::Encrypt);
 const WIREGUARDS: [Candidate; 2] = [Candidate::WireguardGo, Candidate::Boringtun];
 
 impl Results {
+    /// A cell.
+    pub(super) fn cell(&self, candidate: Candidate, load: Load) -> Option<&Cell> {
+        let mut cells = self.cells.iter();
+        cells.find(|cell| cell.candidate == candidate && cell.load == load)
+    }
+
     /// The median of a cell.
     pub(super) fn median(&self, candidate: Candidate, load: Load) -> Option<Sample> {
-        let mut cells = self.cells.iter();
-        cells
-            .find(|cell| cell.candidate == candidate && cell.load == load)?
-            .median()
+        self.cell(candidate, load)?.median()
     }
 
     /// The ratios of issue 4's targets. Those of TCP are of one flow, the mean of both ways.

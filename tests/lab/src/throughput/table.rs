@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 
 use super::measure::{Packets, Sample};
 use super::plan::{Candidate, Load};
-use super::results::{Ratio, Results, Target};
+use super::results::{Cell, Ratio, Results, Target};
 
 /// The width of a candidate's name with its MTU, and of one load's figures.
 const NAME: usize = 22;
 const CELL: usize = 23;
 
 /// One line while it runs.
-pub(super) fn progress(candidate: Candidate, load: Load, sample: Option<Sample>) -> String {
+pub(super) fn progress(cell: &Cell, sample: Option<Sample>) -> String {
     let figures = sample.map_or_else(|| "failed".to_owned(), figures);
-    format!("{:<10}{:<16}{figures}", load.name(), candidate.name())
+    let (load, candidate) = (cell.load.name(), cell.candidate.name());
+    format!("{load:<10}{candidate:<16}{figures}{}", mark(cell))
+}
+
+/// Behind the figures of a cell before which others used the machine.
+fn mark(cell: &Cell) -> &'static str {
+    if cell.is_noisy() { "*" } else { "" }
 }
 
 /// Rate, processor time; of datagrams the rate in packets, and the loss.
@@ -55,8 +61,8 @@ pub(super) fn tables(results: &Results, candidates: &[Candidate], loads: &[Load]
             "TCP, CUBIC: Gbit/s of payload, CPU seconds per GB of both daemons, of the whole machine"
                 .into(),
         );
-        let heading = |text: &str| format!("{text:>CELL$}");
-        lines.extend(table(results, candidates, &tcp, heading));
+        let column = |text: &str| format!("{text:>CELL$}");
+        lines.extend(table(results, candidates, &tcp, column));
     }
     let udp = of(false);
     if !udp.is_empty() {
@@ -68,8 +74,8 @@ pub(super) fn tables(results: &Results, candidates: &[Candidate], loads: &[Load]
              Gbit/s, CPU seconds per GB"
                 .into(),
         );
-        let heading = |text: &str| format!("{text:>width$}", width = CELL + WIDER);
-        lines.extend(table(results, candidates, &udp, heading));
+        let column = |text: &str| format!("{text:>width$}", width = CELL + WIDER);
+        lines.extend(table(results, candidates, &udp, column));
     }
     lines
 }
@@ -83,12 +89,19 @@ fn table(
     loads: &[Load],
     column: impl Fn(&str) -> String,
 ) -> Vec<String> {
-    let titles: String = loads.iter().map(|load| column(&load.title())).collect();
+    let titles: String = loads
+        .iter()
+        .map(|load| column(&(load.title() + " ")))
+        .collect();
     let mut lines = vec![format!("{:<NAME$}{titles}", "(MTU)")];
     for candidate in candidates {
         let cell = |load: &Load| {
-            let sample = results.median(*candidate, *load);
-            column(&sample.map_or_else(|| "-".to_owned(), figures))
+            let cell = results.cell(*candidate, *load);
+            let text = cell.and_then(|cell| {
+                let figures = figures(cell.median()?);
+                Some(format!("{figures}{:1}", mark(cell)))
+            });
+            column(&text.unwrap_or_else(|| "- ".to_owned()))
         };
         let cells: String = loads.iter().map(cell).collect();
         let mut of_it = results.cells.iter().filter(|it| it.candidate == *candidate);
@@ -144,13 +157,18 @@ pub(super) fn notes(results: &Results) -> Vec<String> {
         let (candidate, load) = (cell.candidate.name(), cell.load.name());
         Some(format!("{candidate} {load}: {failure}"))
     });
-    said.chain(failed).collect()
+    let noisy = results.cells.iter().filter(|cell| cell.is_noisy()).count();
+    let noisy = (noisy > 0).then(|| {
+        format!(
+            "*: others used the machine just before; {noisy} cells are worth less: run it again"
+        )
+    });
+    said.chain(failed).chain(noisy).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throughput::results::Cell;
     use crate::throughput::results::tests::results;
 
     #[test]
@@ -159,13 +177,10 @@ mod tests {
         let candidates = [Candidate::Relay, Candidate::Boringtun, Candidate::Veth];
         let lines = tables(&results(), &candidates, &[up, Load::SMALL]);
         assert_eq!(lines.len(), 5 + 1 + 5);
-        assert_eq!(lines[1], format!("{:<22}{:>23}", "(MTU)", "1 flow up"));
-        let relay = "relay (1420)             4.00   2.00   4.00";
-        assert_eq!(
-            lines[2],
-            format!("{:<22}{:>23}", "relay (1420)", relay[12..].trim())
-        );
-        assert_eq!(lines[4], format!("{:<22}{:>23}", "veth", "-"));
+        assert_eq!(lines[1], format!("{:<22}{:>23}", "(MTU)", "1 flow up "));
+        let row = |name: &str, cell: &str| format!("{name:<22}{cell:>23}");
+        assert_eq!(lines[2], row("relay (1420)", "4.00   2.00   4.00 "));
+        assert_eq!(lines[4], row("veth", "- "));
         assert!(
             lines[9].contains("100.0  25.0%   0.20   9.00  18.00"),
             "{}",
@@ -193,6 +208,22 @@ mod tests {
             none[0].ends_with("-   at least 2.5   not measured"),
             "{}",
             none[0]
+        );
+    }
+
+    #[test]
+    fn figures_beside_others_are_marked() {
+        let mut results = results();
+        results.cells[0].others = 1.0;
+        let [up, _] = Load::ONE_FLOW;
+        let lines = tables(&results, &[Candidate::Relay, Candidate::Boringtun], &[up]);
+        assert!(lines[2].ends_with(" 4.00*"), "{}", lines[2]);
+        assert!(!lines[3].contains('*'), "{}", lines[3]);
+        assert!(progress(&results.cells[0], None).ends_with("failed*"));
+        assert!(
+            notes(&results)[0].contains("1 cells"),
+            "{:?}",
+            notes(&results)
         );
     }
 
