@@ -507,6 +507,7 @@ impl<'a> Running<'a> {
             Event::Roamed { path, to } => {
                 log::info!("{name}: the peer moved to {to} on path {path}");
             }
+            Event::Mtu(mtu) => log::info!("{name}: packets of up to {mtu} bytes are carried"),
             Event::SecurityMismatch { peer } => log::error!(
                 "{name}: the peer has security = \"{peer}\", this portal \"{}\": the tunnel stays \
                  down until both say the same",

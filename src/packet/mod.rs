@@ -1,9 +1,10 @@
-//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size.
+//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, "packet too big".
 #![forbid(unsafe_code)]
 
 pub mod class;
 pub mod ecn;
 pub mod flow;
+pub mod icmp;
 pub mod ip;
 pub mod mss;
 pub mod pool;
