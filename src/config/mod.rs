@@ -58,7 +58,7 @@ pub struct Config {
     pub public: PublicAddresses,
     /// The addresses inside the tunnel.
     pub tunnel: TunnelAddresses,
-    /// The TUN's MTU; nothing: chosen from the links.
+    /// The TUN's MTU at most; nothing: [`Mtu::TUNNEL_DEFAULT`].
     pub mtu: Option<Mtu>,
     /// Where flows are waited for. May be empty when `remote` is given.
     pub listen: Vec<Listen>,

@@ -4,6 +4,9 @@
 mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
+mod mtu;
+
+pub use mtu::follow as follow_mtu;
 
 use std::fs::File;
 use std::io;
