@@ -298,9 +298,7 @@ impl PathMtu {
             self.doubt();
         }
         if self.cut_suspects >= CUT_SUSPECTS {
-            self.cut_suspects = 0;
-            self.cuts = false;
-            self.changed = true;
+            self.doubt_cuts();
         }
     }
 
@@ -335,8 +333,10 @@ impl PathMtu {
         let (Some((longest, _)), Some((first, last))) = (lost.longest, lost.numbers) else {
             return;
         };
-        // One as long was sent later and came: these were lost by chance.
-        if self.arrived.0 > last && self.arrived.1 >= longest {
+        // One as long was sent later and came: these were lost by chance. And what is known to be too
+        // long is no news.
+        let by_chance = self.arrived.0 > last && self.arrived.1 >= longest;
+        if by_chance || lost.shortest >= u32::from(self.fails) {
             return;
         }
         let shortest = self
@@ -360,6 +360,22 @@ impl PathMtu {
             self.passes = SMALLEST;
             self.search_from(first);
         }
+    }
+
+    /// Fragments may pass no more.
+    fn doubt_cuts(&mut self) {
+        self.cut_suspects = 0;
+        match self.phase {
+            // Only what was on its way when the TUN shrank is so long.
+            Phase::Done(_) if self.passes >= self.needed => return,
+            Phase::Done(_) => {
+                self.phase = Phase::CutTest;
+                self.tries = 0;
+            }
+            Phase::Search | Phase::CutTest => {}
+        }
+        self.cuts = false;
+        self.changed = true;
     }
 
     fn search_from(&mut self, first: Option<u16>) {

@@ -150,6 +150,24 @@ fn where_fragments_are_lost_too_only_what_fits_is_carried() {
 }
 
 #[test]
+fn fragments_that_are_lost_in_an_outage_are_asked_for_again() {
+    let mut path = Model::new(1433, 1280, false);
+    path.settle();
+    assert!(path.mtu.carries(1313));
+    let mut lost = Long::default();
+    (100..120).for_each(|n| lost.add(n, 1313, Passage::Cut));
+    path.mtu.on_lost(path.now, lost);
+    assert!(!path.mtu.carries(1313));
+    assert!(path.probe() && !path.probe());
+    assert!(path.mtu.carries(1313));
+    // On a wide path such losses mean nothing.
+    let mut path = Model::new(1433, 1400, false);
+    path.settle();
+    path.mtu.on_lost(path.now, lost);
+    assert!(path.mtu.carries(1433));
+}
+
+#[test]
 fn chance_and_a_false_alarm_change_nothing_for_long() {
     let mut path = Model::new(1433, 1500, false);
     path.settle();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::pair::{Link, MS, Pair, inner, numbers};
+use crate::config::Security;
 use crate::config::units::Mtu;
 use crate::proto::event::{Event, PathState};
 use crate::proto::stats::Discard;
@@ -33,9 +34,12 @@ fn mtus(pair: &mut Pair) -> Vec<Option<u16>> {
 }
 
 fn told(events: &[Event]) -> Vec<u16> {
-    let told = |event: &Event| match event {
-        Event::Mtu(mtu) => Some(mtu.bytes()),
-        _ => None,
+    let told = |event: &Event| {
+        if let Event::Mtu(mtu) = event {
+            Some(mtu.bytes())
+        } else {
+            None
+        }
     };
     events.iter().filter_map(told).collect()
 }
@@ -57,8 +61,15 @@ fn a_common_path_is_probed_once() {
 
 #[test]
 fn a_narrow_link_is_found_and_the_tun_follows() {
-    for (link, tun) in [(1420, 1359), (1492, 1400), (1350, 1289), (1280, 1280)] {
-        let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
+    use Security::{Encrypt, None};
+    for (link, tun, security) in [
+        (1420, 1359, Encrypt),
+        (1492, 1400, Encrypt),
+        (1350, 1289, None),
+        (1280, 1280, Encrypt),
+        (1280, 1280, None),
+    ] {
+        let mut pair = Pair::with(vec![Link::new(0, 20, 7)], security, security);
         pair.links[0].mtu = link;
         // Data flows meanwhile, in fragments.
         pair.run(100 * MS);
@@ -87,6 +98,7 @@ fn a_path_that_loses_its_mtu_in_mid_flow_is_no_black_hole() {
         longest_gap(&mut pair, 10, Duration::from_secs(2));
         pair.links[0].mtu = 1280;
         let gap = longest_gap(&mut pair, 10, Duration::from_secs(5));
+        println!("{links} links: {gap:?}");
         assert!(gap < most, "{links} links: {gap:?}");
         assert_eq!(mtus(&mut pair)[0], Some(1280));
         assert_eq!(told(&pair.remote_events), [1280]);
