@@ -92,13 +92,12 @@ fn a_narrow_link_is_found_and_the_tun_follows() {
 
 #[test]
 fn a_path_that_loses_its_mtu_in_mid_flow_is_no_black_hole() {
-    for (links, most) in [(1, 400 * MS), (2, 200 * MS)] {
+    for (links, most) in [(1, 200 * MS), (2, 200 * MS)] {
         let mut pair = Pair::new((0..links).map(|id| Link::new(id, 20, 10)).collect());
         pair.run(200 * MS);
         longest_gap(&mut pair, 10, Duration::from_secs(2));
         pair.links[0].mtu = 1280;
         let gap = longest_gap(&mut pair, 10, Duration::from_secs(5));
-        println!("{links} links: {gap:?}");
         assert!(gap < most, "{links} links: {gap:?}");
         assert_eq!(mtus(&mut pair)[0], Some(1280));
         assert_eq!(told(&pair.remote_events), [1280]);
@@ -110,6 +109,20 @@ fn a_path_that_loses_its_mtu_in_mid_flow_is_no_black_hole() {
             }
         )));
     }
+}
+
+#[test]
+fn a_full_link_that_loses_its_mtu_is_full_again_soon() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 10)]);
+    pair.run(200 * MS);
+    longest_gap(&mut pair, 30, Duration::from_secs(2));
+    pair.links[0].mtu = 1280;
+    let gap = longest_gap(&mut pair, 30, Duration::from_secs(2));
+    assert!(gap < 400 * MS, "{gap:?}");
+    let before = pair.at_local.len();
+    longest_gap(&mut pair, 30, Duration::from_secs(2));
+    let mbit = (pair.at_local.len() - before) as f64 * 1400.0 * 8.0 / 2e6;
+    assert!(mbit > 16.0, "{mbit} of 20 Mbit/s");
 }
 
 #[test]
@@ -178,6 +191,26 @@ fn a_packet_that_is_too_long_now_is_answered() {
     let stats = pair.remote.stats(pair.now);
     assert!(stats.discards.contains(&(Discard::TooBig, 1)));
     assert_eq!(stats.mtu, 1297);
+}
+
+#[test]
+fn where_nothing_longer_passes_the_sender_is_told_so_even_below_1280() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
+    (pair.links[0].mtu, pair.links[0].cuts) = (1280, false);
+    pair.run(Duration::from_secs(3));
+    assert_eq!(told(&pair.remote_events), [1280]);
+    pair.at_remote.clear();
+    for (number, length) in [(1, 1219), (2, 1220)] {
+        let mut packet = inner(9, number, length);
+        packet.buffer()[6] = 0x40;
+        pair.remote.handle_packet(pair.now, packet);
+    }
+    pair.run(100 * MS);
+    assert_eq!(numbers(&pair.at_local, 9), [1]);
+    let [answer] = &pair.at_remote[..] else {
+        panic!("{:?}", pair.at_remote);
+    };
+    assert_eq!(answer.bytes()[26..28], 1219_u16.to_be_bytes());
 }
 
 #[test]
