@@ -15,6 +15,7 @@ mod netns {
     mod links;
     mod modes;
     mod mtu;
+    mod offloads;
     mod plan;
     mod reach;
     mod state;

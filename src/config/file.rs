@@ -97,6 +97,7 @@ fn build(
     let meeting = link::read(&fields, &around, &mut report);
     let security = security(&fields, &mut report);
     let mtu = mtu(&fields, &mut report);
+    let offload = fields.flag("offload", &mut report).unwrap_or(true);
     let redundant = redundant(&fields, &mut report);
     let numbers = numbers::read(&fields, &mut report);
     let manage_routing = fields.flag("manage_routing", &mut report).unwrap_or(true);
@@ -112,6 +113,7 @@ fn build(
             public,
             tunnel,
             mtu,
+            offload,
             listen: meeting.listen,
             remote: meeting.remote,
             links: meeting.links,

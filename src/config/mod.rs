@@ -60,6 +60,8 @@ pub struct Config {
     pub tunnel: TunnelAddresses,
     /// The TUN's MTU at most; nothing: [`Mtu::TUNNEL_DEFAULT`].
     pub mtu: Option<Mtu>,
+    /// False: the kernel neither splits nor joins packets for us, neither at the TUN nor at sockets.
+    pub offload: bool,
     /// Where flows are waited for. May be empty when `remote` is given.
     pub listen: Vec<Listen>,
     /// Where flows are opened to. Either portal may have it.

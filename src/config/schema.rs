@@ -68,6 +68,7 @@ pub(super) static FILE: Schema = Schema {
         both("i_understand_data_is_not_protected"),
         both("redundant"),
         both("mtu"),
+        both("offload"),
         both("tunnel"),
         both("manage_routing"),
         both("table_base"),

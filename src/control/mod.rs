@@ -19,7 +19,7 @@ pub use client::{AskError, ask};
 pub use dump::dump;
 pub use pretty::pretty;
 pub use server::{Asked, Server};
-pub use status::{DeviceStatus, LinkStatus, PathStatus, Portal, Repair, Status, Traffic};
+pub use status::{DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, Traffic};
 
 /// The longest line that either side reads, bytes: 32 links and 8 paths are some 20 kB.
 const MAX_LINE: u64 = 256 * 1024;

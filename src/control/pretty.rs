@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::status::{DeviceStatus, LinkStatus, PathStatus, Portal, Repair, Status, state_word};
+use super::status::{
+    DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, state_word,
+};
 use super::units::{bytes, duration, rate};
 
 /// The text of one tunnel. Ends with a line feed.
@@ -46,6 +48,7 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
         write!(out, " (of {})", status.mtu_most)?;
     }
     writeln!(out)?;
+    writeln!(out, "  offloads: {}", offloads(&status.offloads))?;
     if let Some(error) = &status.routing_error {
         writeln!(out, "  routing: {error}")?;
     }
@@ -99,6 +102,26 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
         writeln!(out, "  discarded: {}", causes.join(", "))?;
     }
     Ok(())
+}
+
+/// `tun tso+uso, udp gso 64 gro`.
+fn offloads(offloads: &Offloads) -> String {
+    let tun = match (offloads.tun_tcp, offloads.tun_udp) {
+        (true, true) => "tso+uso",
+        (true, false) => "tso",
+        (false, true) => "uso",
+        (false, false) => "none",
+    };
+    let mut text = format!("tun {tun}");
+    if let Some((gso, gro)) = offloads.udp_gso.zip(offloads.udp_gro) {
+        let gso = (gso > 1).then(|| format!(" gso {gso}"));
+        let gro = (gro > 1).then_some(" gro");
+        let none = (gso.is_none() && gro.is_none()).then_some(" none");
+        for part in [Some(", udp"), gso.as_deref(), gro, none] {
+            text.push_str(part.unwrap_or_default());
+        }
+    }
+    text
 }
 
 fn link(out: &mut String, link: &LinkStatus) -> std::fmt::Result {
@@ -178,6 +201,7 @@ interface: nc0
   security: encrypt (ChaCha20-Poly1305)
   public address: 203.0.113.2
   mtu: 1359 (of 1400)
+  offloads: tun tso+uso, udp gso 64 gro
   routing: table 19 is taken
 
 peer: cmVtb3Rl
@@ -222,6 +246,7 @@ interface: nc0
   listening: udp:0.0.0.0:4725, tcp:0.0.0.0:4725
   public address: 203.0.113.2
   mtu: 1400
+  offloads: tun none, udp none
 
 peer: bG9jYWw=
   latest handshake: (none yet)

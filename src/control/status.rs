@@ -34,6 +34,8 @@ pub struct Status {
     pub mtu: u16,
     /// The TUN's MTU at most, bytes.
     pub mtu_most: u16,
+    /// What the kernel splits and joins for us.
+    pub offloads: Offloads,
     /// Where flows are waited for: `udp:0.0.0.0:4725`.
     pub listening: Vec<String>,
     /// What is wrong with the host's routing; nothing: as it should be.
@@ -56,6 +58,19 @@ pub struct Status {
     pub repair: Repair,
     /// Why packets and datagrams died, and how many; only causes that occurred.
     pub discards: BTreeMap<String, u64>,
+}
+
+/// What the kernel splits and joins for us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offloads {
+    /// TCP segments at the TUN (TSO).
+    pub tun_tcp: bool,
+    /// UDP datagrams at the TUN (USO).
+    pub tun_udp: bool,
+    /// Datagrams that leave a UDP socket in one piece, at most; 1: no GSO; nothing: no UDP socket.
+    pub udp_gso: Option<usize>,
+    /// Datagrams that come to a UDP socket in one piece, at most; 1: no GRO; nothing: no UDP socket.
+    pub udp_gro: Option<usize>,
 }
 
 /// The two portals.
@@ -213,6 +228,12 @@ pub(super) mod tests {
             public_addresses: vec!["203.0.113.2".to_owned()],
             mtu: 1359,
             mtu_most: 1400,
+            offloads: Offloads {
+                tun_tcp: true,
+                tun_udp: true,
+                udp_gso: Some(64),
+                udp_gro: Some(64),
+            },
             listening: Vec::new(),
             routing_error: Some("table 19 is taken".to_owned()),
             links: vec![
@@ -262,6 +283,11 @@ pub(super) mod tests {
             cipher: None,
             latest_handshake_s: None,
             mtu: 1400,
+            offloads: Offloads {
+                udp_gso: Some(1),
+                udp_gro: Some(1),
+                ..Offloads::default()
+            },
             listening: vec!["udp:0.0.0.0:4725".to_owned(), "tcp:0.0.0.0:4725".to_owned()],
             routing_error: None,
             links: Vec::new(),

@@ -225,7 +225,7 @@ async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Resul
     let mtu = settings::mtu(&config);
     // While somebody else has a device of this name, nothing is touched. From here on whatever
     // fails gives the host back, for a killed instance may have left something behind.
-    let tun = Tun::open(&config.name, mtu)?;
+    let tun = Tun::open(&config.name, mtu, config.offload)?;
     let (events_out, events) = mpsc::unbounded_channel();
     let packets = match start_packets(&config, mtu, tun, events_out) {
         Ok(packets) => packets,
@@ -276,7 +276,7 @@ fn start_packets(
     let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;
     let packets = PacketThread::spawn(Start {
         tun,
-        mtu,
+        offload: config.offload,
         config: settings::tunnel_config(config, mtu),
         entropy: Box::new(entropy),
         events,

@@ -551,6 +551,7 @@ fn can_change(old: &Config, new: &Config) -> bool {
         && old.public == new.public
         && old.tunnel == new.tunnel
         && old.mtu == new.mtu
+        && old.offload == new.offload
         && old.listen == new.listen
         && old.numbers == new.numbers
 }

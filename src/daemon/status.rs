@@ -7,7 +7,9 @@ use super::packet_loop::Report;
 use super::sockets::LinkSocket;
 use crate::config::units::Mtu;
 use crate::config::{Config, Listen, Role};
-use crate::control::{DeviceStatus, LinkStatus, PathStatus, Portal, Repair, Status, Traffic};
+use crate::control::{
+    DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, Traffic,
+};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 /// What does not come from the packet thread.
@@ -41,6 +43,12 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         public_addresses: config.public.iter().map(|it| it.to_string()).collect(),
         mtu: stats.mtu,
         mtu_most: known.mtu.bytes(),
+        offloads: Offloads {
+            tun_tcp: report.tun_offload.tcp,
+            tun_udp: report.tun_offload.udp,
+            udp_gso: report.udp_offload.map(|it| it.gso_segments),
+            udp_gro: report.udp_offload.map(|it| it.gro_segments),
+        },
         listening: config.listen.iter().map(Listen::to_string).collect(),
         routing_error: known.routing_error.map(str::to_owned),
         links,

@@ -9,6 +9,8 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
 use super::cut;
+#[cfg(target_os = "linux")]
+use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
 use crate::proto::event::Cutting;
@@ -34,6 +36,8 @@ const LOCAL_ADDRESSES: usize = 32;
 pub struct UdpSocket {
     socket: Socket,
     state: UdpSocketState,
+    /// The kernel may cut batches into datagrams, and join them again.
+    offload: bool,
     backlog: VecDeque<Batch>,
     backlog_bytes: usize,
     /// Buffers of batches that are gone, for the next ones.
@@ -50,6 +54,15 @@ pub struct SendReport {
     pub lost: u64,
     /// To whom the device takes no datagram of this length whole (or of any longer).
     pub too_long: Option<(SocketAddr, usize)>,
+}
+
+/// What the kernel does for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpOffload {
+    /// Datagrams of one size that leave in one piece, at most.
+    pub gso_segments: usize,
+    /// Datagrams of one size that come in one piece, at most.
+    pub gro_segments: usize,
 }
 
 /// Datagrams that the kernel did not take yet.
@@ -82,6 +95,7 @@ impl UdpSocket {
         Ok(Self {
             socket,
             state,
+            offload: true,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             spare: Vec::new(),
@@ -89,6 +103,34 @@ impl UdpSocket {
             // quinn-udp forbids it.
             cuts: false,
         })
+    }
+
+    /// Does without the kernel's help with batches: drivers were seen that do it wrong.
+    pub fn forbid_offload(&mut self) {
+        self.offload = false;
+        // Only a kernel without GRO refuses.
+        #[cfg(target_os = "linux")]
+        let _ = set_number(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 0);
+    }
+
+    /// How many datagrams the kernel takes in one piece, and gives; 1: it does not.
+    pub fn offload(&self) -> UdpOffload {
+        UdpOffload {
+            gso_segments: self.most_segments(),
+            gro_segments: if self.offload {
+                self.state.gro_segments()
+            } else {
+                1
+            },
+        }
+    }
+
+    fn most_segments(&self) -> usize {
+        if self.offload {
+            self.state.max_gso_segments()
+        } else {
+            1
+        }
     }
 
     /// The address it is bound to.
@@ -192,7 +234,7 @@ impl UdpSocket {
         while sent < bytes.len() {
             // What is cut goes singly: the kernel does not cut segments.
             let most = if self.cuts { 1 } else { most_segments };
-            let segments = self.state.max_gso_segments().min(most).max(1);
+            let segments = self.most_segments().min(most).max(1);
             let end = bytes.len().min(sent + segments * segment_size);
             let contents = &bytes[sent..end];
             let transmit = Transmit {
@@ -209,7 +251,7 @@ impl UdpSocket {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A device without segmentation: quinn-udp has switched to single datagrams.
-                Err(_) if segments > self.state.max_gso_segments() => continue,
+                Err(_) if segments > self.most_segments() => continue,
                 // Segments longer than the device's MTU: Linux says EMSGSIZE, before 6.14 EINVAL,
                 // seen above as a device without segmentation.
                 Err(error) if segments > 1 && error.raw_os_error() == Some(libc::EMSGSIZE) => {
@@ -248,7 +290,8 @@ impl UdpSocket {
     /// A kernel that says EINVAL for segments that are too long makes quinn-udp give up
     /// segmentation for good: it did well before, and will with shorter ones.
     fn renew(&mut self, segments_before: usize) {
-        if self.state.max_gso_segments() < segments_before
+        if self.offload
+            && self.state.max_gso_segments() < segments_before
             && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
         {
             self.state = state;
@@ -303,14 +346,13 @@ impl Default for ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    /// Hands over every datagram of the last reception with its sender.
-    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8])) {
+    /// Hands over the datagrams of the last reception: those of one sender that have one length
+    /// (the last may be shorter) together, with that length.
+    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize)) {
         let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
         for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
             let length = meta.len.min(slot.len());
-            for datagram in slot[..length].chunks_mut(meta.stride.max(1)) {
-                take(meta.addr, datagram);
-            }
+            take(meta.addr, &mut slot[..length], meta.stride.max(1));
         }
     }
 }
@@ -358,12 +400,32 @@ mod tests {
         socket.send(to, segment, Cutting::IfRefused, bytes)
     }
 
+    #[test]
+    fn without_offload_a_batch_arrives_all_the_same() {
+        let (mut a, mut b) = (localhost(), localhost());
+        a.forbid_offload();
+        b.forbid_offload();
+        let none = UdpOffload {
+            gso_segments: 1,
+            gro_segments: 1,
+        };
+        assert_eq!(a.offload(), none);
+        let to = b.local_addr().unwrap();
+        let bytes: Vec<u8> = (0..30u8).flat_map(|n| vec![n; 100]).collect();
+        assert_eq!(send(&mut a, to, 100, &bytes).lost, 0);
+        let got = receive_all(&mut b, 30);
+        assert!(got.iter().all(|(_, datagram)| datagram.len() == 100));
+        assert_eq!(got.len(), 30);
+    }
+
     fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut buffer = ReceiveBuffer::default();
         let mut got = Vec::new();
         for _ in 0..200 {
             while socket.receive(&mut buffer).unwrap() {
-                buffer.for_each(|from, bytes| got.push((from, bytes.to_vec())));
+                buffer.for_each(|from, bytes, length| {
+                    got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
+                });
             }
             if got.len() >= count {
                 break;

@@ -18,60 +18,87 @@ pub struct FlowHash(pub u32);
 #[derive(Debug, Clone, Copy)]
 pub struct FlowHasher {
     secret: u64,
+    /// The last one's: a super-packet's packets follow each other.
+    last: Option<(Key, FlowHash)>,
+}
+
+/// What tells flows apart: version and protocol, addresses, ports (zero where there are none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    kind: [u8; 2],
+    addresses: [u8; 32],
+    ports: [u8; 4],
 }
 
 impl FlowHasher {
     /// A hasher with a secret.
     pub fn new(secret: u64) -> Self {
-        Self { secret }
+        Self { secret, last: None }
     }
 
     /// The flow of an IP packet; nothing when the bytes are no IP packet, whole and of the length
     /// they say.
-    pub fn flow(&self, packet: &[u8]) -> Option<FlowHash> {
+    pub fn flow(&mut self, packet: &[u8]) -> Option<FlowHash> {
         if !is_packet(packet) {
             return None;
         }
+        let key = match packet.first()? >> 4 {
+            4 => key_v4(packet)?,
+            _ => key_v6(packet)?,
+        };
+        if let Some((last, hash)) = self.last
+            && last == key
+        {
+            return Some(hash);
+        }
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.secret);
-        match packet.first()? >> 4 {
-            4 => hash_v4(packet, &mut hasher)?,
-            _ => hash_v6(packet, &mut hasher)?,
-        }
-        Some(FlowHash(hasher.finish() as u32))
+        hasher.write(&key.kind);
+        hasher.write(&key.addresses);
+        hasher.write(&key.ports);
+        let hash = FlowHash(hasher.finish() as u32);
+        self.last = Some((key, hash));
+        Some(hash)
     }
 }
 
-fn hash_v4(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
+fn key_v4(packet: &[u8]) -> Option<Key> {
     let header: &[u8; 20] = packet.first_chunk()?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
     let protocol = header[9];
-    hasher.write_u8(protocol);
-    hasher.write(&header[12..20]);
+    let mut addresses = [0; 32];
+    addresses[..8].copy_from_slice(&header[12..20]);
     // A fragment, even the first one, goes without ports: all of them must share the flow.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-    if !fragment {
-        hash_ports(protocol, &packet[header_len..], hasher);
-    }
-    Some(())
+    Some(Key {
+        kind: [4, protocol],
+        addresses,
+        ports: if fragment {
+            [0; 4]
+        } else {
+            ports(protocol, &packet[header_len..])
+        },
+    })
 }
 
-fn hash_v6(packet: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
+fn key_v6(packet: &[u8]) -> Option<Key> {
     let header: &[u8; 40] = packet.first_chunk()?;
     let next_header = header[6];
-    hasher.write_u8(next_header);
-    hasher.write(&header[8..40]);
-    // Behind extension headers ports are not looked for: such flows are rare and only share a bucket.
-    hash_ports(next_header, &packet[40..], hasher);
-    Some(())
+    let mut addresses = [0; 32];
+    addresses.copy_from_slice(&header[8..]);
+    Some(Key {
+        kind: [6, next_header],
+        addresses,
+        // Behind extension headers ports are not looked for: such flows are rare and only share a
+        // bucket.
+        ports: ports(next_header, &packet[40..]),
+    })
 }
 
-fn hash_ports(protocol: u8, payload: &[u8], hasher: &mut DefaultHasher) {
-    if (matches!(protocol, TCP | UDP) || OTHERS_WITH_PORTS.contains(&protocol))
-        && let Some(ports) = payload.first_chunk::<4>()
-    {
-        hasher.write(ports);
-    }
+fn ports(protocol: u8, payload: &[u8]) -> [u8; 4] {
+    let has_ports = matches!(protocol, TCP | UDP) || OTHERS_WITH_PORTS.contains(&protocol);
+    let ports = payload.first_chunk().filter(|_| has_ports);
+    ports.copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -92,8 +119,8 @@ mod tests {
 
     #[test]
     fn flows_differ_by_port_and_fragments_do_not() {
-        let hasher = FlowHasher::new(7);
-        let flow = |packet: &[u8]| hasher.flow(packet).unwrap();
+        let mut hasher = FlowHasher::new(7);
+        let mut flow = |packet: &[u8]| hasher.flow(packet).unwrap();
         assert_eq!(flow(&udp4(1000, 0)), flow(&udp4(1000, 0)));
         assert_ne!(flow(&udp4(1000, 0)), flow(&udp4(1001, 0)));
         assert_eq!(flow(&udp4(1000, 0x2000)), flow(&udp4(1001, 0x00b9)));
@@ -105,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_has_no_flow() {
-        let hasher = FlowHasher::new(7);
+        let mut hasher = FlowHasher::new(7);
         let good = udp4(1, 0);
         assert!(hasher.flow(&good).is_some());
         assert_eq!(hasher.flow(&good[..27]), None);

@@ -1,4 +1,5 @@
-//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, "packet too big".
+//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, super-packets, "packet too
+//! big".
 #![forbid(unsafe_code)]
 
 pub mod class;
@@ -7,6 +8,7 @@ pub mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod mss;
+pub mod offload;
 pub mod pool;
 
 pub use class::Classes;

@@ -14,6 +14,7 @@
 //! arrived, and goes on whichever path is best then ([`repair`]).
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod congestion;
 pub mod crypto;
 pub mod event;
@@ -28,6 +29,7 @@ pub mod time;
 pub mod tunnel;
 pub mod wire;
 
+pub use batch::Batch;
 pub use time::Instant;
 pub use tunnel::Tunnel;
 

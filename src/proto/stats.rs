@@ -111,6 +111,8 @@ pub enum Discard {
     HandshakeFlood,
     /// From the TUN: not an IP packet.
     NotIp,
+    /// From the TUN: a super-packet that is not what the kernel says of it.
+    NotSplit,
     /// From the TUN: longer than the tunnel's MTU.
     TooBig,
     /// The queue was full.

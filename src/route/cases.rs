@@ -34,6 +34,7 @@ fn config(role: Role) -> Config {
             remote_v6: DEFAULT_TUNNEL_REMOTE_V6,
         },
         mtu: None,
+        offload: true,
         listen: Vec::new(),
         remote: None,
         links: Vec::new(),

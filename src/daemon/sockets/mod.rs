@@ -14,7 +14,7 @@ use crate::config::{Congestion, Transport};
 use crate::io::poll::{PollSet, Ready};
 use crate::io::socket::Origin;
 use crate::io::tcp::{TcpConnection, TcpListener};
-use crate::io::udp::{ReceiveBuffer, SendReport, UdpSocket};
+use crate::io::udp::{ReceiveBuffer, SendReport, UdpOffload, UdpSocket};
 use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
 use crate::proto::tunnel::Tunnel;
@@ -94,6 +94,8 @@ pub(super) struct Note {
 #[derive(Debug)]
 pub(super) struct Sockets {
     poll: PollSet,
+    /// The kernel may split and join for UDP sockets.
+    offload: bool,
     entries: BTreeMap<SocketId, Entry>,
     tcp_links: BTreeMap<LinkId, TcpLink>,
     next: u32,
@@ -104,9 +106,10 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(poll: PollSet) -> Self {
+    pub(super) fn new(poll: PollSet, offload: bool) -> Self {
         Self {
             poll,
+            offload,
             entries: BTreeMap::new(),
             tcp_links: BTreeMap::new(),
             next: 1,
@@ -143,6 +146,18 @@ impl Sockets {
         self.send_failed
     }
 
+    /// What the kernel does for all UDP sockets; nothing: there is none.
+    pub(super) fn offload(&self) -> Option<UdpOffload> {
+        let all = self.entries.values().filter_map(|entry| match entry {
+            Entry::Udp { socket, .. } => Some(socket.offload()),
+            Entry::Listener { .. } | Entry::Connection { .. } => None,
+        });
+        all.reduce(|a, b| UdpOffload {
+            gso_segments: a.gso_segments.min(b.gso_segments),
+            gro_segments: a.gro_segments.min(b.gro_segments),
+        })
+    }
+
     /// The links that were opened, and how their sockets are.
     pub(super) fn links(&self) -> Vec<(LinkId, LinkSocket)> {
         let mut links: BTreeMap<LinkId, LinkSocket> = self
@@ -174,10 +189,13 @@ impl Sockets {
     pub(super) fn add_udp(
         &mut self,
         now: Instant,
-        socket: UdpSocket,
+        mut socket: UdpSocket,
         link: Option<(LinkId, SocketAddr, LinkTerms)>,
         tunnel: &mut Tunnel,
     ) {
+        if !self.offload {
+            socket.forbid_offload();
+        }
         let id = self.new_id();
         if let Err(error) = self.poll.add(&socket, key(id)) {
             return self.note(Level::Error, "cannot wait for a UDP socket", &error);
@@ -293,8 +311,9 @@ impl Sockets {
                 }
                 // An error on a UDP socket concerns one datagram that is lost already.
                 if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
-                    self.received
-                        .for_each(|from, datagram| tunnel.handle_datagram(now, id, from, datagram));
+                    self.received.for_each(|from, datagrams, length| {
+                        tunnel.handle_datagrams(now, id, from, datagrams, length);
+                    });
                 }
                 self.heed(now, id, report, tunnel);
             }

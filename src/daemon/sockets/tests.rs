@@ -31,7 +31,7 @@ impl Fixture {
         };
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut sockets = Sockets::new(PollSet::new().unwrap());
+        let mut sockets = Sockets::new(PollSet::new().unwrap(), true);
         sockets.add_listener(listener);
         Self {
             sockets,

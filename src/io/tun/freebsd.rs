@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::TunError;
+use super::{Offload, TunError};
 use crate::config::units::{IfName, Mtu};
 
 // sys/net/if_tun.h and sys/sys/sockio.h; `struct ifreq` is 32 bytes on every architecture.
@@ -45,8 +45,8 @@ impl Request {
     }
 }
 
-/// Makes the device, sets its MTU and brings it up.
-pub(super) fn open(name: &IfName, mtu: Mtu) -> Result<File, TunError> {
+/// Makes the device, sets its MTU and brings it up. It has no offloads.
+pub(super) fn open(name: &IfName, mtu: Mtu, _: bool) -> Result<(File, Offload), TunError> {
     let fail = |step| move |source| TunError::new(name, step, source);
     let control = control().map_err(fail("open a control socket"))?;
     // One that a killed instance of ours left behind stays until it is destroyed; one that a
@@ -75,7 +75,7 @@ pub(super) fn open(name: &IfName, mtu: Mtu) -> Result<File, TunError> {
         destroy(name);
         TunError::new(name, "set its MTU and bring it up", source)
     })?;
-    Ok(file)
+    Ok((file, Offload::default()))
 }
 
 fn rename(control: &socket2::Socket, ours: &mut Request, name: &IfName) -> io::Result<()> {
@@ -127,8 +127,10 @@ pub(super) fn read(mut file: &File, packet: &mut [u8]) -> io::Result<usize> {
     Ok(length.saturating_sub(HEAD_LEN))
 }
 
-/// Writes one packet behind the head that its version asks for.
-pub(super) fn write(mut file: &File, packet: &[u8]) -> io::Result<()> {
+/// Writes one packet behind the head that its version asks for. Nothing is joined here: it is the
+/// first part.
+pub(super) fn write(mut file: &File, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    let packet: &[u8] = parts.first().map_or(&[], |part| part);
     let family = match packet.first().map(|first| first >> 4) {
         Some(4) => libc::AF_INET,
         Some(6) => libc::AF_INET6,

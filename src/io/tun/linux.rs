@@ -4,20 +4,68 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use super::TunError;
+use super::{Offload, TunError};
 use crate::config::units::{IfName, Mtu};
+use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
 
 /// Packets that the kernel keeps for us while the loop is busy; the driver's 500 is a burst of
 /// 7 ms at 1 Gbit/s.
 const QUEUE_LENGTH: libc::c_int = 1000;
 
-/// Makes the device, sets its MTU and queue and brings it up.
-pub(super) fn open(name: &IfName, mtu: Mtu) -> Result<File, TunError> {
+/// What is asked of the kernel, best first: it refuses what it does not know, as a whole. Segments
+/// of datagrams came with Linux 6.2; ECN with TCP is no choice, for all kernels have it.
+const LEVELS: [(libc::c_uint, Offload); 3] = {
+    const TSO: libc::c_uint =
+        libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    const USO: libc::c_uint = TSO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    [
+        (USO, offload(true, true)),
+        (TSO, offload(true, false)),
+        (0, offload(false, false)),
+    ]
+};
+
+const fn offload(tcp: bool, udp: bool) -> Offload {
+    Offload {
+        header: true,
+        tcp,
+        udp,
+    }
+}
+
+/// Makes the device, sets its MTU and queue and brings it up; with its offloads, when they are
+/// wanted and as far as the kernel has them.
+pub(super) fn open(
+    name: &IfName,
+    mtu: Mtu,
+    offload_wanted: bool,
+) -> Result<(File, Offload), TunError> {
+    if offload_wanted && let Ok(opened) = with_header(name, mtu) {
+        return Ok(opened);
+    }
+    create(name, mtu, false).map(|file| (file, Offload::default()))
+}
+
+fn with_header(name: &IfName, mtu: Mtu) -> Result<(File, Offload), TunError> {
+    let file = create(name, mtu, true)?;
+    let length = VIRTIO_HEADER_LEN as libc::c_int;
+    set_header_length(&file, length)
+        .map_err(|source| TunError::new(name, "set its header", source))?;
+    let set = |flags| set_offload(&file, flags);
+    let taken = LEVELS.into_iter().find(|&(flags, _)| set(flags).is_ok());
+    let offload = taken.map_or(offload(false, false), |(_, offload)| offload);
+    Ok((file, offload))
+}
+
+fn create(name: &IfName, mtu: Mtu, header: bool) -> Result<File, TunError> {
     let mut settings = tun::Configuration::default();
     settings
         .tun_name(name.as_str())
         .mtu(mtu.bytes())
         .layer(tun::Layer::L3)
+        .platform_config(|linux| {
+            linux.vnet_hdr(header);
+        })
         .up();
     let device = tun::create(&settings).map_err(|error| {
         let source = if let tun::Error::Io(source) = error {
@@ -61,6 +109,38 @@ fn set_queue_length(name: &IfName) -> io::Result<()> {
             control.as_raw_fd(),
             libc::SIOCSIFTXQLEN as _,
             &raw const request,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "the tun crate does not have TUNSETVNETHDRSZ")]
+fn set_header_length(tun: &File, length: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open and the number lives through the call, which only reads it.
+    let result = unsafe {
+        libc::ioctl(
+            tun.as_raw_fd(),
+            libc::TUNSETVNETHDRSZ as _,
+            &raw const length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "the tun crate does not have TUNSETOFFLOAD")]
+fn set_offload(tun: &File, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the argument is the flags themselves, as wide as a pointer.
+    let result = unsafe {
+        libc::ioctl(
+            tun.as_raw_fd(),
+            libc::TUNSETOFFLOAD as _,
+            libc::c_ulong::from(flags),
         )
     };
     if result < 0 {

@@ -1,5 +1,6 @@
-//! The TUN device: whole IP packets to and from the kernel.
+//! The TUN device: IP packets to and from the kernel, many at once where it has offloads.
 
+mod buffer;
 #[cfg(target_os = "freebsd")]
 mod freebsd;
 #[cfg(target_os = "linux")]
@@ -9,7 +10,7 @@ mod mtu;
 pub use mtu::follow as follow_mtu;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 #[cfg(target_os = "linux")]
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use thiserror::Error;
 
 use crate::config::units::{IfName, Mtu};
+use crate::packet::offload::{Group, Kinds, MOST_SEGMENTS};
+
+pub use buffer::TunBuffer;
 
 #[cfg(target_os = "freebsd")]
 use freebsd as system;
@@ -52,10 +56,22 @@ impl TunError {
     }
 }
 
+/// What the device does for us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Every packet has a virtio header in front of it.
+    pub header: bool,
+    /// It gives TCP segments in one piece (TSO), and packets without their checksum.
+    pub tcp: bool,
+    /// It gives and takes UDP datagrams in one piece (USO).
+    pub udp: bool,
+}
+
 /// An open TUN device: up, non-blocking, without addresses. It is gone when this is dropped.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
+    offload: Offload,
     #[cfg_attr(
         target_os = "linux",
         expect(dead_code, reason = "FreeBSD's device outlives its descriptor")
@@ -64,10 +80,13 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes the device, sets its MTU and brings it up.
-    pub fn open(name: &IfName, mtu: Mtu) -> Result<Self, TunError> {
+    /// Makes the device, sets its MTU and brings it up; with the offloads that the kernel has, when
+    /// they are wanted.
+    pub fn open(name: &IfName, mtu: Mtu, offload_wanted: bool) -> Result<Self, TunError> {
+        let (file, offload) = system::open(name, mtu, offload_wanted)?;
         Ok(Self {
-            file: system::open(name, mtu)?,
+            file,
+            offload,
             name: name.clone(),
         })
     }
@@ -80,20 +99,47 @@ impl Tun {
         let _ = name;
     }
 
-    /// Reads one packet. `WouldBlock`: none is there.
-    pub fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
-        #[cfg(target_os = "freebsd")]
-        return system::read(&self.file, packet);
-        #[cfg(target_os = "linux")]
-        (&self.file).read(packet)
+    /// What it does for us.
+    pub fn offload(&self) -> Offload {
+        self.offload
     }
 
-    /// Writes one packet.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+    /// What it takes in one piece. TCP it takes with the header alone: Linux has split there what
+    /// comes from a TUN for as long as there was a header.
+    pub fn joins(&self) -> Kinds {
+        Kinds {
+            tcp: self.offload.header,
+            udp: self.offload.udp,
+        }
+    }
+
+    /// Reads one packet or super-packet. `WouldBlock`: none is there.
+    pub fn receive(&self, into: &mut TunBuffer) -> io::Result<()> {
+        into.fill(self.offload.header, |bytes| {
+            #[cfg(target_os = "freebsd")]
+            return system::read(&self.file, bytes);
+            #[cfg(target_os = "linux")]
+            (&self.file).read(bytes)
+        })
+    }
+
+    /// Writes one packet or super-packet, whole or not at all.
+    pub fn send(&self, group: &Group<'_>) -> io::Result<()> {
+        let header = group.header().to_bytes();
+        let mut slices = [IoSlice::new(&[]); MOST_SEGMENTS + 1];
+        let mut filled = 0;
+        let header = self.offload.header.then_some(header.as_slice());
+        for (slice, part) in slices
+            .iter_mut()
+            .zip(header.into_iter().chain(group.parts()))
+        {
+            *slice = IoSlice::new(part);
+            filled += 1;
+        }
         #[cfg(target_os = "freebsd")]
-        return system::write(&self.file, packet);
+        return system::write(&self.file, &slices[..filled]);
         #[cfg(target_os = "linux")]
-        (&self.file).write(packet).map(|_| ())
+        (&self.file).write_vectored(&slices[..filled]).map(|_| ())
     }
 }
 

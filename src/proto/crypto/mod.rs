@@ -15,6 +15,7 @@
 mod blake;
 mod boots;
 pub mod cookie;
+mod datagram_mac;
 mod error;
 mod hello;
 mod identity;
@@ -39,4 +40,4 @@ pub use initiator::Initiator;
 pub use message::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
 pub use replay::{ReplayError, ReplayWindow};
 pub use responder::{Answer, Responder};
-pub use session::{Established, Forged, Session};
+pub use session::{Established, Sealed, Session};

@@ -2,20 +2,14 @@
 
 use std::fmt;
 
-use blake2::digest::Mac;
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use thiserror::Error;
 
-use super::blake::{Mac16, derive, mac16_state};
+use super::blake::derive;
+use super::datagram_mac::{DatagramMac, MACS};
 use super::hello::Hello;
 use super::indices::Indices;
 use crate::config::Security;
 use crate::proto::wire::{HEADER_LEN, PacketNumber, PathId, ReceiverIndex, TAG_LEN};
-
-/// The tag of a datagram is wrong: another key, another path or number, or damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the datagram's tag is wrong")]
-pub struct Forged;
 
 /// What a handshake ends in.
 #[derive(Debug)]
@@ -85,33 +79,41 @@ impl Session {
         }
     }
 
-    /// Seals the datagram that begins at `start` and reaches to the end of the buffer: its header
-    /// stays in clear and is authenticated, its body is encrypted in place (in the mode
-    /// `authenticate` it stays in clear too), and a tag of [`TAG_LEN`] is appended. Nothing is
-    /// allocated if the buffer has room for the tag.
+    /// Seals datagrams of `segment` bytes each (the last may be shorter), with consecutive numbers
+    /// from `first` on: the header stays in clear and is authenticated, the body is encrypted in
+    /// place (in the mode `authenticate` it stays in clear too), and the tag takes the last
+    /// [`TAG_LEN`] bytes.
     ///
-    /// What has no whole header, or cannot be sealed, is cut off at `start`: nothing ever leaves
-    /// without its seal.
-    pub fn seal(&self, path: PathId, number: PacketNumber, datagram: &mut Vec<u8>, start: usize) {
-        let tag = datagram
-            .get_mut(start..)
-            .and_then(|datagram| datagram.split_at_mut_checked(HEADER_LEN))
-            .and_then(|(header, body)| self.tx.seal(path, number, header, body));
-        match tag {
-            Some(tag) => datagram.extend_from_slice(&tag),
-            None => datagram.truncate(start),
-        }
+    /// What is too short for header and tag, or cannot be sealed, is overwritten with zeros: nothing
+    /// ever leaves without its seal.
+    pub fn seal(&self, path: PathId, first: PacketNumber, segment: usize, batch: &mut [u8]) {
+        self.tx.seal(path, first, segment.max(1), batch);
     }
 
-    /// Opens a datagram in place and gives its body. The body is worthless after an error.
-    pub fn open<'a>(
-        &self,
-        path: PathId,
-        number: PacketNumber,
-        datagram: &'a mut [u8],
-    ) -> Result<&'a mut [u8], Forged> {
-        let (header, sealed) = datagram.split_at_mut_checked(HEADER_LEN).ok_or(Forged)?;
-        self.rx.open(path, number, header, sealed)
+    /// Opens datagrams in place, and says of each whether its tag was right. The body of one that was
+    /// not is worthless afterwards.
+    pub fn open(&self, sealed: &mut [Sealed<'_>]) {
+        self.rx.open(sealed);
+    }
+}
+
+/// A datagram to be opened.
+#[derive(Debug)]
+pub struct Sealed<'a> {
+    /// Its path.
+    pub path: PathId,
+    /// Its number.
+    pub number: PacketNumber,
+    /// Header, body and tag.
+    pub datagram: &'a mut [u8],
+    /// Its tag was right.
+    pub genuine: bool,
+}
+
+impl Sealed<'_> {
+    /// What a MAC is made of.
+    fn input(&self) -> (PathId, PacketNumber, &[u8]) {
+        (self.path, self.number, before_tag(self.datagram))
     }
 }
 
@@ -179,14 +181,14 @@ struct Half {
 )]
 enum Protection {
     Aead { key: LessSafeKey, iv: [u8; 12] },
-    Mac(Mac16),
+    Mac(DatagramMac),
 }
 
 impl Half {
     /// The direction whose keys come of `secret`; `direction` is 0 from the initiator, 1 to it.
     fn new(secret: &[u8; 32], direction: u8, cipher: Cipher, security: Security) -> Self {
         let protection = match security {
-            Security::Authenticate => Protection::Mac(mac16_state(&derive(secret, LABEL_MAC))),
+            Security::Authenticate => Protection::Mac(DatagramMac::new(&derive(secret, LABEL_MAC))),
             Security::Encrypt | Security::None => {
                 let mut iv = [0; 12];
                 iv.copy_from_slice(&derive(secret, LABEL_IV)[..12]);
@@ -202,47 +204,79 @@ impl Half {
         }
     }
 
-    fn seal(
-        &self,
-        path: PathId,
-        number: PacketNumber,
-        header: &[u8],
-        body: &mut [u8],
-    ) -> Option<[u8; TAG_LEN]> {
+    fn seal(&self, path: PathId, first: PacketNumber, segment: usize, batch: &mut [u8]) {
         match &self.protection {
-            Protection::Aead { key, iv } => key
-                .seal_in_place_separate_tag(nonce(iv, path, number), Aad::from(header), body)
-                .ok()?
-                .as_ref()
-                .try_into()
-                .ok(),
-            Protection::Mac(state) => {
-                let mac = mac_of(state, path, number, header, body);
-                Some(mac.finalize().into_bytes().into())
+            Protection::Aead { key, iv } => {
+                let numbers = (first.0..).map(PacketNumber);
+                for (number, datagram) in numbers.zip(batch.chunks_mut(segment)) {
+                    if seal(key, nonce(iv, path, number), datagram).is_none() {
+                        datagram.fill(0);
+                    }
+                }
+            }
+            Protection::Mac(key) => {
+                let mut numbers = (first.0..).map(PacketNumber);
+                for datagrams in batch.chunks_mut(segment * MACS) {
+                    // The datagrams first: the end of a group must not use up a number.
+                    let inputs = datagrams.chunks(segment).zip(numbers.by_ref());
+                    let macs =
+                        key.macs(inputs.map(|(datagram, n)| (path, n, before_tag(datagram))));
+                    for (mac, datagram) in macs.iter().zip(datagrams.chunks_mut(segment)) {
+                        match tag_of(datagram) {
+                            Some(tag) => tag.copy_from_slice(mac.as_bytes()),
+                            None => datagram.fill(0),
+                        }
+                    }
+                }
             }
         }
     }
 
-    fn open<'a>(
-        &self,
-        path: PathId,
-        number: PacketNumber,
-        header: &[u8],
-        sealed: &'a mut [u8],
-    ) -> Result<&'a mut [u8], Forged> {
+    fn open(&self, sealed: &mut [Sealed<'_>]) {
         match &self.protection {
-            Protection::Aead { key, iv } => key
-                .open_in_place(nonce(iv, path, number), Aad::from(header), sealed)
-                .map_err(|_| Forged),
-            Protection::Mac(state) => {
-                let (body, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(Forged)?;
-                mac_of(state, path, number, header, body)
-                    .verify((&*tag).into())
-                    .map_err(|_| Forged)?;
-                Ok(body)
+            Protection::Aead { key, iv } => {
+                for sealed in sealed {
+                    let nonce = nonce(iv, sealed.path, sealed.number);
+                    sealed.genuine = open(key, nonce, sealed.datagram).is_some();
+                }
+            }
+            Protection::Mac(key) => {
+                for group in sealed.chunks_mut(MACS) {
+                    let macs = key.macs(group.iter().map(Sealed::input));
+                    for (mac, sealed) in macs.iter().zip(group) {
+                        // Takes the same time whichever byte differs.
+                        sealed.genuine = tag_of(sealed.datagram).is_some_and(|tag| mac == &tag[..]);
+                    }
+                }
             }
         }
     }
+}
+
+fn seal(key: &LessSafeKey, nonce: Nonce, datagram: &mut [u8]) -> Option<()> {
+    let (header, sealed) = datagram.split_at_mut_checked(HEADER_LEN)?;
+    let (body, tag) = sealed.split_last_chunk_mut::<TAG_LEN>()?;
+    let made = key.seal_in_place_separate_tag(nonce, Aad::from(header), body);
+    tag.copy_from_slice(made.ok()?.as_ref());
+    Some(())
+}
+
+fn open(key: &LessSafeKey, nonce: Nonce, datagram: &mut [u8]) -> Option<()> {
+    let (header, sealed) = datagram.split_at_mut_checked(HEADER_LEN)?;
+    key.open_in_place(nonce, Aad::from(header), sealed).ok()?;
+    Some(())
+}
+
+/// What a MAC is made over: all but itself.
+fn before_tag(datagram: &[u8]) -> &[u8] {
+    datagram
+        .split_last_chunk::<TAG_LEN>()
+        .map_or(&[], |(before, _)| before)
+}
+
+/// The place of the tag; nothing when the datagram is too short for header and tag.
+fn tag_of(datagram: &mut [u8]) -> Option<&mut [u8; TAG_LEN]> {
+    datagram.get_mut(HEADER_LEN..)?.last_chunk_mut()
 }
 
 #[expect(
@@ -254,27 +288,14 @@ fn aead(cipher: Cipher, secret: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(cipher.algorithm(), &*key).expect("32 bytes are a key"))
 }
 
-/// What stands for a path and a number in a nonce and in a MAC: 32-bit path id, 64-bit number.
-fn position(path: PathId, number: PacketNumber) -> [u8; 12] {
+/// IV xor position (32-bit path id, 64-bit number), as the multi-path extension of QUIC does (its
+/// section "Nonce Calculation").
+fn nonce(iv: &[u8; 12], path: PathId, number: PacketNumber) -> Nonce {
     let mut bytes = [0; 12];
     bytes[3] = path.byte();
     bytes[4..].copy_from_slice(&number.0.to_be_bytes());
-    bytes
-}
-
-/// IV xor position, as the multi-path extension of QUIC does (its section "Nonce Calculation").
-fn nonce(iv: &[u8; 12], path: PathId, number: PacketNumber) -> Nonce {
-    let mut bytes = position(path, number);
     for (byte, iv) in bytes.iter_mut().zip(iv) {
         *byte ^= iv;
     }
     Nonce::assume_unique_for_key(bytes)
-}
-
-fn mac_of(state: &Mac16, path: PathId, number: PacketNumber, header: &[u8], body: &[u8]) -> Mac16 {
-    let mut mac = state.clone();
-    mac.update(&position(path, number));
-    mac.update(header);
-    mac.update(body);
-    mac
 }

@@ -147,6 +147,8 @@ pub struct Path {
     pub mtu: PathMtu,
     /// What lets it send.
     pub gate: Gate,
+    /// The rate that datagrams leave at now, as [`Path::set_pace`] found it.
+    pace: Option<u64>,
     /// What came in.
     pub arrivals: Arrivals,
     /// What came in once.
@@ -209,6 +211,7 @@ impl Path {
             queue_limit: QueueLimit::default(),
             mtu,
             gate,
+            pace: None,
             arrivals: Arrivals::default(),
             replay: ReplayWindow::new(),
             replay_bare: ReplayWindow::new(),
@@ -481,10 +484,15 @@ impl Path {
         self.sent.in_flight() + DATAGRAM <= window && self.gate.is_writable()
     }
 
+    /// Takes the rate of this moment for the datagrams of a batch.
+    pub fn set_pace(&mut self) {
+        self.pace = self.rate();
+    }
+
     /// True when window and pacing let a datagram of data go now; one that is not to wait may overdraw
     /// the pacer a little.
     pub fn may_send(&mut self, now: Instant, urgent: bool) -> bool {
-        let rate = self.rate();
+        let rate = self.pace;
         let has_room = self.has_room();
         let pacer = &mut self.gate.pacer;
         has_room
@@ -500,9 +508,7 @@ impl Path {
     /// Notes, before a datagram is sent, whether the source is the limit: it leaves an empty queue
     /// behind, or had left the path unused.
     pub fn note_limited(&mut self, emptied: bool) {
-        let idle = self
-            .rate()
-            .is_some_and(|rate| self.gate.pacer.was_idle(rate));
+        let idle = self.pace.is_some_and(|rate| self.gate.pacer.was_idle(rate));
         self.count.limited += u64::from(emptied || idle);
     }
 

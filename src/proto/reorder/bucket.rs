@@ -127,6 +127,22 @@ impl BucketQueue {
             .min()
     }
 
+    /// Delivers the packet when it is the next one and nothing waits, as nearly always; else gives it
+    /// back, for [`BucketQueue::insert`].
+    pub(super) fn pass(
+        &mut self,
+        sequence: Sequence,
+        packet: Packet,
+        out: &mut VecDeque<Packet>,
+    ) -> Option<Packet> {
+        if sequence != self.next || !self.waiting.is_empty() {
+            return Some(packet);
+        }
+        self.advance();
+        out.push_back(packet);
+        None
+    }
+
     /// Delivers the packet when it is the next one or late; else keeps it. A `bare` one has no tag.
     pub(super) fn insert(
         &mut self,
@@ -137,14 +153,6 @@ impl BucketQueue {
     ) -> Result<(), (Duplicate, Packet)> {
         let sequence = new.sequence;
         let ahead = sequence.ahead_of(self.next);
-        if ahead == 0
-            && self.waiting.is_empty()
-            && let Content::Hasty(packet) | Content::Patient(packet) = new.content
-        {
-            self.advance();
-            out.push_back(packet);
-            return Ok(());
-        }
         self.astray = if ahead < -RESYNC {
             self.astray.saturating_add(1)
         } else {

@@ -87,6 +87,11 @@ impl Resequencer {
         bare: bool,
         out: &mut VecDeque<Packet>,
     ) -> Result<(), (Duplicate, Packet)> {
+        let Some(packet) =
+            self.buckets[usize::from(order.bucket.0)].pass(order.sequence, packet, out)
+        else {
+            return Ok(());
+        };
         let (deadline, content) = if order.wait {
             let deadline = patient_deadline(&self.paths, now, sent);
             (deadline, Content::Patient(packet))

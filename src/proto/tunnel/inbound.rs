@@ -3,18 +3,21 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::keys::Which;
+use arrayvec::ArrayVec;
+
+use super::keys::{Owner, Which};
 use super::mtu::path_mtu;
 use super::{Tunnel, gate, token};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Security, Transport};
 use crate::packet::ip::is_packet;
 use crate::proto::Instant;
+use crate::proto::crypto::Sealed;
 use crate::proto::event::{Event, SocketId};
 use crate::proto::path::{Path, Place, Proof, Urgent};
 use crate::proto::stats::Discard;
 use crate::proto::wire::frame::{Frame, Frames};
-use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp};
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
 
 /// Everything that asks for a proof, or answers one, is this long, so that the answer (a proof, a
 /// question and an acknowledgement) is never longer: 8 + 3 + 9 + 9 + 20 + 16 bytes, and a few spare.
@@ -33,6 +36,17 @@ const BARE_TIME: Duration = Duration::from_secs(2);
 ///
 /// [`Mtu`]: crate::config::units::Mtu
 const MOST_PACKET: usize = 9000;
+
+/// Datagrams that are opened at once: as many as authenticated side by side (`crypto`).
+const GROUP: usize = 8;
+
+/// A sealed datagram before it is opened: by which keys, on which path, and its number.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    owner: Owner,
+    number: PacketNumber,
+    genuine: bool,
+}
 
 /// A datagram that was opened.
 struct Opened<'a> {
@@ -54,84 +68,187 @@ impl Tunnel {
         from: SocketAddr,
         datagram: &mut [u8],
     ) {
+        self.handle_datagrams(now, socket, from, datagram, datagram.len());
+    }
+
+    /// Datagrams of one sender came, each of them `segment` bytes long, the last one perhaps shorter.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        from: SocketAddr,
+        datagrams: &mut [u8],
+        segment: usize,
+    ) {
         if !self.knows(socket) {
             return;
         }
+        let segment = segment.max(1);
         let from = Place {
             socket,
             remote: from,
         };
-        match datagram.first().copied().and_then(Kind::from_byte) {
-            Some(Kind::Initiation) => self.on_initiation(now, from, datagram),
-            Some(Kind::Response) => self.on_handshake_response(now, from, datagram),
-            Some(Kind::Cookie) => self.on_cookie(now, from, datagram),
-            Some(Kind::UnknownIndex) => self.on_unknown_index(now, datagram),
-            Some(kind @ (Kind::Sealed | Kind::Bare)) => {
-                match self.open(now, from, kind, datagram) {
-                    Ok(opened) => self.on_opened(now, from, &opened),
-                    Err(None) => {}
-                    Err(Some(cause)) => self.count.discard(cause),
-                }
+        for group in datagrams.chunks_mut(segment.saturating_mul(GROUP)) {
+            let claims = self.open(group, segment);
+            for (claim, datagram) in claims.into_iter().zip(group.chunks(segment)) {
+                self.on_datagram(now, from, claim, datagram);
             }
-            None => self.count.discard(Discard::Malformed),
         }
+        self.reorder.release(now, &mut self.delivered);
         self.report(now);
     }
 
-    /// Finds the key, expands the number, checks for replay, opens. A datagram refused with no cause
-    /// is counted already.
-    fn open<'a>(
+    /// Opens what of a group is sealed under keys that we know.
+    fn open(&self, group: &mut [u8], segment: usize) -> [Option<Claim>; GROUP] {
+        let mut claims = [None; GROUP];
+        for (claim, datagram) in claims.iter_mut().zip(group.chunks(segment)) {
+            *claim = self.claim(datagram);
+        }
+        let mut rest = claims.iter_mut().zip(group.chunks_mut(segment)).peekable();
+        // Those of one session together: nearly always all.
+        while let Some((claim, datagram)) = rest.next() {
+            let Some(first) = claim else { continue };
+            let Some(session) = self.keys.session(first.owner.epoch) else {
+                continue;
+            };
+            let epoch = first.owner.epoch;
+            let mut places = ArrayVec::<&mut Claim, GROUP>::new();
+            let mut sealed = ArrayVec::<Sealed<'_>, GROUP>::new();
+            sealed.push(first.sealed(datagram));
+            places.push(first);
+            while let Some((Some(claim), datagram)) =
+                rest.next_if(|(claim, _)| claim.is_some_and(|claim| claim.owner.epoch == epoch))
+            {
+                sealed.push(claim.sealed(datagram));
+                places.push(claim);
+            }
+            session.open(&mut sealed);
+            for (claim, sealed) in places.into_iter().zip(sealed) {
+                claim.genuine = sealed.genuine;
+            }
+        }
+        claims
+    }
+
+    /// Finds the keys of a sealed datagram, and expands its number. Nothing: it is something else,
+    /// nobody's, or came before.
+    fn claim(&self, datagram: &[u8]) -> Option<Claim> {
+        let header = Header::parse(datagram).filter(|header| header.kind == Kind::Sealed)?;
+        let owner = self.keys.find(&header)?;
+        let path = self.known_path(owner);
+        let number = PacketNumber::expand(header.number, expected(path));
+        // What is replayed is not worth the opening.
+        let is_new = path.is_none_or(|path| path.replay.check(number).is_ok());
+        is_new.then_some(Claim {
+            owner,
+            number,
+            genuine: false,
+        })
+    }
+
+    /// The path of a datagram, if its numbers go on there.
+    fn known_path(&self, owner: Owner) -> Option<&Path> {
+        self.paths[owner.path.index()]
+            .as_deref()
+            .filter(|_| !owner.fresh)
+    }
+
+    fn on_datagram(&mut self, now: Instant, from: Place, claim: Option<Claim>, datagram: &[u8]) {
+        let result = match datagram.first().copied().and_then(Kind::from_byte) {
+            Some(Kind::Initiation) => return self.on_initiation(now, from, datagram),
+            Some(Kind::Response) => return self.on_handshake_response(now, from, datagram),
+            Some(Kind::Cookie) => return self.on_cookie(now, from, datagram),
+            Some(Kind::UnknownIndex) => return self.on_unknown_index(now, datagram),
+            Some(Kind::Sealed) => self.admit_sealed(now, from, claim, datagram),
+            Some(Kind::Bare) => self.admit_bare(now, from, datagram),
+            None => Err(Some(Discard::Malformed)),
+        };
+        match result {
+            Ok(opened) => self.on_opened(now, from, &opened),
+            Err(None) => {}
+            Err(Some(cause)) => self.count.discard(cause),
+        }
+    }
+
+    /// A sealed datagram that is new and genuine. One that is refused with no cause is counted
+    /// already.
+    fn admit_sealed<'a>(
         &mut self,
         now: Instant,
         from: Place,
-        kind: Kind,
-        datagram: &'a mut [u8],
+        claim: Option<Claim>,
+        datagram: &'a [u8],
+    ) -> Result<Opened<'a>, Option<Discard>> {
+        let Some(Claim {
+            owner,
+            number,
+            genuine,
+        }) = claim
+        else {
+            let header = Header::parse(datagram).ok_or(Some(Discard::Malformed))?;
+            if self.keys.find(&header).is_some() {
+                return Err(Some(Discard::Replayed));
+            }
+            self.send_notice(now, from, datagram);
+            return Err(None);
+        };
+        // Those before it may have changed the keys, or be its copies.
+        let which = self.keys.which(owner.epoch).filter(|_| genuine);
+        let (which, fresh) = which.ok_or(Some(Discard::Forged))?;
+        let path = self.known_path(Owner { fresh, ..owner });
+        if path.is_some_and(|path| path.replay.check(number).is_err()) {
+            return Err(Some(Discard::Replayed));
+        }
+        match which {
+            Which::Current => {}
+            Which::Next(place) => self.on_next_used(now, place),
+            Which::Previous(place) => self.keys.on_previous_used(now, place),
+        }
+        let body = HEADER_LEN..datagram.len().saturating_sub(TAG_LEN);
+        Ok(Opened {
+            kind: Kind::Sealed,
+            which,
+            id: owner.path,
+            number,
+            body: datagram.get(body).ok_or(Some(Discard::Malformed))?,
+            length: datagram.len(),
+        })
+    }
+
+    /// A datagram without a tag: only where both portals are set to it, on a proven path, and never
+    /// as the proof of anything.
+    fn admit_bare<'a>(
+        &mut self,
+        now: Instant,
+        from: Place,
+        datagram: &'a [u8],
     ) -> Result<Opened<'a>, Option<Discard>> {
         let header = Header::parse(datagram).ok_or(Some(Discard::Malformed))?;
         let Some(owner) = self.keys.find(&header) else {
             self.send_notice(now, from, datagram);
             return Err(None);
         };
-        let (which, id) = (owner.which, owner.path);
-        let path = self.paths[id.index()].as_deref().filter(|_| !owner.fresh);
-        let expected = path.map_or(PacketNumber(0), Path::expected);
-        let number = PacketNumber::expand(header.number, expected);
-        let length = datagram.len();
-        let body: &[u8] = if kind == Kind::Bare {
-            // Only where both portals are set to it, on a proven path, and never as the proof of
-            // anything.
-            let path = path
-                .filter(|path| path.place == Some(from))
-                .ok_or(Some(Discard::Forged))?;
-            if self.config.security != Security::None
-                || number.0.abs_diff(expected.0) > BARE_DISTANCE
-            {
-                return Err(Some(Discard::Forged));
-            }
-            path.replay_bare
-                .check(number)
-                .map_err(|_| Some(Discard::Replayed))?;
-            &datagram[HEADER_LEN..]
-        } else {
-            if path.is_some_and(|path| path.replay.check(number).is_err()) {
-                return Err(Some(Discard::Replayed));
-            }
-            let opened = owner.session.open(id, number, datagram);
-            let body = opened.map_err(|_| Some(Discard::Forged))?;
-            match which {
-                Which::Current => {}
-                Which::Next(place) => self.on_next_used(now, place),
-                Which::Previous(place) => self.keys.on_previous_used(now, place),
-            }
-            body
-        };
+        let (which, _) = self.keys.which(owner.epoch).ok_or(Some(Discard::Forged))?;
+        let path = self.known_path(owner);
+        let number = PacketNumber::expand(header.number, expected(path));
+        let path = path
+            .filter(|path| path.place == Some(from))
+            .ok_or(Some(Discard::Forged))?;
+        if self.config.security != Security::None
+            || number.0.abs_diff(expected(Some(path)).0) > BARE_DISTANCE
+        {
+            return Err(Some(Discard::Forged));
+        }
+        path.replay_bare
+            .check(number)
+            .map_err(|_| Some(Discard::Replayed))?;
         Ok(Opened {
-            kind,
+            kind: Kind::Bare,
             which,
-            id,
+            id: owner.path,
             number,
-            body,
-            length,
+            body: &datagram[HEADER_LEN..],
+            length: datagram.len(),
         })
     }
 
@@ -177,7 +294,6 @@ impl Tunnel {
         path.count.received.add(now, opened.length);
         self.reorder.on_arrival(now, opened.id, sent);
         self.on_frames(now, from, opened, sent, frames);
-        self.reorder.release(now, &mut self.delivered);
     }
 
     fn on_frames(
@@ -323,6 +439,22 @@ impl Tunnel {
                 (rate_cap > 0).then(|| Bitrate::from_bits_per_second(u64::from(rate_cap) * 1000));
         }
     }
+}
+
+impl Claim {
+    fn sealed<'a>(&self, datagram: &'a mut [u8]) -> Sealed<'a> {
+        Sealed {
+            path: self.owner.path,
+            number: self.number,
+            datagram,
+            genuine: false,
+        }
+    }
+}
+
+/// The number that the next datagram of a path probably has.
+fn expected(path: Option<&Path>) -> PacketNumber {
+    path.map_or(PacketNumber(0), Path::expected)
 }
 
 /// Something authentic came from a place that is not (yet) the path's: it must prove that it is

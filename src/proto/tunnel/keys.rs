@@ -1,5 +1,6 @@
 //! Sessions come and go: handshakes, rekeying without loss, the peer's restart.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tunnel;
@@ -42,9 +43,14 @@ const NOTICES_EVERY: Duration = Duration::from_millis(100);
 /// A notice: its kind, three zeros, the clear header of its cause.
 const NOTICE_LEN: usize = 4 + HEADER_LEN;
 
+/// Which handshake's keys; never used twice by a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EpochId(u64);
+
 /// The keys of one handshake.
 pub(super) struct Epoch {
-    pub(super) session: Session,
+    id: EpochId,
+    pub(super) session: Arc<Session>,
     peer: Hello,
     pub(super) since: Instant,
     initiator: bool,
@@ -59,6 +65,8 @@ struct Handshake {
 /// All keys of a tunnel.
 pub(super) struct Keys {
     hello: Hello,
+    /// Epochs so far.
+    epochs: u64,
     current: Option<Epoch>,
     /// Answered, but the peer has not used them yet; oldest first.
     next: Vec<Epoch>,
@@ -84,9 +92,9 @@ pub(super) enum Which {
 }
 
 /// Whose datagram one is.
-pub(super) struct Owner<'a> {
-    pub(super) which: Which,
-    pub(super) session: &'a Session,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) epoch: EpochId,
     pub(super) path: PathId,
     /// It would be the first of a peer that began anew: its numbers start at zero.
     pub(super) fresh: bool,
@@ -102,6 +110,7 @@ impl Keys {
                 security: config.security,
                 aes: config.aes,
             },
+            epochs: 0,
             current: None,
             next: Vec::new(),
             previous: Vec::new(),
@@ -117,26 +126,54 @@ impl Keys {
         self.current.as_ref()
     }
 
-    /// Whose datagram this is.
-    pub(super) fn find(&self, header: &Header) -> Option<Owner<'_>> {
+    /// All keys that open something, those in use first.
+    fn all(&self) -> impl Iterator<Item = (Which, &Epoch)> {
         let current = self.current.iter().map(|epoch| (Which::Current, epoch));
         let next = self.next.iter().enumerate();
         let next = next.map(|(place, epoch)| (Which::Next(place), epoch));
         let previous = self.previous.iter().enumerate();
         let previous = previous.map(|(place, (epoch, _))| (Which::Previous(place), epoch));
-        current
-            .chain(next)
-            .chain(previous)
-            .find_map(|(which, epoch)| {
-                let path = epoch.session.rx_path(header.index)?;
-                let fresh = self.peer_boot != Some(epoch.peer.boot);
-                Some(Owner {
-                    which,
-                    session: &epoch.session,
-                    path,
-                    fresh,
-                })
+        current.chain(next).chain(previous)
+    }
+
+    /// Whose datagram this is.
+    pub(super) fn find(&self, header: &Header) -> Option<Owner> {
+        self.all().find_map(|(_, epoch)| {
+            Some(Owner {
+                path: epoch.session.rx_path(header.index)?,
+                epoch: epoch.id,
+                fresh: self.is_fresh(epoch),
             })
+        })
+    }
+
+    /// The session of an epoch, unless it was forgotten meanwhile.
+    pub(super) fn session(&self, id: EpochId) -> Option<&Session> {
+        let mut all = self.all();
+        all.find_map(|(_, epoch)| (epoch.id == id).then_some(&*epoch.session))
+    }
+
+    /// What an epoch is now, unless it was forgotten meanwhile; and whether its datagram would be the
+    /// first of a peer that began anew.
+    pub(super) fn which(&self, id: EpochId) -> Option<(Which, bool)> {
+        let (which, epoch) = self.all().find(|(_, epoch)| epoch.id == id)?;
+        Some((which, self.is_fresh(epoch)))
+    }
+
+    /// True for the keys of a peer that began anew and did not use them yet.
+    fn is_fresh(&self, epoch: &Epoch) -> bool {
+        self.peer_boot != Some(epoch.peer.boot)
+    }
+
+    fn new_epoch(&mut self, established: Established, now: Instant, initiator: bool) -> Epoch {
+        self.epochs += 1;
+        Epoch {
+            id: EpochId(self.epochs),
+            session: Arc::new(established.session),
+            peer: established.peer_hello,
+            since: now,
+            initiator,
+        }
     }
 
     /// The peer still sends under replaced keys, as after a handshake that both sides began at
@@ -318,20 +355,12 @@ impl Tunnel {
                 response,
                 established,
             }) => {
-                let Established {
-                    session,
-                    peer_hello,
-                } = *established;
                 keys.next.retain(|next| now.since(next.since) < NEXT_LIVES);
                 if keys.next.len() == MOST_NEXT {
                     keys.next.remove(0);
                 }
-                keys.next.push(Epoch {
-                    session,
-                    peer: peer_hello,
-                    since: now,
-                    initiator: false,
-                });
+                let epoch = keys.new_epoch(*established, now, false);
+                keys.next.push(epoch);
                 self.outbox.push_back((from, response));
             }
             Ok(Answer::Repeated { response }) => self.outbox.push_back((from, response)),
@@ -353,23 +382,13 @@ impl Tunnel {
             return;
         };
         match handshake.initiator.finish(message) {
-            Ok(Established {
-                session,
-                peer_hello,
-            }) => {
+            Ok(established) => {
                 self.keys.handshake = None;
                 let began = self.keys.handshake_began.unwrap_or(now);
                 self.keys.handshake_rtt = now.since(began);
-                self.responder.confirm(&peer_hello);
-                self.install(
-                    now,
-                    Epoch {
-                        session,
-                        peer: peer_hello,
-                        since: now,
-                        initiator: true,
-                    },
-                );
+                self.responder.confirm(&established.peer_hello);
+                let epoch = self.keys.new_epoch(established, now, true);
+                self.install(now, epoch);
                 // The peer may not answer under the new keys before it has seen them used; and the
                 // way that the response came by is good.
                 let dialed = self

@@ -92,6 +92,8 @@ pub struct Tunnel {
     repairs: Repairs,
     /// The repair for which no path had room after it had been patient, and since when it waited.
     no_path_for: Option<(KeptId, Instant)>,
+    /// A repair comes before the peer stops waiting for it.
+    repairs_in_time: bool,
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
@@ -149,6 +151,7 @@ impl Tunnel {
             domains: vec![Domain::default(); 256],
             repairs: Repairs::default(),
             no_path_for: None,
+            repairs_in_time: true,
             first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,

@@ -1,6 +1,7 @@
 //! Datagrams to the sockets: handshakes first, then what a path has to say, then data, which is
 //! put on a path only now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inbound::PROOF_LEN;
@@ -10,6 +11,7 @@ use super::{OVERHEAD, Tunnel, discard};
 use crate::config::Security;
 use crate::config::units::Bitrate;
 use crate::proto::Instant;
+use crate::proto::batch::{Batch, Seal};
 use crate::proto::crypto::Session;
 use crate::proto::event::{Cutting, PathState, Transmit};
 use crate::proto::path::{Passage, Path, Place};
@@ -38,6 +40,7 @@ const REPAIRING: Duration = Duration::from_secs(2);
 pub(super) struct Draft<'a> {
     pub(super) out: &'a mut Vec<u8>,
     start: usize,
+    seal: &'a mut Option<Seal>,
     kind: Kind,
     pub(super) eliciting: bool,
     status: bool,
@@ -45,12 +48,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, now: Instant, kind: Kind) -> Self {
+    pub(super) fn new(batch: &'a mut Batch, now: Instant, kind: Kind) -> Self {
+        let (out, seal) = (&mut batch.bytes, &mut batch.seal);
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
         out.extend_from_slice(&Stamp::of(now).encode());
         Self {
             out,
+            seal,
             start,
             kind,
             eliciting: false,
@@ -72,8 +77,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Numbers, seals and accounts for the datagram. Returns its length.
-    pub(super) fn finish(self, now: Instant, path: &mut Path, session: &Session) -> usize {
+    /// Numbers and accounts for the datagram. Returns its length.
+    pub(super) fn finish(self, now: Instant, path: &mut Path, session: &Arc<Session>) -> usize {
         let number = path.sent.next_number();
         let header = Header {
             kind: self.kind,
@@ -82,7 +87,12 @@ impl<'a> Draft<'a> {
         };
         self.out[self.start..][..HEADER_LEN].copy_from_slice(&header.encode());
         if self.kind == Kind::Sealed {
-            session.seal(path.id, number, self.out, self.start);
+            self.out.extend_from_slice(&[0; TAG_LEN]);
+            self.seal.get_or_insert_with(|| Seal {
+                session: Arc::clone(session),
+                path: path.id,
+                first: number,
+            });
             path.bare_run = 0;
         } else {
             path.bare_run += 1;
@@ -106,18 +116,24 @@ impl<'a> Draft<'a> {
 
 impl Tunnel {
     /// Fills `out` with one batch of datagrams for one socket and destination; `out` is cleared
-    /// first. Nothing: there is nothing that could leave now.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    /// first. False: there is nothing that could leave now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Batch) -> bool {
         out.clear();
         self.collect(now);
+        out.transmit = self.next_batch(now, out);
+        out.transmit.is_some()
+    }
+
+    fn next_batch(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if let Some((place, datagram)) = self.outbox.pop_front() {
-            out.extend_from_slice(&datagram);
+            out.bytes.extend_from_slice(&datagram);
             return Some(transmit(place, datagram.len(), Cutting::IfRefused));
         }
         self.keys.current()?;
         if self.closing {
             return self.close_next(now, out);
         }
+        self.prepare();
         if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
             return Some(transmit);
         }
@@ -202,7 +218,7 @@ impl Tunnel {
     }
 
     /// What a path has to say besides data, in one datagram.
-    fn control(&mut self, now: Instant, id: PathId, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn control(&mut self, now: Instant, id: PathId, out: &mut Batch) -> Option<Transmit> {
         let busy_until = self.busy_until();
         let idle = self.queue.is_empty();
         let path = self.paths[id.index()].as_deref_mut()?;
@@ -280,7 +296,7 @@ impl Tunnel {
         now: Instant,
         id: PathId,
         first: PathId,
-        out: &mut Vec<u8>,
+        out: &mut Batch,
     ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
         let (kind, overhead) = self.framing();
@@ -295,10 +311,10 @@ impl Tunnel {
         };
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            if out.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
+            if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
                 break;
             }
-            let head = self.head(now)?;
+            let head = self.queue.chosen()?;
             if head.length + overhead > capacity {
                 break;
             }
@@ -333,7 +349,7 @@ impl Tunnel {
         first: PathId,
         (kind, passage): (Kind, Passage),
         capacity: usize,
-        out: &mut Vec<u8>,
+        out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number();
         let mut draft = Draft::new(out, now, kind);
@@ -345,7 +361,7 @@ impl Tunnel {
             capacity - TAG_LEN
         };
         if kind == Kind::Sealed {
-            let data = frame::DATA_OVERHEAD + self.head(now)?.length;
+            let data = frame::DATA_OVERHEAD + self.queue.chosen()?.length;
             let room = most.saturating_sub(draft.len() + data);
             let path = self.paths[id.index()].as_deref_mut()?;
             draft.put_ack(path, room);
@@ -408,7 +424,7 @@ impl Tunnel {
     }
 
     /// Tells the peer on one more path that we go.
-    fn close_next(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn close_next(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         let session = &self.keys.current()?.session;
         let path = self
             .paths
@@ -428,8 +444,8 @@ impl Tunnel {
 fn mtu_probe(
     now: Instant,
     path: &mut Path,
-    session: &Session,
-    out: &mut Vec<u8>,
+    session: &Arc<Session>,
+    out: &mut Batch,
 ) -> Option<Transmit> {
     let place = path.place?;
     let probe = path.mtu.probe();

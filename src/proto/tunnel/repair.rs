@@ -9,6 +9,7 @@ use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, passage, transmit};
 use crate::packet::Packet;
 use crate::packet::ip::is_tcp;
 use crate::proto::Instant;
+use crate::proto::batch::Batch;
 use crate::proto::event::{Cutting, PathState, Transmit};
 use crate::proto::path::{MAX_ACK_DELAY, Passage, Path};
 use crate::proto::recovery::{Fate, KeptId};
@@ -51,14 +52,23 @@ impl Tunnel {
         if bulk {
             domain.bulk_until = now + BULK_FOR;
         }
-        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
+        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_in_time
+    }
+
+    /// Looks anew at what is asked for with every packet and changes with acknowledgements and time
+    /// only: once a batch.
+    pub(super) fn prepare(&mut self) {
+        for path in self.paths.iter_mut().flatten() {
+            path.set_pace();
+        }
+        self.repairs_in_time = self.repairs_come_in_time();
     }
 
     /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
     /// peer waits no longer, as on a lone satellite link: then waiting only delays.
     fn repairs_come_in_time(&self) -> bool {
-        // The paths of the order, but not sorted, for this is asked with each packet: those that are
-        // up, else the suspects, of the lowest tier.
+        // The paths of the order, but not sorted: those that are up, else the suspects, of the
+        // lowest tier.
         let usable = self.paths.iter().flatten().filter_map(|path| {
             let suspect = match path.state {
                 PathState::Up => false,
@@ -153,7 +163,7 @@ impl Tunnel {
     }
 
     /// A batch of repairs and of second copies, or word of what was given up.
-    pub(super) fn repair(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    pub(super) fn repair(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if self.repairs.has_forwards()
             && let Some(transmit) = self.forwards(now, out)
         {
@@ -180,7 +190,9 @@ impl Tunnel {
                 }
             }
             let too_long = |(_, _, packet): (_, _, &[u8])| packet.len() + overhead > capacity;
-            if out.len() + capacity > MOST_BATCH || self.repairs.head(why).is_none_or(too_long) {
+            if out.bytes.len() + capacity > MOST_BATCH
+                || self.repairs.head(why).is_none_or(too_long)
+            {
                 break;
             }
             let passage = (kind, passage(cutting));
@@ -207,7 +219,7 @@ impl Tunnel {
         why: Why,
         id: PathId,
         (kind, passage): (Kind, Passage),
-        out: &mut Vec<u8>,
+        out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number().0;
         let (_, place, _) = self.repairs.head(why)?;
@@ -342,7 +354,7 @@ impl Tunnel {
     }
 
     /// Tells the peer what was given up, on the best path. It is sealed whatever the security is.
-    fn forwards(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+    fn forwards(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         let id = self.order().iter().next()?;
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;

@@ -28,9 +28,9 @@ fn both_sides_agree_on_everything() {
                 assert_ne!(a.tx_index(path), b.tx_index(path));
                 for (from, to) in [(&a, &b), (&b, &a)] {
                     let mut datagram = vec![9; HEADER_LEN + 3];
-                    from.seal(path, PacketNumber(7), &mut datagram, 0);
+                    seal(from, path, PacketNumber(7), &mut datagram);
                     assert_eq!(
-                        to.open(path, PacketNumber(7), &mut datagram).unwrap(),
+                        open(to, path, PacketNumber(7), &mut datagram).unwrap(),
                         [9; 3]
                     );
                 }
@@ -78,12 +78,8 @@ fn a_seeded_run_repeats_and_two_handshakes_do_not_share_a_key() {
             assert_ne!(index, theirs_again.session.tx_index(path));
         }
         let mut datagram = vec![0; 40];
-        ours.session.seal(
-            PathId::all().next().unwrap(),
-            PacketNumber(0),
-            &mut datagram,
-            0,
-        );
+        let path = PathId::all().next().unwrap();
+        seal(&ours.session, path, PacketNumber(0), &mut datagram);
         (initiation, response, datagram)
     };
     assert_eq!(run(), run());
@@ -176,11 +172,8 @@ fn a_response_with_any_byte_damaged_is_refused_and_the_handshake_goes_on() {
     let ours = initiator.finish(&response).unwrap().session;
     let path = PathId::new(3).unwrap();
     let mut datagram = vec![1; 20];
-    ours.seal(path, PacketNumber(0), &mut datagram, 0);
-    theirs
-        .session
-        .open(path, PacketNumber(0), &mut datagram)
-        .unwrap();
+    seal(&ours, path, PacketNumber(0), &mut datagram);
+    open(&theirs.session, path, PacketNumber(0), &mut datagram).unwrap();
     // It is over: the same response makes no second session with the same keys.
     initiator.finish(&response).unwrap_err();
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use super::keys::{PresharedKey, PrivateKey};
 use super::*;
 use crate::config::Security;
+use crate::proto::wire::{HEADER_LEN, PacketNumber, PathId, TAG_LEN};
 use crate::proto::{Entropy, Instant};
 
 /// A repeatable generator (SplitMix64), for tests only.
@@ -73,6 +74,31 @@ fn portal(own: u64, peer: u64, setting: Setting) -> Portal {
         responder: Responder::new(T0, &mut entropy),
         entropy,
     }
+}
+
+/// Seals one datagram, and makes room for the tag first.
+fn seal(session: &Session, path: PathId, number: PacketNumber, datagram: &mut Vec<u8>) {
+    datagram.extend([0; TAG_LEN]);
+    session.seal(path, number, datagram.len(), datagram);
+}
+
+/// Opens one datagram: its body, if its tag is right.
+fn open<'a>(
+    session: &Session,
+    path: PathId,
+    number: PacketNumber,
+    datagram: &'a mut [u8],
+) -> Option<&'a [u8]> {
+    let mut sealed = [Sealed {
+        path,
+        number,
+        datagram,
+        genuine: false,
+    }];
+    session.open(&mut sealed);
+    let [sealed] = sealed;
+    let body = HEADER_LEN..sealed.datagram.len().saturating_sub(TAG_LEN);
+    sealed.genuine.then(|| &sealed.datagram[body])
 }
 
 /// The initiator's and the responder's portal, set alike.

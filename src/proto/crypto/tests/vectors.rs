@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::proto::wire::{PacketNumber, PathId};
 
 const FROZEN: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -83,7 +82,7 @@ fn put_session(text: &mut String, case: &str, direction: &str, session: &Session
     put(text, case, &format!("indices {direction}"), &indices);
     let mut datagram = b"clearhdrthe body of a datagram".to_vec();
     let number = PacketNumber(0x0123_4567_89ab_cdef);
-    session.seal(PathId::new(5).unwrap(), number, &mut datagram, 0);
+    seal(session, PathId::new(5).unwrap(), number, &mut datagram);
     put(text, case, &format!("sealed {direction}"), &datagram);
 }
 

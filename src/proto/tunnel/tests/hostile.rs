@@ -11,7 +11,7 @@ use crate::proto::crypto::{BootId, Hello, Identity, Initiator};
 use crate::proto::event::PathState;
 use crate::proto::stats::Discard;
 use crate::proto::wire::frame::{self, Bucket, Sequence};
-use crate::proto::wire::{Header, Kind, PacketNumber, PathId, Stamp};
+use crate::proto::wire::{Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
 
 fn stranger() -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 66], 6666))
@@ -157,7 +157,8 @@ fn forge(pair: &mut Pair, kind: Kind, ahead: u64, body: &[u8]) -> Vec<u8> {
     datagram.extend_from_slice(&Stamp::of(pair.now).encode());
     datagram.extend_from_slice(body);
     if kind == Kind::Sealed {
-        session.seal(path.id, number, &mut datagram, 0);
+        datagram.extend([0; TAG_LEN]);
+        session.seal(path.id, number, datagram.len(), &mut datagram);
     }
     datagram
 }

@@ -11,7 +11,7 @@ use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{
     Attachment, Cutting, Event, LinkId, PathState, Side, SocketId, Transmit, TunnelConfig,
 };
-use crate::proto::{Entropy, Instant, Tunnel};
+use crate::proto::{Batch, Entropy, Instant, Tunnel};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 
@@ -295,8 +295,9 @@ impl Pair {
                     .handle_writable(self.now, SocketId(ACCEPTED + id), 16_000);
             }
         }
-        let mut out = Vec::new();
-        while let Some(t) = self.local.poll_transmit(self.now, &mut out) {
+        let mut batch = Batch::default();
+        while self.local.poll_transmit(self.now, &mut batch) {
+            let Some((t, out)) = batch.seal() else { break };
             // What leaves by the listening socket answers the remote portal's own link.
             let (id, socket) = match t.socket {
                 LISTEN => (0, REMOTE_DIALS),
@@ -309,7 +310,8 @@ impl Pair {
                 self.put(id, To::Remote, (socket, from), cutting, datagram);
             }
         }
-        while let Some(t) = self.remote.poll_transmit(self.now, &mut out) {
+        while self.remote.poll_transmit(self.now, &mut batch) {
+            let Some((t, out)) = batch.seal() else { break };
             let to = |link: &Link| link.address == t.destination;
             let Some(id) = self.links.iter().position(to) else {
                 self.astray += out.len() as u64;

@@ -8,7 +8,7 @@ use netcombiner::config::{Congestion, Security, Transport};
 use netcombiner::proto::crypto::keys::PrivateKey;
 use netcombiner::proto::event::{Attachment, Event, LinkId, Side, SocketId, TunnelConfig};
 use netcombiner::proto::stats::TunnelStats;
-use netcombiner::proto::{Instant, Tunnel};
+use netcombiner::proto::{Batch, Instant, Tunnel};
 use netcombiner_lab::emulator::Rng;
 
 use super::entropy::Seeded;
@@ -39,7 +39,7 @@ pub struct Portal {
     /// The timer's granularity; zero: exact.
     tick: Duration,
     timeout: Option<Duration>,
-    batch: Vec<u8>,
+    batch: Batch,
     spare: Vec<Vec<u8>>,
     /// All its news, and when.
     pub events: Vec<(Duration, Event)>,
@@ -105,7 +105,7 @@ impl Portal {
             links,
             tick,
             timeout: Some(Duration::ZERO),
-            batch: Vec::new(),
+            batch: Batch::default(),
             spare: Vec::new(),
             events: Vec::new(),
         }
@@ -160,7 +160,10 @@ impl Portal {
         mut deliver: impl FnMut(Inner),
     ) {
         let at = instant(now);
-        while let Some(transmit) = self.tunnel.poll_transmit(at, &mut self.batch) {
+        while self.tunnel.poll_transmit(at, &mut self.batch) {
+            let Some((transmit, datagrams)) = self.batch.seal() else {
+                continue;
+            };
             let link = match self.side {
                 Side::Local => transmit.socket.0 as usize,
                 Side::Remote => {
@@ -171,7 +174,7 @@ impl Portal {
                     link
                 }
             };
-            for datagram in self.batch.chunks(transmit.segment_size) {
+            for datagram in datagrams.chunks(transmit.segment_size) {
                 let mut bytes = self.spare.pop().unwrap_or_default();
                 bytes.clear();
                 bytes.extend_from_slice(datagram);

@@ -1,0 +1,3 @@
+mod joining;
+mod reference;
+mod splitting;
