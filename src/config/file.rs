@@ -98,6 +98,7 @@ fn build(
     let security = security(&fields, &mut report);
     let mtu = mtu(&fields, &mut report);
     let offload = fields.flag("offload", &mut report).unwrap_or(true);
+    let threads = fields.number("threads", 1..=2, "a number of threads", &mut report);
     let redundant = redundant(&fields, &mut report);
     let numbers = numbers::read(&fields, &mut report);
     let manage_routing = fields.flag("manage_routing", &mut report).unwrap_or(true);
@@ -114,6 +115,7 @@ fn build(
             tunnel,
             mtu,
             offload,
+            threads,
             listen: meeting.listen,
             remote: meeting.remote,
             links: meeting.links,

@@ -49,6 +49,7 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
     }
     writeln!(out)?;
     writeln!(out, "  offloads: {}", offloads(&status.offloads))?;
+    writeln!(out, "  packet threads: {}", status.threads)?;
     if let Some(error) = &status.routing_error {
         writeln!(out, "  routing: {error}")?;
     }
@@ -202,6 +203,7 @@ interface: nc0
   public address: 203.0.113.2
   mtu: 1359 (of 1400)
   offloads: tun tso+uso, udp gso 64 gro
+  packet threads: 2
   routing: table 19 is taken
 
 peer: cmVtb3Rl
@@ -247,6 +249,7 @@ interface: nc0
   public address: 203.0.113.2
   mtu: 1400
   offloads: tun none, udp none
+  packet threads: 1
 
 peer: bG9jYWw=
   latest handshake: (none yet)

@@ -36,6 +36,8 @@ pub struct Status {
     pub mtu_most: u16,
     /// What the kernel splits and joins for us.
     pub offloads: Offloads,
+    /// Threads that carry packets now.
+    pub threads: u8,
     /// Where flows are waited for: `udp:0.0.0.0:4725`.
     pub listening: Vec<String>,
     /// What is wrong with the host's routing; nothing: as it should be.
@@ -226,8 +228,13 @@ pub(super) mod tests {
             uptime_s: 100.0,
             pid: 4711,
             public_addresses: vec!["203.0.113.2".to_owned()],
+<<<<<<< HEAD
             mtu: 1359,
             mtu_most: 1400,
+=======
+            mtu: 1400,
+            threads: 2,
+>>>>>>> main
             offloads: Offloads {
                 tun_tcp: true,
                 tun_udp: true,
@@ -282,7 +289,11 @@ pub(super) mod tests {
             peer: "bG9jYWw=".to_owned(),
             cipher: None,
             latest_handshake_s: None,
+<<<<<<< HEAD
             mtu: 1400,
+=======
+            threads: 1,
+>>>>>>> main
             offloads: Offloads {
                 udp_gso: Some(1),
                 udp_gro: Some(1),

@@ -4,6 +4,7 @@
 //! control socket, signals. The other one is the packet path (`packet_loop`). They talk by
 //! commands and by events, and a packet never waits for control.
 
+mod busy;
 mod links;
 mod lock;
 mod logger;
@@ -16,6 +17,8 @@ mod sockets;
 mod status;
 mod strangers;
 mod tcp_link;
+mod tun_side;
+mod tun_thread;
 
 use std::io;
 use std::net::SocketAddr;
@@ -277,6 +280,7 @@ fn start_packets(
     let packets = PacketThread::spawn(Start {
         tun,
         offload: config.offload,
+        threads: settings::threads(config),
         config: settings::tunnel_config(config, mtu),
         entropy: Box::new(entropy),
         events,

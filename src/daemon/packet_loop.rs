@@ -3,31 +3,36 @@
 //! No lock, no runtime, no allocation once warm. Every round takes a bounded batch from each source
 //! that is ready, so none starves, and then gives away all that the tunnel has for others.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use log::Level;
 use thiserror::Error;
 use tokio::sync::{mpsc as news, oneshot};
 use tokio::time::timeout;
 
+use super::busy::{Busy, Place, Sharing};
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
+use super::tun_side::{Count, TunSide};
+use super::tun_thread::{FromTun, TunThread};
+use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
 use crate::io::tcp::TcpListener;
-use crate::io::tun::{Offload, TunBuffer};
+use crate::io::tun::Offload;
 use crate::io::udp::{UdpOffload, UdpSocket};
 use crate::io::{Clock, Tun};
-use crate::packet::offload::{Group, Joiner};
+use crate::packet::Packet;
 use crate::proto::event::{Event, LinkId};
 use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
 use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
-/// Packets read from the TUN before the sockets get their turn. A super-packet of 64 KiB has 48, and
-/// the one that reaches this number is taken whole: three at least, about 0.2 ms of work.
-const TUN_BATCH: usize = 128;
+/// Lists of packets kept to be filled again: those of a few batches.
+const MOST_LISTS: usize = 8;
 /// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
 const TUN_KEY: usize = 0;
 
@@ -80,6 +85,8 @@ pub(super) struct Report {
     pub(super) links: Vec<(LinkId, LinkSocket)>,
     /// What the kernel does for the TUN.
     pub(super) tun_offload: Offload,
+    /// The TUN is with a thread of its own now.
+    pub(super) tun_apart: bool,
     /// What it does for UDP sockets; nothing: there is none.
     pub(super) udp_offload: Option<UdpOffload>,
 }
@@ -102,6 +109,11 @@ pub(super) enum LoopError {
     /// The TUN is unusable.
     #[error("the tunnel's device is gone: {0}")]
     Tun(io::Error),
+    /// The TUN was with a thread that died.
+    #[error(
+        "the thread that serves the tunnel's device has died: this is a bug of netcombiner; please report it"
+    )]
+    Lost,
 }
 
 /// The control side's handle on the packet thread.
@@ -118,6 +130,8 @@ pub(super) struct Start {
     pub(super) tun: Tun,
     /// The kernel may split and join for UDP sockets; the TUN knows it.
     pub(super) offload: bool,
+    /// How many threads may carry packets.
+    pub(super) threads: usize,
     /// The tunnel's configuration.
     pub(super) config: TunnelConfig,
     /// Randomness.
@@ -134,17 +148,29 @@ impl PacketThread {
         poll.add(&start.tun, TUN_KEY)?;
         let (commands, receiver) = mpsc::channel();
         let clock = Clock::start();
+        let now = clock.now();
+        let tun_thread = if start.threads > 1 {
+            let capacity = usize::from(start.config.mtu.bytes()) + 1;
+            Some(TunThread::spawn(capacity, clock, waker.clone())?)
+        } else {
+            None
+        };
         let packet_loop = PacketLoop {
-            tunnel: Tunnel::new(start.config, start.entropy, clock.now()),
+            tunnel: Tunnel::new(start.config, start.entropy, now),
             clock,
-            joiner: Joiner::new(start.tun.joins()),
-            tun: start.tun,
-            tun_refused: 0,
-            not_split: 0,
+            tun_offload: start.tun.offload(),
+            tun: Some(Box::new(TunSide::new(start.tun))),
+            tun_thread,
+            tun_count: Count::default(),
+            outgoing: Vec::new(),
+            lent: Vec::new(),
+            lists: Vec::new(),
+            busy: Busy::new(now, Duration::ZERO),
+            tun_busy: 0.0,
+            sharing: Sharing::new(now),
             sockets: Sockets::new(poll, start.offload),
             commands: receiver,
             events: start.events,
-            read: TunBuffer::default(),
             batch: Batch::default(),
         };
         let thread = std::thread::Builder::new()
@@ -210,17 +236,25 @@ async fn end_of<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
 
 struct PacketLoop {
     clock: Clock,
-    tun: Tun,
-    tun_refused: u64,
-    not_split: u64,
     tunnel: Tunnel,
     sockets: Sockets,
     commands: mpsc::Receiver<Command>,
     events: news::UnboundedSender<News>,
-    /// What the TUN is read into.
-    read: TunBuffer,
-    /// Packets of one round on their way to the TUN.
-    joiner: Joiner,
+    /// The TUN, unless it is with its own thread.
+    tun: Option<Box<TunSide>>,
+    tun_thread: Option<TunThread>,
+    tun_offload: Offload,
+    tun_count: Count,
+    /// Packets of one round on their way to the TUN's thread.
+    outgoing: Vec<Packet>,
+    /// Empty buffers on their way there.
+    lent: Vec<Packet>,
+    /// Lists to be filled again.
+    lists: Vec<Vec<Packet>>,
+    busy: Busy,
+    /// How much of a core the TUN's thread uses.
+    tun_busy: f32,
+    sharing: Sharing,
     /// The batch that is being sent.
     batch: Batch,
 }
@@ -229,7 +263,8 @@ impl PacketLoop {
     fn run(mut self) -> Result<Tun, LoopError> {
         let mut ready = Vec::new();
         loop {
-            let timeout = self.timeout();
+            let timeout = self.next_timeout();
+            let timeout = timeout.map(|at| at.since(self.clock.now()));
             self.sockets
                 .wait(timeout, &mut ready)
                 .map_err(LoopError::Poll)?;
@@ -237,86 +272,110 @@ impl PacketLoop {
             for &ready in &ready {
                 self.serve(now, ready)?;
             }
+            while let Some(came) = self.tun_thread.as_ref().and_then(TunThread::receive) {
+                self.take(now, came)?;
+            }
             if self.obey(now) {
-                return Ok(self.tun);
+                self.bring_together(now)?;
+                self.drain(now);
+                return self
+                    .tun
+                    .map_or(Err(LoopError::Lost), |side| Ok(side.into_tun()));
             }
             if self.tunnel.poll_timeout().is_some_and(|at| at <= now) {
                 self.tunnel.handle_timeout(now);
             }
             self.sockets.handle_timeout(now, &mut self.tunnel);
             self.drain(now);
+            if self.tun_thread.is_some()
+                && let Some(used) = self.busy.look(now, thread_time)
+            {
+                self.share(now, used)?;
+            }
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        let at = [self.tunnel.poll_timeout(), self.sockets.poll_timeout()]
+    fn next_timeout(&self) -> Option<Instant> {
+        [self.tunnel.poll_timeout(), self.sockets.poll_timeout()]
             .into_iter()
             .flatten()
-            .min()?;
-        Some(at.since(self.clock.now()))
+            .min()
     }
 
     fn serve(&mut self, now: Instant, ready: Ready) -> Result<(), LoopError> {
-        if ready.key == TUN_KEY {
-            return self.read_tun(now).map_err(LoopError::Tun);
+        if ready.key != TUN_KEY {
+            self.sockets.serve(now, ready, &mut self.tunnel);
+            return Ok(());
         }
-        self.sockets.serve(now, ready, &mut self.tunnel);
-        Ok(())
-    }
-
-    fn read_tun(&mut self, now: Instant) -> io::Result<()> {
-        let mut packets = 0;
-        while packets < TUN_BATCH {
-            match self.tun.receive(&mut self.read) {
-                Ok(()) => packets += self.split(now),
-                Err(error) => {
-                    return match error.raw_os_error() {
-                        // FreeBSD says EHOSTDOWN until the device has an address.
-                        Some(libc::EAGAIN | libc::EINTR | libc::EHOSTDOWN) => Ok(()),
-                        Some(_) | None => Err(error),
-                    };
-                }
-            }
+        if let Some(side) = &mut self.tun {
+            let tunnel = RefCell::new(&mut self.tunnel);
+            let empty = || tunnel.borrow_mut().take_buffer();
+            let take = |packet| tunnel.borrow_mut().handle_packet(now, packet);
+            side.read(empty, take).map_err(LoopError::Tun)?;
         }
         Ok(())
     }
 
-    /// Takes apart what was read. Gives how many packets it was, at least one.
-    fn split(&mut self, now: Instant) -> usize {
-        let Ok(mut segments) = self.read.segments() else {
-            self.not_split += 1;
-            return 1;
-        };
-        let count = segments.remaining();
-        while segments.remaining() > 0 {
-            let mut packet = self.tunnel.take_buffer();
-            segments.write_next(packet.buffer());
-            self.tunnel.handle_packet(now, packet);
+    /// Takes what the TUN's thread read, and lends it as many buffers.
+    fn take(&mut self, now: Instant, mut came: FromTun) -> Result<(), LoopError> {
+        self.tun_count.add(came.count);
+        self.tun_busy = came.busy.unwrap_or(self.tun_busy);
+        let tunnel = &mut self.tunnel;
+        came.empty
+            .drain(..)
+            .for_each(|buffer| tunnel.recycle(buffer));
+        let count = came.packets.len();
+        for packet in came.packets.drain(..) {
+            tunnel.handle_packet(now, packet);
         }
-        count.max(1)
+        if let Some(error) = came.error {
+            return Err(LoopError::Tun(error));
+        }
+        tunnel.lend(count, &mut self.lent);
+        self.lists.extend([came.packets, came.empty]);
+        self.lists.truncate(MOST_LISTS);
+        Ok(())
     }
 
-    /// Writes what the joiner has.
-    fn write_tun(&mut self) {
-        let (tun, tunnel) = (&self.tun, &mut self.tunnel);
-        let mut not_understood = false;
-        let give = |group: Group<'_>| {
-            if let Err(error) = tun.send(&group) {
-                self.tun_refused += group.segments() as u64;
-                let refused = error.raw_os_error() == Some(libc::EINVAL);
-                not_understood |= refused && group.segments() > 1;
-            }
-        };
-        self.joiner.flush(give, |packet| tunnel.recycle(packet));
-        if not_understood {
-            // Not seen yet; but a flow would starve of it.
-            self.joiner.stop_joining();
-            let _ = self.events.send(News::Note(Note {
-                level: log::Level::Warn,
-                text: "the kernel refuses joined packets: they are written one by one from now on"
-                    .to_owned(),
-            }));
+    /// Moves the TUN to where it is served best.
+    fn share(&mut self, now: Instant, used: f32) -> Result<(), LoopError> {
+        match self.sharing.judge(now, used, self.tun_busy) {
+            Some(Place::Apart) => self.send_apart(),
+            Some(Place::Together) => self.bring_together(now)?,
+            None => {}
         }
+        Ok(())
+    }
+
+    fn send_apart(&mut self) {
+        if let Some((thread, side)) = self.tun_thread.as_ref().zip(self.tun.take()) {
+            self.sockets.poll().remove(side.tun());
+            // It comes back when the thread has died, and is not sent there again.
+            if let Err(side) = thread.serve(side) {
+                self.tun_thread = None;
+                self.keep(side);
+            }
+        }
+    }
+
+    fn bring_together(&mut self, now: Instant) -> Result<(), LoopError> {
+        let Some(thread) = self.tun_thread.take().filter(|_| self.tun.is_none()) else {
+            return Ok(());
+        };
+        let mut came = Vec::new();
+        let side = thread.take_back(|last| came.push(last));
+        self.tun_thread = Some(thread);
+        self.tun_busy = 0.0;
+        self.keep(side.ok_or(LoopError::Lost)?);
+        let (lent, tunnel) = (&mut self.lent, &mut self.tunnel);
+        lent.drain(..).for_each(|buffer| tunnel.recycle(buffer));
+        came.into_iter().try_for_each(|came| self.take(now, came))
+    }
+
+    fn keep(&mut self, side: Box<TunSide>) {
+        // It was in the set before, and there is room for it.
+        let _ = self.sockets.poll().add(side.tun(), TUN_KEY);
+        self.tun = Some(side);
     }
 
     /// Gives away all that the tunnel has: datagrams, packets, events.
@@ -326,20 +385,47 @@ impl PacketLoop {
                 self.sockets.send(now, &transmit, bytes, &mut self.tunnel);
             }
         }
-        while let Some(packet) = self.tunnel.poll_packet() {
-            if let Err(packet) = self.joiner.push(packet) {
-                self.write_tun();
-                // It is empty now.
-                let _ = self.joiner.push(packet);
-            }
+        self.deliver();
+        let note = |level, text: &str| {
+            let text = text.to_owned();
+            let _ = self.events.send(News::Note(Note { level, text }));
+        };
+        if std::mem::take(&mut self.tun_count.stopped_joining) {
+            note(
+                Level::Warn,
+                "the kernel refuses joined packets: they are written one by one from now on",
+            );
         }
-        self.write_tun();
         while let Some(event) = self.tunnel.poll_event() {
             // The control side is gone only when the process ends.
             let _ = self.events.send(News::Tunnel(event));
         }
         for note in self.sockets.take_notes() {
             let _ = self.events.send(News::Note(note));
+        }
+    }
+
+    /// Gives the packets that came out of the tunnel to the TUN, or to its thread.
+    fn deliver(&mut self) {
+        if let Some(side) = &mut self.tun {
+            while let Some(packet) = self.tunnel.poll_packet() {
+                side.write(packet, |packet| self.tunnel.recycle(packet));
+            }
+            side.flush(|packet| self.tunnel.recycle(packet));
+            self.tun_count.add(side.take_count());
+        } else if let Some(thread) = &self.tun_thread {
+            self.outgoing
+                .extend(std::iter::from_fn(|| self.tunnel.poll_packet()));
+            let mut list = || self.lists.pop().unwrap_or_default();
+            if !self.outgoing.is_empty() {
+                let outgoing = std::mem::replace(&mut self.outgoing, list());
+                thread.send(outgoing, std::mem::replace(&mut self.lent, list()));
+            } else if !self.lent.is_empty() {
+                let lent = std::mem::replace(&mut self.lent, list());
+                let back = thread.lend(lent);
+                back.into_iter()
+                    .for_each(|buffer| self.tunnel.recycle(buffer));
+            }
         }
     }
 
@@ -393,8 +479,8 @@ impl PacketLoop {
         let mut stats = self.tunnel.stats(now);
         for (cause, count) in [
             (Discard::SendFailed, self.sockets.send_failed()),
-            (Discard::NotSplit, self.not_split),
-            (Discard::TunRefused, self.tun_refused),
+            (Discard::NotSplit, self.tun_count.not_split),
+            (Discard::TunRefused, self.tun_count.refused),
         ] {
             if count > 0 {
                 stats.discards.push((cause, count));
@@ -403,7 +489,8 @@ impl PacketLoop {
         Report {
             stats,
             links: self.sockets.links(),
-            tun_offload: self.tun.offload(),
+            tun_offload: self.tun_offload,
+            tun_apart: self.tun.is_none(),
             udp_offload: self.sockets.offload(),
         }
     }

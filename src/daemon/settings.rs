@@ -4,6 +4,12 @@ use crate::config::units::Mtu;
 use crate::config::{Config, Role};
 use crate::proto::event::{Side, TunnelConfig};
 
+/// How many threads may carry packets.
+pub(super) fn threads(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.threads.map_or_else(|| cores().min(2), usize::from)
+}
+
 /// The tunnel's part of the configuration.
 pub(super) fn tunnel_config(config: &Config, mtu: Mtu) -> TunnelConfig {
     TunnelConfig {

@@ -37,6 +37,14 @@ pub fn wall_seconds() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// The processor time that the calling thread has used.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // Neither is ever negative, nor a billion nanoseconds.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +57,17 @@ mod tests {
         let passed = clock.now().since(before);
         assert!(passed >= Duration::from_millis(2), "{passed:?}");
         assert!(clock.now() > Instant::from_micros(0) + START);
+    }
+
+    #[test]
+    fn a_thread_uses_time_when_it_works_and_none_when_it_sleeps() {
+        let before = thread_time();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(thread_time() - before < Duration::from_millis(40));
+        let mut sum = 0_u64;
+        while thread_time() - before < Duration::from_millis(45) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(sum > 0);
     }
 }

@@ -63,6 +63,17 @@ impl Pool {
             .unwrap_or_else(|| Packet(Vec::with_capacity(self.capacity)))
     }
 
+    /// How many free ones there are.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Moves free buffers to `into`, as many as there are up to `count`.
+    pub fn spare(&mut self, count: usize, into: &mut Vec<Packet>) {
+        let kept = self.free.len().saturating_sub(count);
+        into.extend(self.free.drain(kept..));
+    }
+
     /// Gives a buffer back.
     pub fn give(&mut self, mut packet: Packet) {
         // A smaller one would have to grow at its next use.

@@ -132,6 +132,11 @@ impl Sockets {
         });
     }
 
+    /// What is waited with.
+    pub(super) fn poll(&self) -> &PollSet {
+        &self.poll
+    }
+
     /// Waits; see [`PollSet::wait`].
     pub(super) fn wait(
         &mut self,

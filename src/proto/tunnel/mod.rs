@@ -304,6 +304,11 @@ impl Tunnel {
         self.pool.take()
     }
 
+    /// Lends up to `count` free buffers to whoever fills them elsewhere.
+    pub fn lend(&mut self, count: usize, into: &mut Vec<Packet>) {
+        self.pool.spare(count, into);
+    }
+
     /// A buffer back.
     pub fn recycle(&mut self, packet: Packet) {
         self.pool.give(packet);

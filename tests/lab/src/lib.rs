@@ -41,6 +41,7 @@
 //! - [`emulator`]: the pure [`emulator::link`] and the thread that moves the frames.
 //! - [`topology`]: the lab and its addresses. [`portal`]: `netcombiner` in it.
 //! - [`cases`]: the cases that the simulator and the benchmark both run; [`mod@bench`]: the latter.
+//! - [`throughput`]: how fast the data path is beside its peers, over links without a shape.
 //! - [`traffic`]: [`traffic::Flow`], [`traffic::transfer`], [`traffic::Probe`],
 //!   [`traffic::UdpEcho`], [`traffic::Voice`].
 
@@ -50,8 +51,10 @@ pub mod clock;
 pub mod demo;
 pub mod emulator;
 pub mod error;
+mod machine;
 pub mod net;
 pub mod portal;
+pub mod throughput;
 pub mod topology;
 pub mod traffic;
 

@@ -11,6 +11,7 @@ use netcombiner_lab::bench::{self, Options};
 use netcombiner_lab::demo::{self, Screen};
 use netcombiner_lab::error::Error;
 use netcombiner_lab::net::{self, Way};
+use netcombiner_lab::throughput::{self, relay};
 
 const USAGE: &str = "\
 Usage: lab COMMAND
@@ -26,6 +27,13 @@ Commands:
     --repeats N          how often each is measured (1)
     --full               BBR, eight flows and the TCP transport in every case, both ways
     --json FILE          where all figures go (target/bench.json); tests/lab/figures.py draws them
+  throughput [OPTION ...] how fast the data path is beside wireguard-go and boringtun over links
+                         without a shape, under 12 minutes; nothing else should run
+    --program FILE       as above
+    --only NAME          only this candidate or this load; again for more
+    --seconds N          how long each is measured after 2 s of warm-up (5)
+    --repeat N           how often; the table shows the medians (1)
+    --json FILE          where all figures go; without it nowhere
   check                  whether this machine can raise the lab
 ";
 
@@ -41,8 +49,13 @@ const INTERRUPTED: u8 = 130;
 enum Request {
     Help,
     Check,
-    Demo { program: Option<PathBuf> },
+    Demo {
+        program: Option<PathBuf>,
+    },
     Bench(Options),
+    Throughput(throughput::Options),
+    /// A daemon of the throughput benchmark, which starts it itself.
+    Relay(Vec<OsString>),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +74,8 @@ fn main() -> ExitCode {
         Request::Check => net::enter().map(|()| ExitCode::SUCCESS),
         Request::Demo { program } => run_demo(program),
         Request::Bench(options) => run_bench(&options),
+        Request::Throughput(options) => run_throughput(&options),
+        Request::Relay(arguments) => relay::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         complain(&error.to_string());
@@ -96,6 +111,17 @@ fn run_bench(options: &Options) -> Result<ExitCode, Error> {
         Prepared::Done(code) => return Ok(code),
     };
     bench::run(&screen, options, &program)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_throughput(options: &throughput::Options) -> Result<ExitCode, Error> {
+    throughput::check(options)?;
+    let screen = Screen::new();
+    let program = match prepare(&screen, options.program.clone())? {
+        Prepared::Here(program) => program,
+        Prepared::Done(code) => return Ok(code),
+    };
+    throughput::run(&screen, options, &program)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,25 +162,39 @@ fn prepare(screen: &Screen, program: Option<PathBuf>) -> Result<Prepared, Error>
 fn parse() -> Result<Request, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
     let mut command: Option<OsString> = None;
-    let mut options = Options::default();
+    let mut words: Vec<OsString> = Vec::new();
+    let mut bench = Options::default();
+    let mut throughput = throughput::Options::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Request::Help),
-            Long("program") => options.program = Some(parser.value()?.into()),
-            Long("case") => options.cases.push(parser.value()?.string()?),
-            Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
-            Long("repeats") => options.repeats = parser.value()?.parse()?,
-            Long("full") => options.full = true,
-            Long("json") => options.json = parser.value()?.into(),
+            Long("program") => bench.program = Some(parser.value()?.into()),
+            Long("case") => bench.cases.push(parser.value()?.string()?),
+            Long("only") => throughput.only.push(parser.value()?.string()?),
+            Long("seconds") => bench.seconds = Some(parser.value()?.parse()?),
+            Long("repeats") => bench.repeats = parser.value()?.parse()?,
+            Long("repeat") => throughput.repeats = parser.value()?.parse()?,
+            Long("full") => bench.full = true,
+            Long("json") => throughput.json = Some(parser.value()?.into()),
             Value(value) if command.is_none() => command = Some(value),
+            Value(value) if command.as_deref() == Some(OsStr::new(relay::COMMAND)) => {
+                words.push(value);
+            }
             Short(_) | Long(_) | Value(_) => return Err(argument.unexpected()),
         }
     }
+    throughput.program.clone_from(&bench.program);
+    throughput.seconds = bench.seconds.unwrap_or(throughput.seconds);
+    if let Some(json) = &throughput.json {
+        bench.json.clone_from(json);
+    }
     match command.as_deref().and_then(OsStr::to_str) {
         Some("demo") => Ok(Request::Demo {
-            program: options.program,
+            program: bench.program,
         }),
-        Some("bench") => Ok(Request::Bench(options)),
+        Some("bench") => Ok(Request::Bench(bench)),
+        Some("throughput") => Ok(Request::Throughput(throughput)),
+        Some(relay::COMMAND) => Ok(Request::Relay(words)),
         Some("check") => Ok(Request::Check),
         _ => Err("which command?".into()),
     }

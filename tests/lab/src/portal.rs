@@ -97,15 +97,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// A command that only asks ends within this.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
-impl Lab {
-    /// Writes both configs below `dir` for the `netcombiner` at `program`.
-    pub fn portal_configs(
-        &self,
+impl Portals {
+    /// Writes both configs below `dir` for the `netcombiner` at `program`, and a local host with
+    /// so many links.
+    pub(crate) fn write(
+        links: usize,
         program: &Path,
         dir: &Path,
         options: &ConfigOptions,
-    ) -> Result<Portals, Error> {
-        let portals = Portals {
+    ) -> Result<Self, Error> {
+        let portals = Self {
             program: program.to_owned(),
             dir: dir.to_owned(),
             interface: options.interface.clone(),
@@ -148,17 +149,75 @@ impl Lab {
             head(Side::Local, &public[0]),
             options.local
         );
-        let all = || (0..self.links()).collect();
+        let all = || (0..links).collect();
         for link in options.links.clone().unwrap_or_else(all) {
             local += &format!(
                 "\n[[link]]\ndevice = \"{}\"\n{}\n",
-                Self::wan(link),
+                Lab::wan(link),
                 options.link
             );
         }
         write_secret(&portals.config(Side::Remote), &remote)?;
         write_secret(&portals.config(Side::Local), &local)?;
         Ok(portals)
+    }
+
+    /// Starts a portal on its host and waits until it answers `show`.
+    pub(crate) fn start(&self, side: Side, host: &Namespace) -> Result<Portal, Error> {
+        let log = self.dir.join(format!("{}.log", side.name()));
+        let open = || File::options().create(true).append(true).open(&log);
+        let output = open().context(format!("cannot open {}", log.display()))?;
+        let errors = output.try_clone().context("cannot share the log")?;
+        let mut command = self.command("run");
+        command
+            .arg("-c")
+            .arg(self.config(side))
+            .arg("--run-dir")
+            .arg(self.run_dir(side))
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        let process = Process::spawn(host, command)?;
+        let mut portal = Portal { side, process, log };
+        let start = now();
+        loop {
+            if let Some(status) = portal.process.ended() {
+                return Err(portal.failed(&format!("ended at once ({status})")));
+            }
+            if self.show(side, host).is_ok() {
+                return Ok(portal);
+            }
+            if start.elapsed() > START_LIMIT {
+                return Err(portal.failed(&format!("was not ready within {START_LIMIT:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What `netcombiner show NAME --json` says.
+    pub(crate) fn show(&self, side: Side, host: &Namespace) -> Result<Value, Error> {
+        let mut command = self.command("show");
+        command.arg(&self.interface).arg("--json");
+        let output = self.ask(side, host, command)?;
+        serde_json::from_str(&output).context("`netcombiner show --json` gave no JSON")
+    }
+
+    /// Runs a short command with the portal's run directory in its namespace; gives its output.
+    fn ask(&self, side: Side, host: &Namespace, mut command: Command) -> Result<String, Error> {
+        command.arg("--run-dir").arg(self.run_dir(side));
+        run(host, command)
+    }
+}
+
+impl Lab {
+    /// Writes both configs below `dir` for the `netcombiner` at `program`.
+    pub fn portal_configs(
+        &self,
+        program: &Path,
+        dir: &Path,
+        options: &ConfigOptions,
+    ) -> Result<Portals, Error> {
+        Portals::write(self.links(), program, dir, options)
     }
 
     /// The namespace of a portal's host.
@@ -171,55 +230,19 @@ impl Lab {
 
     /// Starts a portal in its namespace and waits until it answers `show`.
     pub fn start_portal(&self, portals: &Portals, side: Side) -> Result<Portal, Error> {
-        let log = portals.dir.join(format!("{}.log", side.name()));
-        let open = || File::options().create(true).append(true).open(&log);
-        let output = open().context(format!("cannot open {}", log.display()))?;
-        let errors = output.try_clone().context("cannot share the log")?;
-        let mut command = portals.command("run");
-        command
-            .arg("-c")
-            .arg(portals.config(side))
-            .arg("--run-dir")
-            .arg(portals.run_dir(side))
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors);
-        let process = Process::spawn(self.host(side), command)?;
-        let mut portal = Portal { side, process, log };
-        let start = now();
-        loop {
-            if let Some(status) = portal.process.ended() {
-                return Err(portal.failed(&format!("ended at once ({status})")));
-            }
-            if self.show(portals, side).is_ok() {
-                return Ok(portal);
-            }
-            if start.elapsed() > START_LIMIT {
-                return Err(portal.failed(&format!("was not ready within {START_LIMIT:?}")));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        portals.start(side, self.host(side))
     }
 
     /// What `netcombiner show NAME --json` says.
     pub fn show(&self, portals: &Portals, side: Side) -> Result<Value, Error> {
-        let mut command = portals.command("show");
-        command.arg(&portals.interface).arg("--json");
-        let output = self.ask(portals, side, command)?;
-        serde_json::from_str(&output).context("`netcombiner show --json` gave no JSON")
+        portals.show(side, self.host(side))
     }
 
     /// Runs `netcombiner down NAME`.
     pub fn down(&self, portals: &Portals, side: Side) -> Result<String, Error> {
         let mut command = portals.command("down");
         command.arg(&portals.interface);
-        self.ask(portals, side, command)
-    }
-
-    /// Runs a short command with the portal's run directory in its namespace; gives its output.
-    fn ask(&self, portals: &Portals, side: Side, mut command: Command) -> Result<String, Error> {
-        command.arg("--run-dir").arg(portals.run_dir(side));
-        run(self.host(side), command)
+        portals.ask(side, self.host(side), command)
     }
 }
 
@@ -385,6 +408,20 @@ impl TempDir {
             "too many directories of ours in {}",
             base.display()
         )))
+    }
+
+    /// Removes those of this name that processes which are gone left behind.
+    pub(crate) fn sweep(name: &str) {
+        let prefix = format!("netcombiner-{name}-");
+        let base = fs::read_dir(std::env::temp_dir());
+        for entry in base.into_iter().flatten().flatten() {
+            let dir = entry.file_name();
+            let owner = dir.to_str().and_then(|dir| dir.strip_prefix(&prefix));
+            let owner = owner.and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// Where it is.

@@ -111,7 +111,7 @@ impl Lab {
         let mut namespace = |name: &str| -> Result<Namespace, Error> {
             let namespace = Namespace::new(name)?;
             watch.add(&namespace)?;
-            settings(&namespace, spec)?;
+            settings(&namespace, spec.reverse_path)?;
             Ok(namespace)
         };
         let client = namespace("client")?;
@@ -230,8 +230,8 @@ const fn mac(link: usize, end: u8) -> [u8; 6] {
 }
 
 /// The same kernel settings in each namespace, whatever the root namespace handed down.
-fn settings(namespace: &Namespace, spec: &LabSpec) -> Result<(), Error> {
-    let reverse_path = spec.reverse_path.to_string();
+pub(crate) fn settings(namespace: &Namespace, reverse_path: u8) -> Result<(), Error> {
+    let reverse_path = reverse_path.to_string();
     let needed = [
         ("ipv4/ip_forward", "0"),
         ("ipv4/conf/all/rp_filter", reverse_path.as_str()),

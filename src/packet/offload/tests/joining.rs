@@ -348,6 +348,41 @@ fn a_wrong_checksum_is_passed_on_alone_and_as_it_is() {
     }
 }
 
+/// One's complement has two zeros: a checker takes both, splitting makes one.
+#[test]
+fn of_two_zeros_only_our_own_is_joined() {
+    let counts = |packets: &[Vec<u8>]| -> Vec<usize> {
+        let groups = join(BOTH, packets);
+        assert_eq!(split(&groups), packets);
+        groups.iter().map(|group| group.0).collect()
+    };
+    for is_tcp in [false, true] {
+        let mut plain = Plain::new(false, is_tcp);
+        // The second packet's sum is zero: what its checksum would be stands in its payload.
+        plain.payload = vec![0; 300];
+        let at = plain.checksum_at();
+        let second = &plain.segments(100)[1];
+        plain.payload[198..200].copy_from_slice(&second[at..at + 2]);
+        let (ours, other) = if is_tcp { (0, 0xff) } else { (0xff, 0) };
+        let mut packets = plain.segments(100);
+        assert_eq!(packets[1][at..at + 2], [ours; 2]);
+        assert_eq!(counts(&packets), [3]);
+        packets[1][at..at + 2].fill(other);
+        assert_eq!(counts(&packets), [1, 1, 1]);
+    }
+
+    let mut plain = Plain::new(false, true);
+    plain.payload = vec![7; 300];
+    plain.id = 0xffff;
+    let second = &plain.segments(100)[1];
+    plain.id = u16::from_be_bytes([second[10], second[11]]).wrapping_sub(1);
+    let mut packets = plain.segments(100);
+    assert_eq!(packets[1][10..12], [0, 0]);
+    assert_eq!(counts(&packets), [3]);
+    packets[1][10..12].fill(0xff);
+    assert_eq!(counts(&packets), [1, 1, 1]);
+}
+
 #[test]
 fn a_full_one_gives_packets_back() {
     let mut joiner = Joiner::new(BOTH);

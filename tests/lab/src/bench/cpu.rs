@@ -78,7 +78,7 @@ impl Reading {
 }
 
 /// Name, and user and system time in ticks, of a `stat` file (proc_pid_stat(5)).
-fn parse(stat: &str) -> Option<(String, u64)> {
+pub(crate) fn parse(stat: &str) -> Option<(String, u64)> {
     // The name is in brackets and may hold any character, a bracket too.
     let (head, tail) = stat.rsplit_once(") ")?;
     let name = head.split_once('(')?.1.to_owned();
@@ -90,7 +90,7 @@ fn parse(stat: &str) -> Option<(String, u64)> {
 }
 
 /// Busy ticks, all ticks and the number of cores, of `/proc/stat` (proc_stat(5)).
-fn parse_system(stat: &str) -> (u64, u64, u64) {
+pub(crate) fn parse_system(stat: &str) -> (u64, u64, u64) {
     let mut busy = 0;
     let mut all = 0;
     let mut cores = 0;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use super::table;
 use crate::cases::{Case, Change};
 use crate::emulator::Direction;
 use crate::error::{Context, Error};
+use crate::machine;
 use crate::traffic::{Heard, Said};
 
 /// Everything that was measured.
@@ -34,13 +34,15 @@ pub(super) struct Results<'a> {
 
 /// Writes it to a file.
 pub(super) fn write(path: &Path, program: &Path, results: &Results<'_>) -> Result<(), Error> {
-    let text = document(program, results).to_string();
+    write_value(path, &document(program, results))
+}
+
+/// Writes a JSON file and the directory that it is in.
+pub(crate) fn write_value(path: &Path, value: &Value) -> Result<(), Error> {
     if let Some(parent) = path.parent() {
-        let what = || format!("cannot make {}", parent.display());
-        fs::create_dir_all(parent)
-            .map_err(|error| Error::failed(format!("{}: {error}", what())))?;
+        fs::create_dir_all(parent).context(format!("cannot make {}", parent.display()))?;
     }
-    fs::write(path, text).context(format!("cannot write {}", path.display()))
+    fs::write(path, value.to_string()).context(format!("cannot write {}", path.display()))
 }
 
 fn document(program: &Path, results: &Results<'_>) -> Value {
@@ -68,10 +70,10 @@ fn document(program: &Path, results: &Results<'_>) -> Value {
         })
     });
     json!({
-        "version": version(program),
-        "kernel": line("/proc/sys/kernel/osrelease"),
-        "cpu": cpu_model(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "version": machine::version(program),
+        "kernel": machine::kernel(),
+        "cpu": machine::cpu_model(),
+        "cores": machine::cores(),
         "realtime": results.realtime,
         "repeats": plan.repeats,
         "full": plan.full,
@@ -262,25 +264,10 @@ fn rounded(values: &[f64]) -> Vec<f64> {
 }
 
 /// To four digits after the point: less is noise.
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
 fn millis(time: Duration) -> f64 {
     round(time.as_secs_f64() * 1e3)
-}
-
-fn version(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-fn line(path: &str) -> Option<String> {
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
-}
-
-fn cpu_model() -> Option<String> {
-    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

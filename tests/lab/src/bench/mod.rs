@@ -10,14 +10,14 @@
 
 mod changing;
 mod course;
-mod cpu;
-mod json;
+pub(crate) mod cpu;
+pub(crate) mod json;
 mod links;
 mod payload;
 mod plan;
 mod script;
 mod steady;
-mod summary;
+pub(crate) mod summary;
 mod table;
 mod take;
 mod tunnel;

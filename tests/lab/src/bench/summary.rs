@@ -174,7 +174,7 @@ impl LinkRow {
 }
 
 /// The middle value, or the mean of the two in the middle; zero when there is none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.as_slice() {

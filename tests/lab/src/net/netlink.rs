@@ -146,6 +146,32 @@ impl Netlink {
             .context(format!("cannot set the hardware address of {device}"))
     }
 
+    /// Sets the MTU of a device, bytes.
+    pub fn set_mtu(&mut self, device: &str, mtu: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index(device)?;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .context(format!("cannot set the MTU of {device}"))
+    }
+
+    /// The MTU of a device, bytes.
+    pub fn mtu(&mut self, device: &str) -> Result<u32, Error> {
+        let index = self.index(device)?;
+        let links = self.links()?;
+        let link = links.iter().find(|link| link.header.index == index);
+        let mtu = link.and_then(|link| {
+            link.attributes.iter().find_map(|a| {
+                if let LinkAttribute::Mtu(mtu) = a {
+                    Some(*mtu)
+                } else {
+                    None
+                }
+            })
+        });
+        mtu.ok_or_else(|| Error::failed(format!("{device} has no MTU")))
+    }
+
     /// Gives a device an address.
     pub fn add_address(&mut self, device: &str, address: IpAddr, prefix: u8) -> Result<(), Error> {
         let message = self.address(device, address, prefix)?;
