@@ -228,13 +228,9 @@ pub(super) mod tests {
             uptime_s: 100.0,
             pid: 4711,
             public_addresses: vec!["203.0.113.2".to_owned()],
-<<<<<<< HEAD
             mtu: 1359,
             mtu_most: 1400,
-=======
-            mtu: 1400,
             threads: 2,
->>>>>>> main
             offloads: Offloads {
                 tun_tcp: true,
                 tun_udp: true,
@@ -289,11 +285,8 @@ pub(super) mod tests {
             peer: "bG9jYWw=".to_owned(),
             cipher: None,
             latest_handshake_s: None,
-<<<<<<< HEAD
             mtu: 1400,
-=======
             threads: 1,
->>>>>>> main
             offloads: Offloads {
                 udp_gso: Some(1),
                 udp_gro: Some(1),

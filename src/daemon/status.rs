@@ -41,13 +41,9 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         uptime_s: known.uptime.as_secs_f64(),
         pid: std::process::id(),
         public_addresses: config.public.iter().map(|it| it.to_string()).collect(),
-<<<<<<< HEAD
         mtu: stats.mtu,
         mtu_most: known.mtu.bytes(),
-=======
-        mtu: known.mtu.bytes(),
         threads: if report.tun_apart { 2 } else { 1 },
->>>>>>> main
         offloads: Offloads {
             tun_tcp: report.tun_offload.tcp,
             tun_udp: report.tun_offload.udp,
