@@ -14,6 +14,7 @@ mod netns {
     mod killed;
     mod links;
     mod modes;
+    mod mtu;
     mod offloads;
     mod plan;
     mod reach;

@@ -58,7 +58,7 @@ pub struct Config {
     pub public: PublicAddresses,
     /// The addresses inside the tunnel.
     pub tunnel: TunnelAddresses,
-    /// The TUN's MTU; nothing: chosen from the links.
+    /// The TUN's MTU at most; nothing: [`Mtu::TUNNEL_DEFAULT`].
     pub mtu: Option<Mtu>,
     /// False: the kernel neither splits nor joins packets for us, neither at the TUN nor at sockets.
     pub offload: bool,

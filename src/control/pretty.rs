@@ -43,7 +43,11 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
         "  public address: {}",
         status.public_addresses.join(", ")
     )?;
-    writeln!(out, "  mtu: {}", status.mtu)?;
+    write!(out, "  mtu: {}", status.mtu)?;
+    if status.mtu < status.mtu_most {
+        write!(out, " (of {})", status.mtu_most)?;
+    }
+    writeln!(out)?;
     writeln!(out, "  offloads: {}", offloads(&status.offloads))?;
     writeln!(out, "  packet threads: {}", status.threads)?;
     if let Some(error) = &status.routing_error {
@@ -156,6 +160,9 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
         }
         writeln!(out)?;
     }
+    if let Some(mtu) = path.mtu {
+        writeln!(out, "  mtu: {mtu}")?;
+    }
     writeln!(out, "  loss: {:.2} %", path.loss * 100.0)?;
     if let (Some(capacity), Some(queue)) = (path.capacity, path.queue_ms) {
         writeln!(
@@ -194,7 +201,7 @@ interface: nc0
   private key: (hidden)
   security: encrypt (ChaCha20-Poly1305)
   public address: 203.0.113.2
-  mtu: 1400
+  mtu: 1359 (of 1400)
   offloads: tun tso+uso, udp gso 64 gro
   packet threads: 2
   routing: table 19 is taken
@@ -211,6 +218,7 @@ link: dsl (wan0)
   state: up
   endpoint: 203.0.113.2:4725
   rtt: 20.5 ms (least 15.0 ms)
+  mtu: 1420
   loss: 0.50 %
   capacity: 20.5 Mbit/s to send, queue 3.2 ms
   rate: 20.1 Mbit/s received, 1.5 Mbit/s sent

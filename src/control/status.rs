@@ -30,8 +30,10 @@ pub struct Status {
     pub pid: u32,
     /// The addresses that are handed to the client.
     pub public_addresses: Vec<String>,
-    /// The TUN's MTU, bytes.
+    /// The TUN's MTU now, bytes: what the paths carry.
     pub mtu: u16,
+    /// The TUN's MTU at most, bytes.
+    pub mtu_most: u16,
     /// What the kernel splits and joins for us.
     pub offloads: Offloads,
     /// Threads that carry packets now.
@@ -127,6 +129,8 @@ pub struct PathStatus {
     pub min_rtt_ms: Option<f64>,
     /// The round trip's variation, milliseconds.
     pub rtt_var_ms: f64,
+    /// The longest IP packet that the path carries whole, bytes; nothing: not known, or not asked.
+    pub mtu: Option<u16>,
     /// Share of the sent datagrams that were lost, 0 to 1.
     pub loss: f64,
     /// The controller's window, bytes.
@@ -224,7 +228,8 @@ pub(super) mod tests {
             uptime_s: 100.0,
             pid: 4711,
             public_addresses: vec!["203.0.113.2".to_owned()],
-            mtu: 1400,
+            mtu: 1359,
+            mtu_most: 1400,
             threads: 2,
             offloads: Offloads {
                 tun_tcp: true,
@@ -280,6 +285,7 @@ pub(super) mod tests {
             peer: "bG9jYWw=".to_owned(),
             cipher: None,
             latest_handshake_s: None,
+            mtu: 1400,
             threads: 1,
             offloads: Offloads {
                 udp_gso: Some(1),
@@ -294,6 +300,7 @@ pub(super) mod tests {
                 endpoint: Some("198.51.100.7:40001".parse().unwrap()),
                 rtt_ms: None,
                 min_rtt_ms: None,
+                mtu: None,
                 loss: 0.0,
                 capacity: None,
                 queue_ms: None,
@@ -339,6 +346,7 @@ pub(super) mod tests {
             rtt_ms: Some(20.5),
             min_rtt_ms: Some(15.0),
             rtt_var_ms: 1.25,
+            mtu: Some(1420),
             loss: 0.005,
             window: 64_000,
             in_flight: 1400,

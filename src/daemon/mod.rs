@@ -225,7 +225,7 @@ async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Resul
         }
     }
 
-    let mtu = settings::mtu(&config, &observed);
+    let mtu = settings::mtu(&config);
     // While somebody else has a device of this name, nothing is touched. From here on whatever
     // fails gives the host back, for a killed instance may have left something behind.
     let tun = Tun::open(&config.name, mtu, config.offload)?;

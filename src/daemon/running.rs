@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::links::{Flow, LinkIds, Plan, Resolved, plan};
 use super::packet_loop::{Carrier, Command, News, PacketThread};
 use super::resolve::{Answer as Address, Resolver};
+use super::settings;
 use super::sockets::Note;
 use super::status::{Known, status};
 use super::{DaemonError, HOST_PATIENCE, Options, notify};
@@ -23,6 +24,7 @@ use crate::config::{Config, Role, Transport};
 use crate::control::{Answer, Asked, Request};
 use crate::host::{self, Reconciler};
 use crate::io::Clock;
+use crate::io::tun;
 use crate::io::udp::UdpSocket;
 use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
@@ -76,6 +78,7 @@ impl Desired {
 pub(super) struct Running<'a> {
     options: &'a Options,
     config: Config,
+    /// The TUN's MTU.
     mtu: Mtu,
     packets: PacketThread,
     desired: Desired,
@@ -188,7 +191,15 @@ impl<'a> Running<'a> {
                 _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
                 _ = stop.hangup.recv() => self.reload(),
                 event = events.recv() => match event {
-                    Some(News::Tunnel(event)) => { self.note_path(&event); self.log(&event); false }
+                    Some(News::Tunnel(event)) => {
+                        self.note_path(&event);
+                        self.log(&event);
+                        if let Event::Mtu(mtu) = event {
+                            self.mtu = mtu;
+                            self.keep_mtu();
+                        }
+                        false
+                    }
                     Some(News::Note(Note { level, text })) => {
                         log::log!(level, "{text}");
                         false
@@ -215,6 +226,7 @@ impl<'a> Running<'a> {
                     false
                 }
                 _ = retry.tick() => {
+                    self.keep_mtu();
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
                         self.update_links_but(&failing);
@@ -252,6 +264,15 @@ impl<'a> Running<'a> {
         ended.map_err(DaemonError::Packets)?;
         log::info!("the host is as it was before");
         Ok(())
+    }
+
+    /// The TUN has the MTU that the paths carry, whoever changed it.
+    fn keep_mtu(&mut self) {
+        match tun::follow_mtu(&self.config.name, self.mtu) {
+            Ok(false) => {}
+            Ok(true) => log::debug!("ip link set {} mtu {}", self.name(), self.mtu),
+            Err(error) => log::debug!("cannot set the MTU of {}: {error}", self.name()),
+        }
     }
 
     /// Makes names' addresses and the configuration known to the reconciler.
@@ -435,7 +456,7 @@ impl<'a> Running<'a> {
         };
         let known = Known {
             config: &self.config,
-            mtu: self.mtu,
+            mtu: settings::mtu(&self.config),
             uptime: self.clock.now().since(self.since),
             routing_error: self.routing_error.as_deref(),
             plans: &self.plans,
@@ -507,6 +528,7 @@ impl<'a> Running<'a> {
             Event::Roamed { path, to } => {
                 log::info!("{name}: the peer moved to {to} on path {path}");
             }
+            Event::Mtu(mtu) => log::info!("{name}: packets of up to {mtu} bytes are carried"),
             Event::SecurityMismatch { peer } => log::error!(
                 "{name}: the peer has security = \"{peer}\", this portal \"{}\": the tunnel stays \
                  down until both say the same",

@@ -3,11 +3,6 @@
 use crate::config::units::Mtu;
 use crate::config::{Config, Role};
 use crate::proto::event::{Side, TunnelConfig};
-use crate::route::links::Observed;
-
-/// The bytes around a packet in the tunnel: 33 of ours (header, tag, frame), UDP 8, IPv6 40
-/// (PROTOCOL.md 2.1).
-const OVERHEAD: u32 = 33 + 8 + 40;
 
 /// How many threads may carry packets.
 pub(super) fn threads(config: &Config) -> usize {
@@ -32,22 +27,9 @@ pub(super) fn tunnel_config(config: &Config, mtu: Mtu) -> TunnelConfig {
     }
 }
 
-/// The TUN's MTU: the configured one, or what fits every device that flows may leave by.
-pub(super) fn mtu(config: &Config, observed: &Observed) -> Mtu {
-    if let Some(mtu) = config.mtu {
-        return mtu;
-    }
-    let is_used = |device: &_| {
-        config.links.is_empty() || config.links.iter().any(|link| link.device == *device)
-    };
-    observed
-        .links
-        .iter()
-        .filter(|link| is_used(&link.device) && link.has_default())
-        .filter_map(|link| u16::try_from(link.mtu.saturating_sub(OVERHEAD)).ok())
-        .filter_map(Mtu::new)
-        .min()
-        .map_or(Mtu::TUNNEL_DEFAULT, |least| least.min(Mtu::TUNNEL_DEFAULT))
+/// The TUN's MTU at most. What less the links carry is found out by the tunnel.
+pub(super) fn mtu(config: &Config) -> Mtu {
+    config.mtu.unwrap_or(Mtu::TUNNEL_DEFAULT)
 }
 
 /// True when this processor has instructions for AES.

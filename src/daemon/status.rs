@@ -41,7 +41,8 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         uptime_s: known.uptime.as_secs_f64(),
         pid: std::process::id(),
         public_addresses: config.public.iter().map(|it| it.to_string()).collect(),
-        mtu: known.mtu.bytes(),
+        mtu: stats.mtu,
+        mtu_most: known.mtu.bytes(),
         threads: if report.tun_apart { 2 } else { 1 },
         offloads: Offloads {
             tun_tcp: report.tun_offload.tcp,
@@ -127,6 +128,7 @@ fn path(stats: &PathStats) -> PathStatus {
         rtt_ms: stats.rtt.map(milliseconds),
         min_rtt_ms: stats.min_rtt.map(milliseconds),
         rtt_var_ms: milliseconds(stats.rtt_var),
+        mtu: stats.mtu,
         loss: stats.lost as f64 / (stats.datagrams_sent as f64).max(1.0),
         window: stats.window,
         in_flight: stats.in_flight,

@@ -2,6 +2,7 @@
 //! "is it readable".
 
 pub mod clock;
+mod cut;
 pub mod entropy;
 pub mod poll;
 pub mod socket;

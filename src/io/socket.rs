@@ -191,10 +191,9 @@ fn force_buffer(socket: &Socket, option: libc::c_int, bytes: usize) -> bool {
 }
 
 /// Sets an option whose value is one number.
-#[cfg(target_os = "linux")]
 #[expect(
     unsafe_code,
-    reason = "socket2 has no SO_RCVBUFFORCE, SO_SNDBUFFORCE, IP_MTU_DISCOVER"
+    reason = "socket2 has no SO_RCVBUFFORCE, SO_SNDBUFFORCE, IP_MTU_DISCOVER, IP_DONTFRAG"
 )]
 pub(super) fn set_number(
     socket: &Socket,

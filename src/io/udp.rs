@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
+use super::cut;
 #[cfg(target_os = "linux")]
 use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
+use crate::proto::event::Cutting;
 
 /// What the kernel may keep for us in each direction: 4 MiB is 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -41,6 +43,17 @@ pub struct UdpSocket {
     /// Buffers of batches that are gone, for the next ones.
     spare: Vec<Vec<u8>>,
     locals: LocalAddresses,
+    /// The socket is set so that datagrams may be cut.
+    cuts: bool,
+}
+
+/// What became of datagrams that were to be sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendReport {
+    /// So many are lost: the kernel refused them, or there was no room.
+    pub lost: u64,
+    /// To whom the device takes no datagram of this length whole (or of any longer).
+    pub too_long: Option<(SocketAddr, usize)>,
 }
 
 /// What the kernel does for a socket.
@@ -57,6 +70,7 @@ pub struct UdpOffload {
 struct Batch {
     destination: SocketAddr,
     segment_size: usize,
+    cutting: Cutting,
     bytes: Vec<u8>,
     /// How many of the bytes the kernel took.
     sent: usize,
@@ -78,8 +92,6 @@ impl UdpSocket {
     fn new(socket: Socket) -> io::Result<Self> {
         enlarge_buffers(&socket, SOCKET_BUFFER);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        #[cfg(target_os = "linux")]
-        let_fragment(&socket)?;
         Ok(Self {
             socket,
             state,
@@ -88,6 +100,8 @@ impl UdpSocket {
             backlog_bytes: 0,
             spare: Vec::new(),
             locals: LocalAddresses::default(),
+            // quinn-udp forbids it.
+            cuts: false,
         })
     }
 
@@ -130,27 +144,39 @@ impl UdpSocket {
         !self.backlog.is_empty()
     }
 
-    /// Sends datagrams of `segment_size` bytes each (the last may be shorter). Gives how many were
-    /// refused and are lost; a full kernel loses nothing until the backlog is full as well.
-    pub fn send(&mut self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> u64 {
+    /// Sends datagrams of `segment_size` bytes each (the last may be shorter). A full kernel loses
+    /// nothing until the backlog is full as well.
+    pub fn send(
+        &mut self,
+        destination: SocketAddr,
+        segment_size: usize,
+        cutting: Cutting,
+        bytes: &[u8],
+    ) -> SendReport {
+        let mut report = SendReport::default();
         if bytes.is_empty() {
-            return 0;
+            return report;
         }
         let segment_size = segment_size.clamp(1, bytes.len());
-        if self.is_blocked() {
-            return self.keep(destination, segment_size, bytes);
+        let mut sent = 0;
+        if !self.is_blocked() {
+            sent = self.try_send(destination, segment_size, cutting, bytes, &mut report);
         }
-        let (sent, refused) = self.try_send(destination, segment_size, bytes);
-        refused + self.keep(destination, segment_size, &bytes[sent..])
+        report.lost += self.keep(destination, segment_size, cutting, &bytes[sent..]);
+        report
     }
 
-    /// Sends what waits. Gives how many datagrams were refused and are lost.
-    pub fn flush(&mut self) -> u64 {
-        let mut lost = 0;
+    /// Sends what waits.
+    pub fn flush(&mut self) -> SendReport {
+        let mut report = SendReport::default();
         while let Some(mut batch) = self.backlog.pop_front() {
-            let waiting = &batch.bytes[batch.sent..];
-            let (sent, refused) = self.try_send(batch.destination, batch.segment_size, waiting);
-            lost += refused;
+            let sent = self.try_send(
+                batch.destination,
+                batch.segment_size,
+                batch.cutting,
+                &batch.bytes[batch.sent..],
+                &mut report,
+            );
             self.backlog_bytes -= sent;
             batch.sent += sent;
             if batch.sent < batch.bytes.len() {
@@ -162,10 +188,16 @@ impl UdpSocket {
                 self.spare.push(batch.bytes);
             }
         }
-        lost
+        report
     }
 
-    fn keep(&mut self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> u64 {
+    fn keep(
+        &mut self,
+        destination: SocketAddr,
+        segment_size: usize,
+        cutting: Cutting,
+        bytes: &[u8],
+    ) -> u64 {
         if bytes.is_empty() {
             return 0;
         }
@@ -178,20 +210,31 @@ impl UdpSocket {
         self.backlog.push_back(Batch {
             destination,
             segment_size,
+            cutting,
             bytes: kept,
             sent: 0,
         });
         0
     }
 
-    /// Sends until the kernel is full. Gives the bytes done with, and the datagrams among them that
-    /// were refused for good.
-    fn try_send(&self, destination: SocketAddr, segment_size: usize, bytes: &[u8]) -> (usize, u64) {
+    /// Sends until the kernel is full. Gives the bytes done with.
+    fn try_send(
+        &mut self,
+        destination: SocketAddr,
+        segment_size: usize,
+        cutting: Cutting,
+        bytes: &[u8],
+        report: &mut SendReport,
+    ) -> usize {
         let source = self.locals.find(destination);
-        let (mut sent, mut refused) = (0, 0);
+        let batches = self.state.max_gso_segments();
+        let mut sent = 0;
         let mut most_segments = GSO_BYTES / segment_size;
+        self.let_cut(cutting == Cutting::Free);
         while sent < bytes.len() {
-            let segments = self.most_segments().min(most_segments).max(1);
+            // What is cut goes singly: the kernel does not cut segments.
+            let most = if self.cuts { 1 } else { most_segments };
+            let segments = self.most_segments().min(most).max(1);
             let end = bytes.len().min(sent + segments * segment_size);
             let contents = &bytes[sent..end];
             let transmit = Transmit {
@@ -209,19 +252,50 @@ impl UdpSocket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A device without segmentation: quinn-udp has switched to single datagrams.
                 Err(_) if segments > self.most_segments() => continue,
-                // Segments are never cut into fragments (Linux: EMSGSIZE, before 6.14 EINVAL, seen
-                // above as a device without segmentation); single datagrams are.
+                // Segments longer than the device's MTU: Linux says EMSGSIZE, before 6.14 EINVAL,
+                // seen above as a device without segmentation.
                 Err(error) if segments > 1 && error.raw_os_error() == Some(libc::EMSGSIZE) => {
                     most_segments = 1;
                     continue;
                 }
-                // EMSGSIZE, ENETUNREACH, EPERM, ENOBUFS and the like come from the network's state
-                // of this moment: a datagram lost like any other.
-                Err(_) => refused += contents.len().div_ceil(segment_size) as u64,
+                // Longer than the device's MTU. Data is cut rather than lost, while the tunnel
+                // looks for what passes.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && !self.cuts => {
+                    report.too_long = Some((destination, contents.len()));
+                    self.renew(batches);
+                    if cutting == Cutting::IfRefused {
+                        self.let_cut(true);
+                        if self.cuts {
+                            continue;
+                        }
+                    }
+                    report.lost += 1;
+                }
+                // ENETUNREACH, EPERM, ENOBUFS and the like come from the network's state of this
+                // moment: a datagram lost like any other.
+                Err(_) => report.lost += contents.len().div_ceil(segment_size) as u64,
             }
             sent = end;
         }
-        (sent, refused)
+        sent
+    }
+
+    /// Lets datagrams be cut, here and on the way, or not. Where that cannot be set, all stays.
+    fn let_cut(&mut self, cuts: bool) {
+        if cuts != self.cuts && cut::set(&self.socket, cuts).is_ok() {
+            self.cuts = cuts;
+        }
+    }
+
+    /// A kernel that says EINVAL for segments that are too long makes quinn-udp give up
+    /// segmentation for good: it did well before, and will with shorter ones.
+    fn renew(&mut self, segments_before: usize) {
+        if self.offload
+            && self.state.max_gso_segments() < segments_before
+            && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
+        {
+            self.state = state;
+        }
     }
 
     /// Receives a batch. Gives false when nothing was there.
@@ -251,31 +325,6 @@ impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Lets the network cut datagrams into fragments.
-///
-/// quinn-udp forbids it, for QUIC finds the largest datagram of a path by probing (RFC 8899). Until
-/// we do so too, a datagram that is too long for a device or a router on the way would vanish on
-/// every try, while the short probes keep the path up. The kernel still heeds what ICMP says of the
-/// path (PMTUDISC_DONT), and cuts there itself.
-#[cfg(target_os = "linux")]
-fn let_fragment(socket: &Socket) -> io::Result<()> {
-    let is_v4 = socket.local_addr()?.is_ipv4();
-    let (level, option, value) = if is_v4 {
-        (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        )
-    } else {
-        (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
-        )
-    };
-    set_number(socket, level, option, value)
 }
 
 /// The memory of receptions, one for all sockets of a loop: 1 MiB.
@@ -347,6 +396,10 @@ mod tests {
         UdpSocket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
     }
 
+    fn send(socket: &mut UdpSocket, to: SocketAddr, segment: usize, bytes: &[u8]) -> SendReport {
+        socket.send(to, segment, Cutting::IfRefused, bytes)
+    }
+
     #[test]
     fn without_offload_a_batch_arrives_all_the_same() {
         let (mut a, mut b) = (localhost(), localhost());
@@ -359,7 +412,7 @@ mod tests {
         assert_eq!(a.offload(), none);
         let to = b.local_addr().unwrap();
         let bytes: Vec<u8> = (0..30u8).flat_map(|n| vec![n; 100]).collect();
-        assert_eq!(a.send(to, 100, &bytes), 0);
+        assert_eq!(send(&mut a, to, 100, &bytes).lost, 0);
         let got = receive_all(&mut b, 30);
         assert!(got.iter().all(|(_, datagram)| datagram.len() == 100));
         assert_eq!(got.len(), 30);
@@ -392,7 +445,7 @@ mod tests {
             bytes.extend(std::iter::repeat_n(number, 1000));
         }
         bytes.extend([200; 7]);
-        assert_eq!(a.send(to, 1000, &bytes), 0);
+        assert_eq!(send(&mut a, to, 1000, &bytes).lost, 0);
         let got = receive_all(&mut b, 101);
         assert_eq!(got.len(), 101);
         for (number, (from, datagram)) in got.iter().enumerate().take(100) {
@@ -400,16 +453,15 @@ mod tests {
             assert_eq!(datagram, &vec![number as u8; 1000]);
         }
         assert_eq!(got[100].1, [200; 7]);
-        // Still in use, although the network may cut our datagrams.
         #[cfg(target_os = "linux")]
         assert!(a.state.max_gso_segments() > 1);
     }
 
     /// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
-    /// small MTU is made. Needs root; without it, only the option is looked at.
+    /// small MTU is made. Needs root; without it nothing is tried.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_datagram_too_long_for_the_device_is_cut_instead_of_lost() {
+    fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
         let thread = std::thread::spawn(|| {
             if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
                 return;
@@ -423,17 +475,35 @@ mod tests {
             if !ip("link set lo up mtu 1300") {
                 return;
             }
-            let (mut a, mut b) = (localhost(), localhost());
-            let to = b.local_addr().unwrap();
-            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1480]).collect();
-            assert_eq!(a.send(to, 1480, &bytes), 0);
-            let got = receive_all(&mut b, 20);
-            assert_eq!(got.len(), 20);
-            assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
-            // Shorter ones go the quick way all the same.
-            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
-            assert_eq!(a.send(to, 1000, &bytes), 0);
-            assert_eq!(receive_all(&mut b, 20).len(), 20);
+            for host in ["127.0.0.1:0", "[::1]:0"] {
+                let host: SocketAddr = host.parse().unwrap();
+                let Ok(mut a) = UdpSocket::listen(host) else {
+                    continue;
+                };
+                let mut b = UdpSocket::listen(host).unwrap();
+                let to = b.local_addr().unwrap();
+                let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1480]).collect();
+                let told = SendReport {
+                    lost: 0,
+                    too_long: Some((to, 1480)),
+                };
+                assert_eq!(send(&mut a, to, 1480, &bytes), told);
+                let got = receive_all(&mut b, 20);
+                assert_eq!(got.len(), 20);
+                assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
+                // A probe says the same and goes nowhere.
+                let probed = a.send(to, 1480, Cutting::Never, &bytes[..1480]);
+                assert_eq!((probed.lost, probed.too_long), (1, Some((to, 1480))));
+                // What may be cut is no news.
+                let freely = a.send(to, 1480, Cutting::Free, &bytes);
+                assert_eq!(freely, SendReport::default());
+                assert_eq!(receive_all(&mut b, 20).len(), 20);
+                // Shorter ones go the quick way all the same.
+                let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
+                assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
+                assert_eq!(receive_all(&mut b, 20).len(), 20);
+                assert!(a.state.max_gso_segments() > 1);
+            }
         });
         thread.join().unwrap();
     }
@@ -455,10 +525,11 @@ mod tests {
         let (mut a, mut b) = (localhost(), localhost());
         let to = b.local_addr().unwrap();
         // Longer than any UDP datagram: EMSGSIZE.
-        assert_eq!(a.send(to, 70_000, &[0; 70_000]), 1);
+        assert_eq!(send(&mut a, to, 70_000, &[0; 70_000]).lost, 1);
         // A loopback source cannot reach the outside: EINVAL or ENETUNREACH.
-        assert_eq!(a.send("192.0.2.1:9".parse().unwrap(), 10, &[0; 30]), 3);
-        assert_eq!(a.send(to, 3, b"abcde"), 0);
+        let nowhere = "192.0.2.1:9".parse().unwrap();
+        assert_eq!(send(&mut a, nowhere, 10, &[0; 30]).lost, 3);
+        assert_eq!(send(&mut a, to, 3, b"abcde").lost, 0);
         let got: Vec<Vec<u8>> = receive_all(&mut b, 2).into_iter().map(|it| it.1).collect();
         assert_eq!(got, [b"abc".to_vec(), b"de".to_vec()]);
     }
@@ -469,9 +540,9 @@ mod tests {
         let port = server.local_addr().unwrap().port();
         let mut client = localhost();
         let other = SocketAddr::from(([127, 0, 0, 77], port));
-        assert_eq!(client.send(other, 2, b"hi"), 0);
+        assert_eq!(send(&mut client, other, 2, b"hi").lost, 0);
         let (from, _) = receive_all(&mut server, 1).remove(0);
-        assert_eq!(server.send(from, 2, b"ho"), 0);
+        assert_eq!(send(&mut server, from, 2, b"ho").lost, 0);
         let (from, _) = receive_all(&mut client, 1).remove(0);
         assert_eq!(from, other);
     }

@@ -1,9 +1,11 @@
-//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, super-packets.
+//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, super-packets, "packet too
+//! big".
 #![forbid(unsafe_code)]
 
 pub mod class;
 pub mod ecn;
 pub mod flow;
+pub mod icmp;
 pub mod ip;
 pub mod mss;
 pub mod offload;

@@ -40,7 +40,7 @@ pub struct TunnelConfig {
     pub security: Security,
     /// True when the processor has instructions for AES: then AES-256-GCM is offered.
     pub aes: bool,
-    /// The TUN's MTU: no inner packet is longer.
+    /// The TUN's MTU at most: no inner packet is longer.
     pub mtu: Mtu,
     /// What is sent on two paths at once.
     pub redundant: Vec<Class>,
@@ -82,6 +82,20 @@ pub struct Transmit {
     pub destination: SocketAddr,
     /// The length of every datagram but the last, which may be shorter; bytes.
     pub segment_size: usize,
+    /// Whether the datagrams may be cut into fragments.
+    pub cutting: Cutting,
+}
+
+/// Whether a datagram may be cut into fragments where it is too long for a device or a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cutting {
+    /// Never: it asks whether its length passes.
+    Never,
+    /// Only when this host's own device does not take it whole, of which the tunnel is told
+    /// (`handle_refused`); on the way it is not cut.
+    IfRefused,
+    /// Here and on the way.
+    Free,
 }
 
 /// News for the owner: changes of state only, never one a packet.
@@ -111,6 +125,8 @@ pub enum Event {
         /// The address now.
         to: SocketAddr,
     },
+    /// The longest packets that the tunnel's paths carry are others now: the TUN's MTU is to follow.
+    Mtu(Mtu),
     /// The peer is set to another security mode; the tunnel stays down until both agree.
     SecurityMismatch {
         /// What the peer is set to.

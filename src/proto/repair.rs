@@ -248,10 +248,15 @@ impl Repairs {
         None
     }
 
-    /// The paths on which the first packet flies that waits for a second one.
-    pub fn peek_twice(&self) -> Option<u8> {
+    /// The paths on which the first packet flies that waits for a second one, and its length.
+    pub fn peek_twice(&self) -> Option<(u8, usize)> {
         let (id, _) = self.twice.front()?;
-        self.kept(*id).map(|kept| kept.flying)
+        self.kept(*id).map(|kept| (kept.flying, kept.packet.len()))
+    }
+
+    /// A packet's length, bytes; zero: it is settled.
+    pub fn length(&self, id: KeptId) -> usize {
+        self.kept(id).map_or(0, |kept| kept.packet.len())
     }
 
     /// The oldest packet to be sent once more: which, its place, its bytes.

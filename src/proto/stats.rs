@@ -18,6 +18,8 @@ pub struct TunnelStats {
     pub cipher: &'static str,
     /// The paths that were ever used.
     pub paths: Vec<PathStats>,
+    /// The longest packet that the TUN is to take, bytes.
+    pub mtu: u16,
     /// Packets that came from the TUN.
     pub packets_in: u64,
     /// Bytes that came from the TUN.
@@ -65,6 +67,8 @@ pub struct PathStats {
     pub min_rtt: Option<Duration>,
     /// The round trip's variation.
     pub rtt_var: Duration,
+    /// The longest IP packet that passes uncut, as far as is proven; bytes.
+    pub mtu: Option<u16>,
     /// The controller's window, bytes.
     pub window: u64,
     /// Bytes in flight.

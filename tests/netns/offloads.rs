@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use netcombiner::io::udp::SendReport;
+use netcombiner::proto::event::Cutting;
 use netcombiner_lab::error::Context;
 use netcombiner_lab::prelude::*;
 use serde_json::json;
@@ -127,7 +129,8 @@ fn datagrams_sent_in_one_piece_arrive_one_by_one() {
         }
         bytes.extend([200; 7]);
         let before = counted(&case.lab.local)?.1;
-        assert_eq!(client.send((SERVER, 9000).into(), 900, &bytes), 0);
+        let report = client.send((SERVER, 9000).into(), 900, Cutting::IfRefused, &bytes);
+        assert_eq!(report, SendReport::default());
         let mut buffer = [0; 2000];
         for expected in bytes.chunks(900) {
             let length = server.recv(&mut buffer)?;

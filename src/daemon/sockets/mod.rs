@@ -14,7 +14,7 @@ use crate::config::{Congestion, Transport};
 use crate::io::poll::{PollSet, Ready};
 use crate::io::socket::Origin;
 use crate::io::tcp::{TcpConnection, TcpListener};
-use crate::io::udp::{ReceiveBuffer, UdpOffload, UdpSocket};
+use crate::io::udp::{ReceiveBuffer, SendReport, UdpOffload, UdpSocket};
 use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
 use crate::proto::tunnel::Tunnel;
@@ -269,10 +269,17 @@ impl Sockets {
         match self.entries.get_mut(&id) {
             Some(Entry::Udp { socket, .. }) => {
                 let was_blocked = socket.is_blocked();
-                self.send_failed += socket.send(transmit.destination, transmit.segment_size, bytes);
+                let Transmit {
+                    destination,
+                    segment_size,
+                    cutting,
+                    ..
+                } = *transmit;
+                let report = socket.send(destination, segment_size, cutting, bytes);
                 if socket.is_blocked() && !was_blocked {
                     watch(&self.poll, socket, id, true);
                 }
+                self.heed(now, id, report, tunnel);
             }
             Some(Entry::Connection { connection, .. }) if connection.is_connected() => {
                 match connection.send(transmit.segment_size, bytes) {
@@ -284,6 +291,14 @@ impl Sockets {
         }
     }
 
+    /// Counts what the kernel refused, and tells the tunnel what is too long for a device.
+    fn heed(&mut self, now: Instant, id: SocketId, report: SendReport, tunnel: &mut Tunnel) {
+        self.send_failed += report.lost;
+        if let Some((destination, length)) = report.too_long {
+            tunnel.handle_refused(now, id, destination, length);
+        }
+    }
+
     /// Does what a socket is ready for.
     pub(super) fn serve(&mut self, now: Instant, ready: Ready, tunnel: &mut Tunnel) {
         let Ok(number) = u32::try_from(ready.key) else {
@@ -292,8 +307,9 @@ impl Sockets {
         let id = SocketId(number);
         match self.entries.get_mut(&id) {
             Some(Entry::Udp { socket, .. }) => {
+                let mut report = SendReport::default();
                 if ready.writable && socket.is_blocked() {
-                    self.send_failed += socket.flush();
+                    report = socket.flush();
                     if !socket.is_blocked() {
                         watch(&self.poll, socket, id, false);
                     }
@@ -304,6 +320,7 @@ impl Sockets {
                         tunnel.handle_datagrams(now, id, from, datagrams, length);
                     });
                 }
+                self.heed(now, id, report, tunnel);
             }
             Some(Entry::Connection { .. }) => self.serve_connection(now, id, ready, tunnel),
             Some(Entry::Listener { .. }) => self.accept(now, id, tunnel),

@@ -5,6 +5,9 @@ mod buffer;
 mod freebsd;
 #[cfg(target_os = "linux")]
 mod linux;
+mod mtu;
+
+pub use mtu::follow as follow_mtu;
 
 use std::fs::File;
 use std::io::{self, IoSlice};

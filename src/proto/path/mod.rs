@@ -3,6 +3,7 @@
 mod arrivals;
 mod liveness;
 mod meter;
+mod mtu;
 mod owd;
 mod queue_limit;
 mod rtt;
@@ -25,6 +26,7 @@ use crate::config::{Congestion, Transport};
 pub use arrivals::{Arrivals, MAX_ACK_DELAY};
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
+pub use mtu::{Long, Passage, PathMtu, Probe};
 pub use owd::Owd;
 use queue_limit::QueueLimit;
 pub use rtt::Rtt;
@@ -141,6 +143,8 @@ pub struct Path {
     /// Bytes that the peer had received when it acknowledged last.
     received_by_peer: u64,
     queue_limit: QueueLimit,
+    /// How long its datagrams may be.
+    pub mtu: PathMtu,
     /// What lets it send.
     pub gate: Gate,
     /// The rate that datagrams leave at now, as [`Path::set_pace`] found it.
@@ -187,7 +191,7 @@ pub struct Count {
 
 impl Path {
     /// A path that has no place yet.
-    pub fn new(id: PathId, transport: Transport, gate: Gate) -> Self {
+    pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu) -> Self {
         Self {
             id,
             opener: None,
@@ -205,6 +209,7 @@ impl Path {
             owd: Owd::default(),
             received_by_peer: 0,
             queue_limit: QueueLimit::default(),
+            mtu,
             gate,
             pace: None,
             arrivals: Arrivals::default(),
@@ -231,6 +236,7 @@ impl Path {
         self.owd = Owd::default();
         self.received_by_peer = 0;
         self.restart_control();
+        self.mtu.renumber();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -280,6 +286,8 @@ impl Path {
             self.rtt = Rtt::default();
             self.owd = Owd::default();
             self.queue_limit = QueueLimit::default();
+            self.mtu
+                .restart(from.remote.is_ipv6(), self.transport == Transport::Tcp);
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
                 self.rtt.update(now.since(asked), Duration::ZERO);
             }
@@ -318,6 +326,17 @@ impl Path {
             self.liveness
                 .probe_at(verdict, flying, busy_until, &self.rtt)
         })
+    }
+
+    /// When it is to be asked for a longer datagram, or the PING behind such a probe is due.
+    pub fn mtu_due(&self) -> Option<Instant> {
+        if self.state != PathState::Up {
+            return None;
+        }
+        if self.mtu.follow {
+            return Some(Instant::default());
+        }
+        self.mtu.due(&self.rtt)
     }
 
     /// When its state gets worse if nothing is heard.
@@ -376,6 +395,7 @@ impl Path {
                 .update(now, OneWayDelay::new(arrival.sent_at, received_at));
         }
         self.note_share(0, acked.datagrams);
+        self.mtu.on_arrived(now, acked.long);
         if let Some(newest_sent) = acked.newest_sent {
             self.liveness.on_answer(now);
             if self.state == PathState::Dead {
@@ -408,6 +428,7 @@ impl Path {
         let (lost, next) = self.sent.detect_lost(now, self.rtt.loss_threshold());
         self.loss_at = next;
         self.note_lost(lost);
+        self.mtu.on_lost(now, lost.long);
         if let Some(newest_sent) = lost.newest_sent {
             self.gate.controller.on_loss(&LossEvent {
                 now,
@@ -420,6 +441,7 @@ impl Path {
     fn give_up_in_flight(&mut self) {
         let lost = self.sent.abandon();
         self.loss_at = None;
+        self.mtu.forget_probe();
         self.note_lost(lost);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::carried::{Carried, KeptId, Span};
 use super::reordering::Reordering;
 use crate::proto::Instant;
+use crate::proto::path::{Long, Passage};
 use crate::proto::wire::PacketNumber;
 
 /// One datagram that was sent.
@@ -19,6 +20,9 @@ pub struct Sent {
     pub eliciting: bool,
     /// It carries a STATUS frame, which is sent again when lost.
     pub status: bool,
+    /// Whether it may be cut on the way. A probe of the path's MTU does not count as in flight: its
+    /// loss says nothing of congestion, nor of the path's life.
+    pub passage: Passage,
     /// Bytes sent on the path so far, it included.
     pub total: u64,
     /// Datagrams so far that left an empty queue behind.
@@ -39,6 +43,8 @@ pub struct Acked {
     /// What the largest number of this very acknowledgement was, when that is new: only it gives a
     /// round trip.
     pub largest: Option<Sent>,
+    /// The long ones.
+    pub long: Long,
 }
 
 /// What is held for lost.
@@ -52,6 +58,8 @@ pub struct Lost {
     pub newest_sent: Option<Instant>,
     /// One of them carried a STATUS.
     pub status: bool,
+    /// The long ones, where it was seen that later ones arrived.
+    pub long: Long,
 }
 
 impl Lost {
@@ -196,6 +204,7 @@ impl SentPackets {
                     acked.largest = Some(sent);
                 }
                 acked.newest_sent = acked.newest_sent.max(Some(sent.at));
+                acked.long.add(number, sent.bytes, sent.passage);
                 if sent.eliciting {
                     acked.datagrams += 1;
                     acked.bytes += u64::from(sent.bytes);
@@ -227,6 +236,7 @@ impl SentPackets {
                 *slot = None;
                 self.reordering.condemn(number);
                 self.fates.extend(self.carried.of(span).map(Fate::Lost));
+                lost.long.add(number, sent.bytes, sent.passage);
                 if sent.eliciting {
                     self.in_flight -= u64::from(sent.bytes);
                     lost.add(sent);
@@ -292,6 +302,7 @@ mod tests {
             bytes: 100,
             eliciting: true,
             status: false,
+            passage: Passage::Whole,
             total: 0,
             limited: 0,
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::keys::{Owner, Which};
+use super::mtu::path_mtu;
 use super::{Tunnel, gate, token};
 use crate::config::units::Bitrate;
-use crate::config::{Congestion, Security};
+use crate::config::{Congestion, Security, Transport};
 use crate::packet::ip::is_packet;
 use crate::proto::Instant;
 use crate::proto::crypto::Sealed;
@@ -94,7 +95,7 @@ impl Tunnel {
             }
         }
         self.reorder.release(now, &mut self.delivered);
-        self.report();
+        self.report(now);
     }
 
     /// Opens what of a group is sealed under keys that we know.
@@ -267,9 +268,10 @@ impl Tunnel {
             || Stamp::first(*stamp),
             |clock| Stamp::expand(*stamp, clock),
         );
+        let mtu = self.config.mtu;
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
             let gate = gate(transport, Congestion::default(), None);
-            Box::new(Path::new(opened.id, transport, gate))
+            Box::new(Path::new(opened.id, transport, gate, path_mtu(mtu)))
         });
         if opened.kind == Kind::Bare {
             if clock.is_none_or(|clock| clock.distance(sent) > BARE_TIME) {
@@ -412,6 +414,8 @@ impl Tunnel {
                 // The peer's link changed its transport: another gate.
                 path.transport = socket.transport;
                 path.gate = gate(socket.transport, Congestion::default(), None);
+                path.mtu
+                    .restart(from.remote.is_ipv6(), socket.transport == Transport::Tcp);
             }
             path.set_budget(socket.budget);
         }
@@ -428,6 +432,8 @@ impl Tunnel {
             .as_deref_mut()
             .filter(|path| path.opener.is_none())
         {
+            // Another tier may be in use now.
+            path.mtu.changed |= path.metric != metric;
             path.metric = metric;
             path.caps[1] =
                 (rate_cap > 0).then(|| Bitrate::from_bits_per_second(u64::from(rate_cap) * 1000));

@@ -5,6 +5,7 @@
 
 mod inbound;
 mod keys;
+mod mtu;
 mod outbound;
 mod repair;
 mod report;
@@ -29,6 +30,7 @@ use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
 use crate::packet::{Classes, FlowHasher, Packet, Pool, mss};
 use keys::Keys;
+use mtu::{InnerMtu, path_mtu};
 
 /// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
 pub const OVERHEAD: usize = HEADER_LEN + STAMP_LEN + frame::DATA_OVERHEAD + TAG_LEN;
@@ -81,6 +83,7 @@ pub struct Tunnel {
     keys: Keys,
     sockets: BTreeMap<SocketId, Socket>,
     paths: [Option<Box<Path>>; MAX_PATHS],
+    inner: InnerMtu,
     hasher: FlowHasher,
     /// What is sent on two paths at once.
     redundant: Classes,
@@ -141,6 +144,7 @@ impl Tunnel {
             keys,
             sockets: BTreeMap::new(),
             paths: [const { None }; MAX_PATHS],
+            inner: InnerMtu::new(config.mtu),
             redundant: Classes::new(config.redundant.clone()),
             hasher: FlowHasher::new(u64::from_ne_bytes(secret)),
             queue: Queue::default(),
@@ -198,8 +202,10 @@ impl Tunnel {
                     },
                 );
                 let new_gate = || gate(transport, congestion, rate_up);
-                let path = self.paths[id.index()]
-                    .get_or_insert_with(|| Box::new(Path::new(id, transport, new_gate())));
+                let mtu = self.config.mtu;
+                let path = self.paths[id.index()].get_or_insert_with(|| {
+                    Box::new(Path::new(id, transport, new_gate(), path_mtu(mtu)))
+                });
                 let terms = (transport, congestion, rate_up);
                 if path.opener.is_none_or(|opener| opener.terms != terms) {
                     path.transport = transport;
@@ -217,11 +223,11 @@ impl Tunnel {
                 self.begin_handshake_if_needed(now);
             }
         }
-        self.report();
+        self.report(now);
     }
 
     /// A socket is gone.
-    pub fn handle_socket_down(&mut self, _now: Instant, socket: SocketId) {
+    pub fn handle_socket_down(&mut self, now: Instant, socket: SocketId) {
         self.sockets.remove(&socket);
         self.outbox.retain(|(place, _)| place.socket != socket);
         for path in self.paths.iter_mut().flatten() {
@@ -238,7 +244,7 @@ impl Tunnel {
                 path.close();
             }
         }
-        self.report();
+        self.report(now);
     }
 
     /// A TCP connection takes `budget` more bytes now.
@@ -254,15 +260,18 @@ impl Tunnel {
     }
 
     /// A packet from the TUN, in a buffer of `take_buffer`.
-    pub fn handle_packet(&mut self, now: Instant, mut packet: Packet) {
+    pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
         self.count.packets_in += 1;
         self.count.bytes_in += packet.len() as u64;
+        let mut packet = match self.refuse_long(now, packet) {
+            Ok(packet) => packet,
+            Err(packet) => return self.pool.give(packet),
+        };
         let cause = match self.hasher.flow(packet.bytes()) {
-            _ if packet.len() > usize::from(self.config.mtu.bytes()) => Discard::TooBig,
             _ if self.keys.current().is_none() => Discard::NoPath,
             None => Discard::NotIp,
             Some(hash) => {
-                mss::clamp(packet.buffer(), self.config.mtu.bytes());
+                mss::clamp(packet.buffer(), self.inner.whole());
                 let (count, pool) = (&mut self.count, &mut self.pool);
                 self.queue.push(now, hash, packet, |drop, packet| {
                     discard(count, pool, drop, packet)
@@ -278,8 +287,8 @@ impl Tunnel {
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
         let mut packet = self.delivered.pop_front()?;
-        // Again: the two portals' MTUs may differ.
-        mss::clamp(packet.buffer(), self.config.mtu.bytes());
+        // Again: what the two portals' paths carry may differ.
+        mss::clamp(packet.buffer(), self.inner.whole());
         self.count.packets_out += 1;
         self.count.bytes_out += packet.len() as u64;
         Some(packet)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inbound::PROOF_LEN;
+use super::mtu::cutting;
 use super::timers::{SEAL_EVERY, control_due};
 use super::{OVERHEAD, Tunnel, discard};
 use crate::config::Security;
@@ -12,8 +13,8 @@ use crate::config::units::Bitrate;
 use crate::proto::Instant;
 use crate::proto::batch::{Batch, Seal};
 use crate::proto::crypto::Session;
-use crate::proto::event::{PathState, Transmit};
-use crate::proto::path::{Path, Place};
+use crate::proto::event::{Cutting, PathState, Transmit};
+use crate::proto::path::{Passage, Path, Place};
 use crate::proto::queue::Head;
 use crate::proto::recovery::Sent;
 use crate::proto::scheduler::{Candidate, Order};
@@ -43,6 +44,7 @@ pub(super) struct Draft<'a> {
     kind: Kind,
     pub(super) eliciting: bool,
     status: bool,
+    pub(super) passage: Passage,
 }
 
 impl<'a> Draft<'a> {
@@ -58,6 +60,7 @@ impl<'a> Draft<'a> {
             kind,
             eliciting: false,
             status: false,
+            passage: Passage::Whole,
         }
     }
 
@@ -100,8 +103,9 @@ impl<'a> Draft<'a> {
             Sent {
                 at: now,
                 bytes: length as u32,
-                eliciting: self.eliciting,
+                eliciting: self.eliciting && self.passage != Passage::Probe,
                 status: self.status,
+                passage: self.passage,
                 total: path.count.bytes_sent + length as u64,
                 limited: path.count.limited,
             },
@@ -123,7 +127,7 @@ impl Tunnel {
     fn next_batch(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if let Some((place, datagram)) = self.outbox.pop_front() {
             out.bytes.extend_from_slice(&datagram);
-            return Some(transmit(place, datagram.len()));
+            return Some(transmit(place, datagram.len(), Cutting::IfRefused));
         }
         self.keys.current()?;
         if self.closing {
@@ -179,7 +183,7 @@ impl Tunnel {
         let Some(head) = self.head(now) else {
             return false;
         };
-        if now < self.turn_of(id, first, &head) {
+        if now < self.turn_of(id, first, &head) || !self.fits(id, head.length) {
             return false;
         }
         let mut ready = |id: PathId| {
@@ -220,6 +224,10 @@ impl Tunnel {
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;
         control_due(path, busy_until).filter(|due| *due <= now)?;
+        if path.urgent.is_none() && !path.mtu.follow && path.mtu_due().is_some_and(|due| due <= now)
+        {
+            return mtu_probe(now, path, session, out);
+        }
         let urgent = path.urgent.take();
         let place = urgent.map(|urgent| urgent.place).or(path.place)?;
         let mut draft = Draft::new(out, now, Kind::Sealed);
@@ -261,7 +269,8 @@ impl Tunnel {
             if probe {
                 path.liveness.on_probe();
             }
-            if probe || path.bare_run >= SEAL_EVERY {
+            let follows = std::mem::take(&mut path.mtu.follow);
+            if probe || follows || path.bare_run >= SEAL_EVERY {
                 draft.eliciting = true;
                 frame::put_ping(draft.out);
             }
@@ -278,7 +287,7 @@ impl Tunnel {
             path.note_limited(idle);
         }
         let length = draft.finish(now, path, session);
-        Some(transmit(place, length))
+        Some(transmit(place, length, Cutting::IfRefused))
     }
 
     /// A batch of data for one path, as much as window and pacing let go now.
@@ -291,8 +300,15 @@ impl Tunnel {
     ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
         let (kind, overhead) = self.framing();
-        let most = usize::from(self.config.mtu.bytes()) + overhead;
-        let place = self.path(id)?.place?;
+        let longest = self.head(now)?.length + overhead;
+        let path = self.path(id)?;
+        let place = path.place?;
+        let cutting = cutting(path, longest);
+        let most = if cutting == Cutting::Free {
+            usize::from(self.config.mtu.bytes()) + overhead
+        } else {
+            usize::from(path.mtu.proven())
+        };
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
             if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
@@ -306,13 +322,14 @@ impl Tunnel {
                 let domain = &mut self.domains[usize::from(head.bucket.0)];
                 domain.spread.on_spill(now, head.since);
             }
-            let length = self.data_datagram(now, id, first, kind, capacity, out)?;
+            let passage = (kind, passage(cutting));
+            let length = self.data_datagram(now, id, first, passage, capacity, out)?;
             let full = *segment.get_or_insert(length);
             if length < full {
                 break;
             }
         }
-        segment.map(|segment| transmit(place, segment))
+        segment.map(|segment| transmit(place, segment, cutting))
     }
 
     /// How data goes, and what that adds to a packet at most, bytes.
@@ -330,13 +347,14 @@ impl Tunnel {
         now: Instant,
         id: PathId,
         first: PathId,
-        kind: Kind,
+        (kind, passage): (Kind, Passage),
         capacity: usize,
         out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number();
         let mut draft = Draft::new(out, now, kind);
         draft.eliciting = true;
+        draft.passage = passage;
         let most = if kind == Kind::Bare {
             capacity
         } else {
@@ -418,14 +436,49 @@ impl Tunnel {
         frame::put_close(draft.out);
         let length = draft.finish(now, path, session);
         path.close();
-        Some(transmit(place, length))
+        Some(transmit(place, length, Cutting::IfRefused))
     }
 }
 
-pub(super) fn transmit(place: Place, segment_size: usize) -> Transmit {
+/// A datagram that asks whether its length passes.
+fn mtu_probe(
+    now: Instant,
+    path: &mut Path,
+    session: &Arc<Session>,
+    out: &mut Batch,
+) -> Option<Transmit> {
+    let place = path.place?;
+    let probe = path.mtu.probe();
+    path.mtu
+        .on_probe_sent(now, probe, path.sent.next_number().0);
+    let mut draft = Draft::new(out, now, Kind::Sealed);
+    draft.eliciting = true;
+    draft.passage = Passage::Probe;
+    frame::put_ping(draft.out);
+    let length = draft.start + usize::from(probe.length) - TAG_LEN;
+    frame::pad(draft.out, length);
+    let length = draft.finish(now, path, session);
+    let cutting = if probe.cut {
+        Cutting::Free
+    } else {
+        Cutting::Never
+    };
+    Some(transmit(place, length, cutting))
+}
+
+/// What the acknowledgement of a datagram that leaves so proves.
+pub(super) fn passage(cutting: Cutting) -> Passage {
+    match cutting {
+        Cutting::Free => Passage::Cut,
+        Cutting::Never | Cutting::IfRefused => Passage::Whole,
+    }
+}
+
+pub(super) fn transmit(place: Place, segment_size: usize, cutting: Cutting) -> Transmit {
     Transmit {
         socket: place.socket,
         destination: place.remote,
         segment_size,
+        cutting,
     }
 }

@@ -4,19 +4,20 @@
 use std::time::Duration;
 
 use super::Tunnel;
-use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, transmit};
+use super::mtu::cutting;
+use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, passage, transmit};
 use crate::packet::Packet;
 use crate::packet::ip::is_tcp;
 use crate::proto::Instant;
 use crate::proto::batch::Batch;
-use crate::proto::event::{PathState, Transmit};
-use crate::proto::path::{MAX_ACK_DELAY, Path};
-use crate::proto::recovery::Fate;
+use crate::proto::event::{Cutting, PathState, Transmit};
+use crate::proto::path::{MAX_ACK_DELAY, Passage, Path};
+use crate::proto::recovery::{Fate, KeptId};
 use crate::proto::reorder::LONGEST_WAIT;
 use crate::proto::repair::{Place, Why};
 use crate::proto::scheduler::Order;
 use crate::proto::wire::frame::{self, Bucket};
-use crate::proto::wire::{Kind, MAX_PATHS, PathId};
+use crate::proto::wire::{Kind, MAX_PATHS, PathId, TAG_LEN};
 
 /// Beyond the time in which the peer acknowledges even a lone datagram, before the newest data counts
 /// as doubtful: timers of a busy portal are late by about this (PROTOCOL.md 7).
@@ -169,9 +170,16 @@ impl Tunnel {
             return Some(transmit);
         }
         let (mut why, id) = self.next_again(now)?;
-        let place = self.path(id)?.place?;
         let (kind, overhead) = self.framing();
-        let most = usize::from(self.config.mtu.bytes()) + overhead;
+        let longest = self.repairs.head(why)?.2.len() + overhead;
+        let path = self.path(id)?;
+        let place = path.place?;
+        let cutting = cutting(path, longest);
+        let most = if cutting == Cutting::Free {
+            usize::from(self.config.mtu.bytes()) + overhead
+        } else {
+            usize::from(path.mtu.proven())
+        };
         let mut segment: Option<usize> = None;
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
@@ -187,13 +195,14 @@ impl Tunnel {
             {
                 break;
             }
-            let length = self.datagram_again(now, why, id, kind, out)?;
+            let passage = (kind, passage(cutting));
+            let length = self.datagram_again(now, why, id, passage, out)?;
             let first = *segment.get_or_insert(length);
             if length < first {
                 break;
             }
         }
-        segment.map(|segment| transmit(place, segment))
+        segment.map(|segment| transmit(place, segment, cutting))
     }
 
     /// What goes next, and by which path.
@@ -209,7 +218,7 @@ impl Tunnel {
         now: Instant,
         why: Why,
         id: PathId,
-        kind: Kind,
+        (kind, passage): (Kind, Passage),
         out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number().0;
@@ -224,6 +233,7 @@ impl Tunnel {
         let (kept, place, packet) = self.repairs.head(why)?;
         let mut draft = Draft::new(out, now, kind);
         draft.eliciting = true;
+        draft.passage = passage;
         let order = frame::Order {
             bucket: place.bucket,
             sequence: place.sequence,
@@ -248,6 +258,7 @@ impl Tunnel {
         let urgent = length < SMALL;
         self.order().iter().find(|id| {
             flying & id.bit() == 0
+                && self.fits(*id, length)
                 && self.paths[id.index()]
                     .as_deref_mut()
                     .is_some_and(|path| path.may_send(now, urgent))
@@ -256,8 +267,10 @@ impl Tunnel {
 
     /// When pacing lets the oldest second copy go.
     pub(super) fn second_due(&self, order: &Order) -> Option<Instant> {
-        let flying = self.repairs.peek_twice()?;
-        let others = order.iter().filter(|id| flying & id.bit() == 0);
+        let (flying, length) = self.repairs.peek_twice()?;
+        let others = order
+            .iter()
+            .filter(|id| flying & id.bit() == 0 && self.fits(*id, length));
         others
             .filter_map(|id| self.path(id).and_then(Path::paced_until))
             .min()
@@ -271,7 +284,7 @@ impl Tunnel {
             .repairs
             .head(Why::Lost)
             .is_some_and(|(_, place, _)| !place.wait);
-        let ranked = self.rank(lost_by, &self.order());
+        let ranked = self.rank(kept, lost_by, &self.order());
         let found = ranked
             .into_iter()
             .flatten()
@@ -291,7 +304,7 @@ impl Tunnel {
     pub(super) fn repair_due(&self, order: &Order) -> Option<Instant> {
         let (kept, lost_by, since) = self.repairs.oldest()?;
         let paced = |id: PathId| self.path(id).and_then(Path::paced_until);
-        let ranked = self.rank(lost_by, order).into_iter().flatten();
+        let ranked = self.rank(kept, lost_by, order).into_iter().flatten();
         if self.no_path_for == Some((kept, since)) {
             ranked.filter_map(paced).min()
         } else {
@@ -302,11 +315,15 @@ impl Tunnel {
 
     /// The paths for a repair, best first: the fastest, those that lost it later. Those that are silent
     /// get none, as long as there is another.
-    fn rank(&self, lost_by: u8, order: &Order) -> [Option<PathId>; MAX_PATHS] {
+    fn rank(&self, kept: KeptId, lost_by: u8, order: &Order) -> [Option<PathId>; MAX_PATHS] {
+        let length = self.repairs.length(kept);
         let mut ranked = [None; MAX_PATHS];
         let mut count = 0;
         let all_silent = order.iter().all(|id| self.is_silent(id));
-        let asked = order.iter().filter(|id| all_silent || !self.is_silent(*id));
+        let asked = order
+            .iter()
+            .filter(|id| all_silent || !self.is_silent(*id))
+            .filter(|id| self.fits(*id, length));
         for (slot, id) in ranked.iter_mut().zip(asked) {
             *slot = Some(id);
             count += 1;
@@ -350,7 +367,8 @@ impl Tunnel {
             };
             frame::put_forward(draft.out, bucket, sequence);
         }
+        draft.passage = passage(cutting(path, draft.len() + TAG_LEN));
         let length = draft.finish(now, path, session);
-        Some(transmit(place, length))
+        Some(transmit(place, length, cutting(path, length)))
     }
 }

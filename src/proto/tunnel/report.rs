@@ -1,15 +1,19 @@
 //! What the owner is told: events and figures.
 
 use super::Tunnel;
+use crate::config::Transport;
 use crate::proto::Instant;
 use crate::proto::event::{Event, SocketId};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
     /// Turns changes of state into events.
-    pub(super) fn report(&mut self) {
+    pub(super) fn report(&mut self, now: Instant) {
+        let mut changed = self.inner.raise_at().is_some_and(|at| at <= now);
         for path in self.paths.iter_mut().flatten() {
+            changed |= std::mem::take(&mut path.mtu.changed);
             if path.reported != path.state {
+                changed = true;
                 path.reported = path.state;
                 self.events.push_back(Event::Path {
                     path: path.id,
@@ -18,6 +22,9 @@ impl Tunnel {
                     remote: path.place.map(|place| place.remote),
                 });
             }
+        }
+        if changed {
+            self.follow_mtu(now);
         }
         let connected = self.link_up();
         if connected != self.connected {
@@ -52,6 +59,7 @@ impl Tunnel {
             rtt: path.rtt.smoothed(),
             min_rtt: path.rtt.min(),
             rtt_var: path.rtt.variation(),
+            mtu: path.mtu.link().filter(|_| path.transport == Transport::Udp),
             window: path.window(),
             in_flight: path.sent.in_flight(),
             estimate: path.estimate(),
@@ -68,6 +76,7 @@ impl Tunnel {
             session_age,
             cipher,
             paths: paths.collect(),
+            mtu: self.inner.tun(),
             packets_in: self.count.packets_in,
             bytes_in: self.count.bytes_in,
             packets_out: self.count.packets_out,

@@ -23,15 +23,19 @@ impl Tunnel {
             path.on_timeout(now);
         }
         self.reorder.release(now, &mut self.delivered);
-        self.report();
+        self.report(now);
     }
 
     /// When to call `handle_timeout`, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let mut due = [self.keys_due(), self.reorder.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        let mut due = [
+            self.keys_due(),
+            self.reorder.next_deadline(),
+            self.inner.raise_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let mut sooner = |at: Option<Instant>| due = [due, at].into_iter().flatten().min();
         // Who goes sends nothing but that, when asked.
         let sends = self.keys.current().is_some() && !self.closing;
@@ -48,7 +52,7 @@ impl Tunnel {
             && let Some(head) = self.queue.chosen()
             && let Some(first) = order.first()
         {
-            for id in order.iter() {
+            for id in order.iter().filter(|id| self.fits(*id, head.length)) {
                 let paced = self.path(id).and_then(Path::paced_until);
                 sooner(paced.map(|at| at.max(self.turn_of(id, first, &head))));
             }
@@ -81,6 +85,7 @@ pub(super) fn control_due(path: &Path, busy_until: Instant) -> Option<Instant> {
         path.proof_due(),
         path.arrivals.due(),
         path.probe_due(busy_until),
+        path.mtu_due(),
     ]
     .into_iter()
     .flatten()

@@ -251,10 +251,10 @@ proptest! {
         pair.run(300 * MS);
     }
 
-    /// Loss, cuts, new addresses, restarts and time in any order: packets are delivered at most
-    /// once, and in the end the tunnel works again.
+    /// Loss, cuts, new addresses, other MTUs, restarts and time in any order: packets are delivered at
+    /// most once, and in the end the tunnel works again.
     #[test]
-    fn whatever_happens_it_recovers(operations in proptest::collection::vec((0u8..9, any::<u8>()), 1..60)) {
+    fn whatever_happens_it_recovers(operations in proptest::collection::vec((0u8..10, any::<u8>()), 1..60)) {
         let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
         pair.run(200 * MS);
         let mut next = 0;
@@ -262,7 +262,7 @@ proptest! {
             let id = usize::from(value) % 2;
             match operation {
                 0..=2 => for _ in 0..value % 20 {
-                    pair.send_up(5, next, 100 + usize::from(value));
+                    pair.send_up(5, next, 100 + 5 * usize::from(value));
                     next += 1;
                 },
                 3 => pair.run(u32::from(value) * MS),
@@ -270,6 +270,7 @@ proptest! {
                 5 => pair.links[id].loss = u64::from(value % 20),
                 6 => pair.links[id].address.set_port(30_000 + u16::from(value)),
                 7 => pair.restart_remote(),
+                8 => pair.links[id].mtu = 600 + 4 * usize::from(value),
                 _ => pair.run(3 * MS),
             }
         }
@@ -277,8 +278,8 @@ proptest! {
             (link.up, link.loss) = (true, 0);
         }
         pair.run(4000 * MS);
-        pair.send_up(5, u32::MAX, 100);
-        pair.send_down(6, 1, 100);
+        pair.send_up(5, u32::MAX, 1280);
+        pair.send_down(6, 1, 1280);
         pair.run(500 * MS);
         let got = numbers(&pair.at_remote, 5);
         prop_assert_eq!(got.last(), Some(&u32::MAX));

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod life;
+mod mtu;
 mod pair;
 mod repair;
 mod traffic;

@@ -8,7 +8,9 @@ use crate::config::units::Mtu;
 use crate::config::{Class, Congestion, Security, Transport};
 use crate::packet::Packet;
 use crate::proto::crypto::keys::PrivateKey;
-use crate::proto::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
+use crate::proto::event::{
+    Attachment, Cutting, Event, LinkId, PathState, Side, SocketId, Transmit, TunnelConfig,
+};
 use crate::proto::{Batch, Entropy, Instant, Tunnel};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -43,6 +45,11 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// One in so many is lost; zero: none.
     pub(super) loss: u64,
+    /// The longest IP packet; what is longer vanishes, unless it may be cut and `cuts` is set.
+    pub(super) mtu: usize,
+    pub(super) cuts: bool,
+    /// The longest IP packet that the portal's own device takes.
+    pub(super) device: usize,
     /// The address that the remote portal sees.
     pub(super) address: SocketAddr,
 }
@@ -57,6 +64,9 @@ impl Link {
             queue: rate / 10,
             up: true,
             loss: 0,
+            mtu: 1500,
+            cuts: true,
+            device: 1500,
             address,
         }
     }
@@ -96,6 +106,8 @@ pub(super) struct Pair {
     pub(super) remote_events: Vec<Event>,
     /// Every datagram that was put on a link.
     pub(super) tap: Vec<(To, Vec<u8>)>,
+    /// The longest datagram that was put on a link whole, since this was set to zero.
+    pub(super) longest_whole: usize,
     /// Bytes that the remote portal sent to addresses that are no link's.
     pub(super) astray: u64,
     security: Security,
@@ -175,6 +187,7 @@ impl Pair {
             local_events: Vec::new(),
             remote_events: Vec::new(),
             tap: Vec::new(),
+            longest_whole: 0,
             astray: 0,
             security: remote,
             transport,
@@ -225,7 +238,14 @@ impl Pair {
             .handle_socket_up(self.now, REMOTE_DIALS, attachment);
     }
 
-    fn put(&mut self, id: usize, to: To, (socket, from): (SocketId, SocketAddr), datagram: &[u8]) {
+    fn put(
+        &mut self,
+        id: usize,
+        to: To,
+        (socket, from): (SocketId, SocketAddr),
+        cutting: Cutting,
+        datagram: &[u8],
+    ) {
         self.tap.push((to, datagram.to_vec()));
         let Link {
             delay,
@@ -233,12 +253,21 @@ impl Pair {
             queue,
             up,
             loss,
+            mtu,
+            cuts,
             ..
         } = self.links[id];
         let free = self.busy.entry((id, to)).or_insert(self.now);
         let start = (*free).max(self.now);
         let waiting = start.since(self.now).as_micros() as u64 * rate / 1_000_000;
         let tcp = self.transport == Transport::Tcp;
+        let long = !tcp && datagram.len() + 28 > mtu;
+        if cutting != Cutting::Free {
+            self.longest_whole = self.longest_whole.max(datagram.len());
+        }
+        if long && (cutting != Cutting::Free || !cuts) {
+            return;
+        }
         let unlucky = loss > 0 && self.random.next().is_multiple_of(loss);
         if !up || (!tcp && waiting > queue) || unlucky {
             return;
@@ -276,8 +305,9 @@ impl Pair {
                 SocketId(n) => (n as usize % 10, LISTEN),
             };
             let from = self.links[id].address;
+            let cutting = self.pass_device(id, To::Local, &t, tcp);
             for datagram in out.chunks(t.segment_size) {
-                self.put(id, To::Remote, (socket, from), datagram);
+                self.put(id, To::Remote, (socket, from), cutting, datagram);
             }
         }
         while self.remote.poll_transmit(self.now, &mut batch) {
@@ -292,8 +322,9 @@ impl Pair {
                 SocketId(n) if n >= ACCEPTED => SocketId(n - ACCEPTED),
                 SocketId(_) => self.socket_of(id).unwrap_or(LISTEN),
             };
+            let cutting = self.pass_device(id, To::Remote, &t, tcp);
             for datagram in out.chunks(t.segment_size) {
-                self.put(id, To::Local, (socket, REMOTE.into()), datagram);
+                self.put(id, To::Local, (socket, REMOTE.into()), cutting, datagram);
             }
         }
         while let Some(packet) = self.local.poll_packet() {
@@ -306,6 +337,34 @@ impl Pair {
         self.local_events.extend(events);
         let events = std::iter::from_fn(|| self.remote.poll_event());
         self.remote_events.extend(events);
+    }
+
+    /// What a portal's device makes of a batch: a probe that it does not take goes nowhere.
+    fn pass_device(&mut self, id: usize, of: To, transmit: &Transmit, tcp: bool) -> Cutting {
+        if tcp
+            || transmit.cutting == Cutting::Free
+            || transmit.segment_size + 28 <= self.links[id].device
+        {
+            return transmit.cutting;
+        }
+        let tunnel = match of {
+            To::Local => &mut self.local,
+            To::Remote => &mut self.remote,
+        };
+        tunnel.handle_refused(
+            self.now,
+            transmit.socket,
+            transmit.destination,
+            transmit.segment_size,
+        );
+        match transmit.cutting {
+            Cutting::IfRefused => Cutting::Free,
+            // Longer than any link.
+            Cutting::Never | Cutting::Free => {
+                self.links[id].mtu = self.links[id].mtu.min(self.links[id].device);
+                Cutting::Never
+            }
+        }
     }
 
     /// Gives a datagram to a portal, as if it came from `from`.

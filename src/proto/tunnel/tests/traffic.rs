@@ -88,21 +88,24 @@ fn small_packets_share_datagrams() {
     assert!(pair.tap.len() - before < 150, "{}", pair.tap.len() - before);
 }
 
-/// A SYN leaves the tunnel with a segment size that fits into it, in both directions.
+/// A SYN leaves the tunnel with a segment size that fits into it, in both directions; also where that
+/// is less than the least MTU of a TUN.
 #[test]
 fn segments_are_held_to_the_tunnel() {
-    let mut pair = Pair::new(vec![Link::new(0, 10, 7)]);
-    pair.run(200 * MS);
-    let mut syn = vec![0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0];
-    syn.extend([198, 51, 100, 1, 203, 0, 113, 2]);
-    syn.extend([0x9c, 0x40, 1, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0]);
-    syn.extend([0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
-    pair.local.handle_packet(pair.now, Packet::from(&syn[..]));
-    pair.remote.handle_packet(pair.now, Packet::from(&syn[..]));
-    pair.run(200 * MS);
-    let fits = (Mtu::TUNNEL_DEFAULT.bytes() - 40).to_be_bytes();
-    for came in [&pair.at_remote, &pair.at_local] {
-        assert_eq!(came.len(), 1);
-        assert_eq!(came[0].bytes()[42..], fits);
+    for (link, mtu) in [(1500, Mtu::TUNNEL_DEFAULT.bytes()), (1280, 1280 - 28 - 33)] {
+        let mut pair = Pair::new(vec![Link::new(0, 10, 7)]);
+        pair.links[0].mtu = link;
+        pair.run(Duration::from_secs(3));
+        let mut syn = vec![0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0];
+        syn.extend([198, 51, 100, 1, 203, 0, 113, 2]);
+        syn.extend([0x9c, 0x40, 1, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0]);
+        syn.extend([0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
+        pair.local.handle_packet(pair.now, Packet::from(&syn[..]));
+        pair.remote.handle_packet(pair.now, Packet::from(&syn[..]));
+        pair.run(200 * MS);
+        for came in [&pair.at_remote, &pair.at_local] {
+            assert_eq!(came.len(), 1);
+            assert_eq!(came[0].bytes()[42..], (mtu - 40).to_be_bytes());
+        }
     }
 }

@@ -13,6 +13,7 @@ use netcombiner::io::tun::TunBuffer;
 use netcombiner::io::udp::{ReceiveBuffer, UdpSocket};
 use netcombiner::packet::Pool;
 use netcombiner::packet::offload::Joiner;
+use netcombiner::proto::event::Cutting;
 
 use crate::error::{Context, Error};
 
@@ -96,7 +97,7 @@ impl Relay {
 
     fn serve_tun(&mut self) -> io::Result<()> {
         let mut send = |segment: usize, bytes: &[u8]| {
-            self.udp.send(self.peer, segment, bytes);
+            self.udp.send(self.peer, segment, Cutting::IfRefused, bytes);
         };
         let mut packets = 0;
         while packets < TUN_BATCH {
