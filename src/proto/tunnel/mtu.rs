@@ -120,6 +120,7 @@ impl Tunnel {
         let paths = || self.paths.iter().flatten().map(|path| &**path);
         let Some(tier) = paths().filter(in_use).map(|path| path.metric).min() else {
             // What it was is as good as anything.
+            self.inner.raise_at = None;
             return;
         };
         let most = self.config.mtu.bytes();

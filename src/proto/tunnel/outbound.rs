@@ -186,13 +186,14 @@ impl Tunnel {
         if now < self.turn_of(id, first, &head) || !self.fits(id, head.length) {
             return false;
         }
+        let first_fits = self.fits(first, head.length);
         let mut ready = |id: PathId| {
             self.paths[id.index()]
                 .as_deref_mut()
                 .is_some_and(|path| path.may_send(now, head.sparse))
         };
         // What is sent now and then goes by the best path that takes it.
-        (id == first || !head.sparse || !ready(first)) && ready(id)
+        (id == first || !head.sparse || !first_fits || !ready(first)) && ready(id)
     }
 
     /// From when on a path may carry the packet that goes next.

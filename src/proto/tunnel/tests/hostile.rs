@@ -278,6 +278,13 @@ proptest! {
             (link.up, link.loss) = (true, 0);
         }
         pair.run(4000 * MS);
+        // What a silent link carries no more, data finds out.
+        for n in 0..10 {
+            pair.send_up(7, n, 1280);
+            pair.send_down(7, n, 1280);
+            pair.run(50 * MS);
+        }
+        pair.run(500 * MS);
         pair.send_up(5, u32::MAX, 1280);
         pair.send_down(6, 1, 1280);
         pair.run(500 * MS);

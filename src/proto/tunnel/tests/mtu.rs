@@ -127,7 +127,7 @@ fn a_full_link_that_loses_its_mtu_is_full_again_soon() {
 
 #[test]
 fn where_the_network_drops_fragments_the_other_link_carries_what_is_long() {
-    let mut pair = Pair::new(vec![Link::new(0, 20, 10), Link::new(1, 20, 10)]);
+    let mut pair = Pair::new(vec![Link::new(0, 20, 10), Link::new(1, 20, 12)]);
     pair.run(200 * MS);
     (pair.links[0].mtu, pair.links[0].cuts) = (1280, false);
     let gap = longest_gap(&mut pair, 10, Duration::from_secs(3));
@@ -139,6 +139,12 @@ fn where_the_network_drops_fragments_the_other_link_carries_what_is_long() {
         "{}",
         pair.at_local.len() - before
     );
+    // Also what is sent now and then.
+    for n in 0..20 {
+        pair.send_down(8, n, 1390);
+        pair.run(50 * MS);
+    }
+    assert_eq!(numbers(&pair.at_local, 8), (0..20).collect::<Vec<_>>());
     // What is short goes by both.
     let of = |pair: &mut Pair| pair.remote.stats(pair.now).paths[0].datagrams_sent;
     let before = of(&mut pair);
@@ -225,7 +231,13 @@ fn a_path_that_comes_and_goes_does_not_move_the_tun_each_time() {
         pair.run(Duration::from_secs(3));
     }
     assert_eq!(told(&pair.remote_events), [1297]);
+    // Not while there is none at all either.
     pair.links[1].up = false;
+    pair.run(Duration::from_secs(5));
+    pair.links[0].up = false;
+    pair.run(Duration::from_secs(20));
+    assert_eq!(told(&pair.remote_events), [1297]);
+    pair.links[0].up = true;
     pair.run(Duration::from_secs(20));
     let most = Mtu::TUNNEL_DEFAULT.bytes();
     assert_eq!(told(&pair.remote_events), [1297, most]);
