@@ -214,7 +214,7 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
-                _ = retry.tick() => {
+                _ = retry.tick(), if self.is_waiting() => {
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
                         self.update_links_but(&failing);
@@ -262,6 +262,11 @@ impl<'a> Running<'a> {
     /// A link whose socket could not be opened has a plan without a flow as well.
     fn has_unopened(&self) -> bool {
         self.plans.iter().any(|plan| plan.flow.is_err())
+    }
+
+    /// Some link is not usable. While all are, nobody has to wake up for them.
+    fn is_waiting(&self) -> bool {
+        self.has_unopened() || self.open.keys().any(|id| !self.usable.contains(id))
     }
 
     /// The links whose path has not come up at the remote's address that they try.
