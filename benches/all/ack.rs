@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use netcombiner::proto::Instant;
-use netcombiner::proto::path::Arrivals;
+use netcombiner::proto::path::{Arrivals, Passage};
 use netcombiner::proto::recovery::{KeptId, Sent, SentPackets};
 use netcombiner::proto::wire::frame::{self, Frame, Frames};
 use netcombiner::proto::wire::{PacketNumber, PathId};
@@ -73,6 +73,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                         status: false,
                         total: number * LENGTH as u64,
                         limited: 0,
+                        passage: Passage::Whole,
                     });
                 }
                 receiver.on_batch(now, first, &mut out);

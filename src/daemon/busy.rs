@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::proto::Instant;
 
-/// How long is looked at before it is judged: twenty rounds of a busy loop.
-const WINDOW: Duration = Duration::from_millis(100);
+/// How long is looked at before it is judged: a hundred rounds of a busy loop.
+pub(super) const WINDOW: Duration = Duration::from_millis(100);
 /// One thread that uses more than this of a core is at its end, and has the core for itself: where the
 /// cores are all in use it gets less, and a second thread costs 15 % of the throughput (measured on two
 /// cores with both portals and both ends of the flow).

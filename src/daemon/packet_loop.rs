@@ -14,10 +14,10 @@ use thiserror::Error;
 use tokio::sync::{mpsc as news, oneshot};
 use tokio::time::timeout;
 
-use super::busy::{Busy, Place, Sharing};
+use super::busy::{self, Busy, Place, Sharing};
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
-use super::tun_thread::{FromTun, TunThread};
+use super::tun_thread::{Dead, FromTun, MOST_PACKETS, TunThread};
 use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
@@ -149,12 +149,11 @@ impl PacketThread {
         let (commands, receiver) = mpsc::channel();
         let clock = Clock::start();
         let now = clock.now();
-        let tun_thread = if start.threads > 1 {
-            let capacity = usize::from(start.config.mtu.bytes()) + 1;
-            Some(TunThread::spawn(capacity, clock, waker.clone())?)
-        } else {
-            None
-        };
+        // A small box may have no thread to spare: one carries packets as well, only not as many.
+        let capacity = usize::from(start.config.mtu.bytes()) + 1;
+        let tun_thread = (start.threads > 1)
+            .then(|| TunThread::spawn(capacity, clock, waker.clone()).ok())
+            .flatten();
         let packet_loop = PacketLoop {
             tunnel: Tunnel::new(start.config, start.entropy, now),
             clock,
@@ -166,7 +165,7 @@ impl PacketThread {
             lent: Vec::new(),
             lists: Vec::new(),
             busy: Busy::new(now, Duration::ZERO),
-            tun_busy: 0.0,
+            tun_busy: (0.0, now),
             sharing: Sharing::new(now),
             sockets: Sockets::new(poll, start.offload),
             commands: receiver,
@@ -252,8 +251,8 @@ struct PacketLoop {
     /// Lists to be filled again.
     lists: Vec<Vec<Packet>>,
     busy: Busy,
-    /// How much of a core the TUN's thread uses.
-    tun_busy: f32,
+    /// How much of a core the TUN's thread uses, and when it said so.
+    tun_busy: (f32, Instant),
     sharing: Sharing,
     /// The batch that is being sent.
     batch: Batch,
@@ -272,7 +271,7 @@ impl PacketLoop {
             for &ready in &ready {
                 self.serve(now, ready)?;
             }
-            while let Some(came) = self.tun_thread.as_ref().and_then(TunThread::receive) {
+            while let Some(came) = self.came_from_tun()? {
                 self.take(now, came)?;
             }
             if self.obey(now) {
@@ -291,6 +290,20 @@ impl PacketLoop {
                 && let Some(used) = self.busy.look(now, thread_time)
             {
                 self.share(now, used)?;
+            }
+        }
+    }
+
+    fn came_from_tun(&mut self) -> Result<Option<FromTun>, LoopError> {
+        let Some(thread) = &self.tun_thread else {
+            return Ok(None);
+        };
+        match thread.receive() {
+            Ok(came) => Ok(came),
+            Err(Dead) if self.tun.is_none() => Err(LoopError::Lost),
+            Err(Dead) => {
+                self.tun_thread = None;
+                Ok(None)
             }
         }
     }
@@ -319,7 +332,9 @@ impl PacketLoop {
     /// Takes what the TUN's thread read, and lends it as many buffers.
     fn take(&mut self, now: Instant, mut came: FromTun) -> Result<(), LoopError> {
         self.tun_count.add(came.count);
-        self.tun_busy = came.busy.unwrap_or(self.tun_busy);
+        if let Some(busy) = came.busy {
+            self.tun_busy = (busy, now);
+        }
         let tunnel = &mut self.tunnel;
         came.empty
             .drain(..)
@@ -339,23 +354,30 @@ impl PacketLoop {
 
     /// Moves the TUN to where it is served best.
     fn share(&mut self, now: Instant, used: f32) -> Result<(), LoopError> {
-        match self.sharing.judge(now, used, self.tun_busy) {
+        // A thread that says nothing sleeps.
+        let (tun, at) = self.tun_busy;
+        let tun = if now.since(at) < 2 * busy::WINDOW {
+            tun
+        } else {
+            0.0
+        };
+        match self.sharing.judge(now, used, tun) {
             Some(Place::Apart) => self.send_apart(),
-            Some(Place::Together) => self.bring_together(now)?,
-            None => {}
+            Some(Place::Together) => self.bring_together(now),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn send_apart(&mut self) {
+    fn send_apart(&mut self) -> Result<(), LoopError> {
         if let Some((thread, side)) = self.tun_thread.as_ref().zip(self.tun.take()) {
             self.sockets.poll().remove(side.tun());
             // It comes back when the thread has died, and is not sent there again.
             if let Err(side) = thread.serve(side) {
                 self.tun_thread = None;
-                self.keep(side);
+                return self.keep(side);
             }
         }
+        Ok(())
     }
 
     fn bring_together(&mut self, now: Instant) -> Result<(), LoopError> {
@@ -365,17 +387,18 @@ impl PacketLoop {
         let mut came = Vec::new();
         let side = thread.take_back(|last| came.push(last));
         self.tun_thread = Some(thread);
-        self.tun_busy = 0.0;
-        self.keep(side.ok_or(LoopError::Lost)?);
+        self.tun_busy = (0.0, now);
+        self.keep(side.ok_or(LoopError::Lost)?)?;
+        came.into_iter().try_for_each(|came| self.take(now, came))?;
         let (lent, tunnel) = (&mut self.lent, &mut self.tunnel);
         lent.drain(..).for_each(|buffer| tunnel.recycle(buffer));
-        came.into_iter().try_for_each(|came| self.take(now, came))
+        Ok(())
     }
 
-    fn keep(&mut self, side: Box<TunSide>) {
-        // It was in the set before, and there is room for it.
-        let _ = self.sockets.poll().add(side.tun(), TUN_KEY);
+    fn keep(&mut self, side: Box<TunSide>) -> Result<(), LoopError> {
+        let added = self.sockets.poll().add(side.tun(), TUN_KEY);
         self.tun = Some(side);
+        added.map_err(LoopError::Poll)
     }
 
     /// Gives away all that the tunnel has: datagrams, packets, events.
@@ -414,13 +437,17 @@ impl PacketLoop {
             side.flush(|packet| self.tunnel.recycle(packet));
             self.tun_count.add(side.take_count());
         } else if let Some(thread) = &self.tun_thread {
-            self.outgoing
-                .extend(std::iter::from_fn(|| self.tunnel.poll_packet()));
             let mut list = || self.lists.pop().unwrap_or_default();
-            if !self.outgoing.is_empty() {
+            loop {
+                let packets = std::iter::from_fn(|| self.tunnel.poll_packet());
+                self.outgoing.extend(packets.take(MOST_PACKETS));
+                if self.outgoing.is_empty() {
+                    break;
+                }
                 let outgoing = std::mem::replace(&mut self.outgoing, list());
                 thread.send(outgoing, std::mem::replace(&mut self.lent, list()));
-            } else if !self.lent.is_empty() {
+            }
+            if !self.lent.is_empty() {
                 let lent = std::mem::replace(&mut self.lent, list());
                 let back = thread.lend(lent);
                 back.into_iter()

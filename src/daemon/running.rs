@@ -34,6 +34,9 @@ use crate::route::links::Observed;
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How often it is seen to that the TUN has the MTU that it was given.
+const KEEP_MTU: Duration = Duration::from_secs(30);
+
 /// A path that is not usable after so long at one of the remote's addresses is tried at the next: two
 /// handshakes (5 s apart) and a connection's three SYNs have had their chance.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
@@ -180,6 +183,8 @@ impl<'a> Running<'a> {
         ));
         let mut retry = interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut steady = interval(KEEP_MTU);
+        steady.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             let refresh = tokio::select! {
                 // It ends only when it is told to.
@@ -225,8 +230,8 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
-                _ = retry.tick() => {
-                    self.keep_mtu();
+                _ = steady.tick() => { self.keep_mtu(); false }
+                _ = retry.tick(), if self.is_waiting() => {
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
                         self.update_links_but(&failing);
@@ -283,6 +288,11 @@ impl<'a> Running<'a> {
     /// A link whose socket could not be opened has a plan without a flow as well.
     fn has_unopened(&self) -> bool {
         self.plans.iter().any(|plan| plan.flow.is_err())
+    }
+
+    /// Some link is not usable. While all are, nobody has to wake up for them.
+    fn is_waiting(&self) -> bool {
+        self.has_unopened() || self.open.keys().any(|id| !self.usable.contains(id))
     }
 
     /// The links whose path has not come up at the remote's address that they try.

@@ -78,14 +78,19 @@ impl TunSide {
     ) -> io::Result<bool> {
         let mut packets = 0;
         while packets < BATCH {
-            if let Err(error) = self.tun.receive(&mut self.read) {
-                return match error.raw_os_error() {
-                    // FreeBSD says EHOSTDOWN until the device has an address.
-                    Some(libc::EAGAIN | libc::EINTR | libc::EHOSTDOWN) => Ok(false),
-                    Some(_) | None => Err(error),
-                };
-            }
             packets += 1;
+            if let Err(error) = self.tun.receive(&mut self.read) {
+                match error.raw_os_error() {
+                    // FreeBSD says EHOSTDOWN until the device has an address.
+                    Some(libc::EAGAIN | libc::EINTR | libc::EHOSTDOWN) => return Ok(false),
+                    // A super-packet for which the header has no word is gone; the next is another.
+                    Some(libc::EINVAL | libc::ENOMEM | libc::ENOBUFS) => {
+                        self.count.not_split += 1;
+                        continue;
+                    }
+                    Some(_) | None => return Err(error),
+                }
+            }
             let Ok(mut segments) = self.read.segments() else {
                 self.count.not_split += 1;
                 continue;

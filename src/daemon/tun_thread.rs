@@ -18,10 +18,12 @@ use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::packet::{Packet, Pool};
 
-/// Batches that may wait in each direction: 16 of about 128 packets are 3 MB, or 23 ms of 1 Gbit/s.
-/// When so much waits to be written, the packet thread waits too, and the queue builds where it is
-/// managed: at the sender.
+/// Batches that may wait in each direction: with [`MOST_PACKETS`] in each 3 MB, or 23 ms of 1 Gbit/s.
+/// When so much waits to be written, the packet thread waits for the room of one, 0.3 ms, and so the
+/// queue builds where it is managed: at the sender.
 const BATCHES: usize = 16;
+/// Packets in a batch to be written.
+pub(super) const MOST_PACKETS: usize = 128;
 /// Free buffers that the TUN's side keeps to read into; what it has more goes back. Two batches.
 const KEPT: usize = 256;
 /// Lists kept to be filled again: those of a few batches.
@@ -60,7 +62,8 @@ enum ToTun {
 /// The packet thread's handle on it. The thread sleeps until it is given the TUN, and ends with this.
 #[derive(Debug)]
 pub(super) struct TunThread {
-    to: SyncSender<ToTun>,
+    /// Nothing: this is being dropped.
+    to: Option<SyncSender<ToTun>>,
     from: Receiver<FromTun>,
     waker: Waker,
     stalled: Arc<AtomicBool>,
@@ -85,13 +88,13 @@ impl TunThread {
             inbox: from_packets,
             outbox: to_packets,
             stalled: Arc::clone(&stalled),
-            packets,
+            packets: Wake(packets),
         };
         std::thread::Builder::new()
             .name("tun".to_owned())
             .spawn(move || body.run())?;
         Ok(Self {
-            to,
+            to: Some(to),
             from,
             waker,
             stalled,
@@ -100,47 +103,59 @@ impl TunThread {
 
     /// Hands the TUN over. It comes back when the thread has died.
     pub(super) fn serve(&self, side: Box<TunSide>) -> Result<(), Box<TunSide>> {
-        match self.to.send(ToTun::Serve(side)) {
-            Ok(()) => Ok(()),
-            Err(error) => match error.0 {
-                ToTun::Serve(side) => Err(side),
-                ToTun::Work { .. } | ToTun::GiveBack => Ok(()),
-            },
+        match self.tell(ToTun::Serve(side)) {
+            Err(ToTun::Serve(side)) => Err(side),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
     /// What came since the last call.
-    pub(super) fn receive(&self) -> Option<FromTun> {
-        let came = self.from.try_recv().ok();
-        if came.is_some() && self.stalled.swap(false, Ordering::AcqRel) {
-            self.waker.wake();
+    ///
+    /// # Errors
+    /// The thread has died, and the TUN with it if it had it.
+    pub(super) fn receive(&self) -> Result<Option<FromTun>, Dead> {
+        match self.from.try_recv() {
+            Ok(came) => {
+                if self.stalled.swap(false, Ordering::AcqRel) {
+                    self.waker.wake();
+                }
+                Ok(Some(came))
+            }
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Dead),
         }
-        came
     }
 
     /// Gives packets to be written and buffers to be read into. Waits while too much is to be
     /// written already.
     pub(super) fn send(&self, packets: Vec<Packet>, empty: Vec<Packet>) {
-        // A thread that died is noticed when the TUN is asked back.
-        if self.to.send(ToTun::Work { packets, empty }).is_ok() {
-            self.waker.wake();
-        }
+        // Of a thread that died `receive` tells.
+        let _ = self.tell(ToTun::Work { packets, empty });
     }
 
     /// Gives buffers to be read into, when that is no trouble; else they come back.
     pub(super) fn lend(&self, empty: Vec<Packet>) -> Vec<Packet> {
         let packets = Vec::new();
-        match self.to.try_send(ToTun::Work { packets, empty }) {
-            Err(TrySendError::Full(ToTun::Work { empty, .. })) => empty,
-            Ok(()) | Err(_) => Vec::new(),
+        let to = self.to.as_ref();
+        match to.map(|to| to.try_send(ToTun::Work { packets, empty })) {
+            Some(Err(TrySendError::Full(ToTun::Work { empty, .. }))) => empty,
+            Some(_) | None => Vec::new(),
         }
+    }
+
+    fn tell(&self, what: ToTun) -> Result<(), ToTun> {
+        let Some(to) = &self.to else {
+            return Err(what);
+        };
+        to.send(what).map_err(|error| error.0)?;
+        self.waker.wake();
+        Ok(())
     }
 
     /// Takes the TUN back, after everything given was written. What comes before goes to `take`.
     /// Nothing: the thread has died, and the TUN with it.
     pub(super) fn take_back(&self, mut take: impl FnMut(FromTun)) -> Option<Box<TunSide>> {
-        self.to.send(ToTun::GiveBack).ok()?;
-        self.waker.wake();
+        self.tell(ToTun::GiveBack).ok()?;
         loop {
             let mut came = self.from.recv().ok()?;
             let side = came.side.take();
@@ -152,6 +167,14 @@ impl TunThread {
     }
 }
 
+impl Drop for TunThread {
+    fn drop(&mut self) {
+        // So that it sees the end, and the TUN goes with it.
+        self.to = None;
+        self.waker.wake();
+    }
+}
+
 struct Body {
     poll: PollSet,
     pool: Pool,
@@ -160,8 +183,8 @@ struct Body {
     outbox: SyncSender<FromTun>,
     /// The packet thread is to wake this one when it has taken something.
     stalled: Arc<AtomicBool>,
-    /// Wakes the packet thread.
-    packets: Waker,
+    /// Wakes the packet thread; the last one.
+    packets: Wake,
 }
 
 /// What one time of serving the TUN needs.
@@ -176,8 +199,30 @@ struct Service {
     lists: Vec<Vec<Packet>>,
 }
 
+impl Service {
+    /// Remembers the first thing that failed, to be told.
+    fn fail(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.next.error.get_or_insert(error);
+        }
+    }
+}
+
 /// The packet thread has ended.
 struct Ended;
+
+/// The TUN's thread has died.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dead;
+
+/// Whatever ends the thread, the packet thread is to see it. Dropped last, when the channel is closed.
+struct Wake(Waker);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
 
 impl Body {
     fn run(mut self) {
@@ -200,16 +245,14 @@ impl Body {
             is_held: false,
             lists: Vec::new(),
         };
-        service.next.error = self.poll.add(service.side.tun(), KEY).err();
+        service.fail(self.poll.add(service.side.tun(), KEY));
         let mut ready = Vec::new();
         while !self.write(&mut service)? {
             if !service.is_held && ready.iter().any(|ready: &Ready| ready.readable) {
                 self.read(&mut service);
             }
             self.hand_over(&mut service)?;
-            if let Err(error) = self.poll.wait(None, &mut ready) {
-                service.next.error = Some(error);
-            }
+            service.fail(self.poll.wait(None, &mut ready));
             let used = service.busy.look(self.clock.now(), thread_time);
             service.next.busy = used.or(service.next.busy);
         }
@@ -220,7 +263,7 @@ impl Body {
             ..service.next
         };
         self.outbox.send(last).map_err(|_| Ended)?;
-        self.packets.wake();
+        self.packets.0.wake();
         Ok(())
     }
 
@@ -234,7 +277,6 @@ impl Body {
                 Err(TryRecvError::Empty) => return Ok(false),
                 Err(TryRecvError::Disconnected) => return Err(Ended),
             };
-            empty.drain(..).for_each(|buffer| self.pool.give(buffer));
             let (pool, spare) = (&mut self.pool, &mut service.next.empty);
             let mut back = |packet| {
                 if pool.free() < KEPT {
@@ -243,6 +285,7 @@ impl Body {
                     spare.push(packet);
                 }
             };
+            empty.drain(..).for_each(&mut back);
             for packet in packets.drain(..) {
                 service.side.write(packet, &mut back);
             }
@@ -256,7 +299,7 @@ impl Body {
         let result = service
             .side
             .read(|| self.pool.take(), |packet| packets.push(packet));
-        service.next.error = result.err();
+        service.fail(result.map(|_| ()));
     }
 
     /// Gives the packet thread what there is for it.
@@ -295,10 +338,10 @@ impl Body {
             } else {
                 self.poll.watch_writable(tun, KEY, false)
             };
-            service.next.error = watched.err();
+            service.fail(watched);
         }
         if is_urgent {
-            self.packets.wake();
+            self.packets.0.wake();
         }
         Ok(())
     }

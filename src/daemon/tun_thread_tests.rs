@@ -27,7 +27,7 @@ fn tun() -> Option<Box<TunSide>> {
 fn collect(thread: &TunThread, count: usize) -> Vec<Packet> {
     let mut packets = Vec::new();
     for _ in 0..200 {
-        while let Some(came) = thread.receive() {
+        while let Ok(Some(came)) = thread.receive() {
             assert!(came.error.is_none());
             packets.extend(came.packets.into_iter().filter(|it| number(it).is_some()));
         }
@@ -120,4 +120,21 @@ fn a_packet_thread_that_is_slow_stops_the_reading_and_not_for_ever() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn a_thread_that_ended_is_noticed() {
+    let poll = PollSet::new().unwrap();
+    let mut thread = TunThread::spawn(CAPACITY, Clock::start(), poll.waker()).unwrap();
+    assert!(matches!(thread.receive(), Ok(None)));
+    // As when it is dropped.
+    thread.to = None;
+    thread.waker.wake();
+    for _ in 0..200 {
+        if thread.receive().is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("not noticed within a second");
 }

@@ -19,6 +19,8 @@ use crate::proto::event::Cutting;
 const SOCKET_BUFFER: usize = 4 << 20;
 /// The bytes of one GSO send: a UDP datagram's most (65,507), less some for IPv6 extension headers.
 const GSO_BYTES: usize = 65_000;
+/// More datagrams in one send than that no kernel takes (Linux: UDP_MAX_SEGMENTS is 128).
+const GSO_MOST: usize = 129;
 /// What waits in a blocked socket at most; beyond it datagrams are dropped, for the queue is in the
 /// tunnel and nowhere else. Four full GSO batches.
 const BACKLOG_BYTES: usize = 4 * GSO_BYTES;
@@ -273,7 +275,13 @@ impl UdpSocket {
                 }
                 // ENETUNREACH, EPERM, ENOBUFS and the like come from the network's state of this
                 // moment: a datagram lost like any other.
-                Err(_) => report.lost += contents.len().div_ceil(segment_size) as u64,
+                Err(error) => {
+                    // quinn-udp takes EINVAL for a want of segmentation; a single datagram has none.
+                    if segments == 1 && error.raw_os_error() == Some(libc::EINVAL) {
+                        self.renew(GSO_MOST);
+                    }
+                    report.lost += contents.len().div_ceil(segment_size) as u64;
+                }
             }
             sent = end;
         }

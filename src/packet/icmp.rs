@@ -14,6 +14,8 @@ const HEADER: usize = 8;
 /// section 2.4 c).
 const MOST_V4: usize = 576;
 const MOST_V6: usize = 1280;
+/// ICMPv6's redirect is not answered either (RFC 4443 section 2.4 e.2).
+const REDIRECT_V6: u8 = 137;
 /// Extension headers that are passed over in search of ICMPv6: more are not met.
 const MOST_EXTENSIONS: usize = 8;
 
@@ -108,7 +110,11 @@ fn may_be_error_v6(packet: &[u8]) -> bool {
             return true;
         };
         match (next, rest) {
-            (ICMPV6, rest) => return rest.first().is_none_or(|kind| *kind < 128),
+            (ICMPV6, rest) => {
+                return rest
+                    .first()
+                    .is_none_or(|kind| *kind < 128 || *kind == REDIRECT_V6);
+            }
             // Hop-by-hop, routing, destination options (RFC 8200 section 4).
             (0 | 43 | 60, [following, length, ..]) => {
                 next = *following;

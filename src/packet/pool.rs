@@ -44,8 +44,8 @@ pub struct Pool {
     capacity: usize,
 }
 
-/// How many free buffers are kept: 2,048 x 2 KiB = 4 MiB at most, more than one burst of every path.
-const MOST_FREE: usize = 2048;
+/// Bytes of free buffers that are kept: 3,000 of 1,401 bytes, more than one burst of every path.
+const MOST_FREE: usize = 4 << 20;
 
 impl Pool {
     /// A pool whose buffers hold `capacity` bytes without growing.
@@ -78,7 +78,7 @@ impl Pool {
     pub fn give(&mut self, mut packet: Packet) {
         // A smaller one would have to grow at its next use.
         let usable = self.capacity..=2 * self.capacity;
-        if self.free.len() < MOST_FREE && usable.contains(&packet.0.capacity()) {
+        if self.free.len() * self.capacity < MOST_FREE && usable.contains(&packet.0.capacity()) {
             packet.0.clear();
             self.free.push(packet);
         }

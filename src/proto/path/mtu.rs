@@ -67,8 +67,9 @@ pub struct Long {
     numbers: Option<(u64, u64)>,
     /// How many.
     count: u32,
-    /// How many that the network was free to cut.
+    /// How many that the network was free to cut, and the newest of them.
     cut: u32,
+    cut_last: u64,
     /// The newest probe.
     probe: Option<u64>,
 }
@@ -80,7 +81,10 @@ impl Long {
             return;
         }
         match passage {
-            Passage::Cut => self.cut += 1,
+            Passage::Cut => {
+                self.cut += 1;
+                self.cut_last = self.cut_last.max(number);
+            }
             Passage::Probe => self.probe = self.probe.max(Some(number)),
             Passage::Whole => {
                 self.longest = self.longest.max(Some((bytes, number)));
@@ -126,13 +130,17 @@ pub struct PathMtu {
     /// Fragments pass, as far as is known.
     cuts: bool,
     phase: Phase,
+    /// When the last search that was through wanted a larger size to be tried.
+    raise: Option<Instant>,
     /// What is to be tried before all others: what is likely.
     first: Option<u16>,
     tries: u8,
     /// The probe under way, its number, and when it left.
     flying: Option<(Probe, u64, Instant)>,
-    /// The newest long datagram that arrived: its number and length.
-    arrived: (u64, u32),
+    /// The newest long datagram that arrived, and the newest of the longest: number and length.
+    arrived: [(u64, u32); 2],
+    /// The newest one that arrived in spite of leave to cut it.
+    cut_arrived: u64,
     /// The first of the long ones that were lost since, the shortest, and how many.
     suspects: Option<(u64, u32)>,
     suspected: u32,
@@ -156,10 +164,12 @@ impl PathMtu {
             settled: None,
             cuts: true,
             phase: Phase::Search,
+            raise: None,
             first: Some(most),
             tries: 0,
             flying: None,
-            arrived: (0, 0),
+            arrived: [(0, 0); 2],
+            cut_arrived: 0,
             suspects: None,
             suspected: 0,
             cut_suspects: 0,
@@ -187,7 +197,8 @@ impl PathMtu {
     /// The peer began anew: datagrams are counted from zero.
     pub fn renumber(&mut self) {
         self.forget_probe();
-        self.arrived = (0, 0);
+        self.arrived = [(0, 0); 2];
+        self.cut_arrived = 0;
         self.clear_suspicion();
     }
 
@@ -218,9 +229,14 @@ impl PathMtu {
         self.settled.unwrap_or(self.most)
     }
 
-    /// Fragments pass, as far as is known.
-    pub fn cuts(&self) -> bool {
+    #[cfg(test)]
+    fn cuts(&self) -> bool {
         self.cuts
+    }
+
+    /// Nothing longer passes, not even in fragments. Nothing: it does, or that is being found out.
+    pub fn carried_at_most(&self) -> Option<u16> {
+        (!self.cuts && matches!(self.phase, Phase::Done(_))).then_some(self.passes)
     }
 
     /// The longest IP packet that is proven to pass; nothing while that is being found out.
@@ -243,9 +259,11 @@ impl PathMtu {
     /// The probe that is due; [`PathMtu::on_probe_sent`] follows.
     pub fn probe(&mut self) -> Probe {
         if let Phase::Done(_) = self.phase {
-            // The raise timer.
+            // The raise timer. Of fragments nothing new is known.
+            let cuts = self.cuts;
             self.fails = self.most + 1;
             self.search_from(Some(self.most));
+            self.cuts = cuts;
         }
         match self.phase {
             Phase::CutTest => Probe {
@@ -269,9 +287,14 @@ impl PathMtu {
     pub fn on_arrived(&mut self, now: Instant, arrived: Long) {
         if arrived.cut > 0 {
             self.cut_suspects = 0;
+            self.cut_arrived = self.cut_arrived.max(arrived.cut_last);
         }
         if let Some((bytes, number)) = arrived.longest {
-            self.arrived = (number, bytes);
+            let [newest, longest] = &mut self.arrived;
+            *newest = (*newest).max((number, bytes));
+            if bytes >= longest.1 {
+                *longest = (longest.0.max(number), bytes);
+            }
             if self
                 .suspects
                 .is_some_and(|(first, shortest)| number > first && bytes >= shortest)
@@ -329,13 +352,17 @@ impl PathMtu {
     }
 
     fn suspect(&mut self, lost: Long) {
-        self.cut_suspects += lost.cut;
+        // One that was sent later and came says that fragments pass.
+        if lost.cut_last > self.cut_arrived {
+            self.cut_suspects += lost.cut;
+        }
         let (Some((longest, _)), Some((first, last))) = (lost.longest, lost.numbers) else {
             return;
         };
         // One as long was sent later and came: these were lost by chance. And what is known to be too
         // long is no news.
-        let by_chance = self.arrived.0 > last && self.arrived.1 >= longest;
+        let later = |(number, bytes): &(u64, u32)| *number > last && *bytes >= longest;
+        let by_chance = self.arrived.iter().any(later);
         if by_chance || lost.shortest >= u32::from(self.fails) {
             return;
         }
@@ -355,6 +382,7 @@ impl PathMtu {
     /// What passed may pass no more: until that is known, everything long is cut.
     fn doubt(&mut self) {
         self.clear_suspicion();
+        self.arrived = [(0, 0); 2];
         if self.passes > SMALLEST {
             let first = Some(self.passes).filter(|passes| *passes < self.fails);
             self.passes = SMALLEST;
@@ -430,8 +458,12 @@ impl PathMtu {
     }
 
     fn end(&mut self, now: Instant) {
-        let raise = (self.passes < self.most).then_some(now + RAISE_AFTER);
-        self.phase = Phase::Done(raise);
+        // A false suspicion does not put it off.
+        let before = self
+            .raise
+            .filter(|at| *at > now && self.settled == Some(self.passes));
+        self.raise = (self.passes < self.most).then(|| before.unwrap_or(now + RAISE_AFTER));
+        self.phase = Phase::Done(self.raise);
         self.settled = Some(self.passes);
         self.changed = true;
     }

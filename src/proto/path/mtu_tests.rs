@@ -255,7 +255,7 @@ proptest! {
         let found = path.mtu.settled();
         prop_assert!(found <= there && there - found < STEP, "{found} of {there}");
         prop_assert!(path.probes <= 40, "{} probes", path.probes);
-        if found < NEEDED {
+        if there < NEEDED {
             prop_assert_eq!(path.mtu.cuts(), cuts);
         }
         // It becomes another one, and data finds out.

@@ -116,8 +116,14 @@ impl Tunnel {
 
     /// Learns what the paths in use carry.
     pub(super) fn follow_mtu(&mut self, now: Instant) {
-        let in_use = |path: &&Path| matches!(path.state, PathState::Up | PathState::Suspect);
         let paths = || self.paths.iter().flatten().map(|path| &**path);
+        // As the scheduler chooses: suspects only where nothing is up.
+        let any_up = paths().any(|path| path.state == PathState::Up);
+        let in_use = |path: &&Path| match path.state {
+            PathState::Up => true,
+            PathState::Suspect => !any_up,
+            PathState::Validating | PathState::Dead | PathState::Down => false,
+        };
         let Some(tier) = paths().filter(in_use).map(|path| path.metric).min() else {
             // What it was is as good as anything.
             self.inner.raise_at = None;
@@ -129,12 +135,7 @@ impl Tunnel {
         let mut carried = 0;
         for path in paths().filter(in_use).filter(|path| path.metric == tier) {
             whole = whole.min(packet(path.mtu.settled()));
-            let longest = if path.mtu.cuts() {
-                most
-            } else {
-                packet(path.mtu.proven())
-            };
-            carried = carried.max(longest);
+            carried = carried.max(path.mtu.carried_at_most().map_or(most, packet));
         }
         let inner = &mut self.inner;
         (inner.whole, inner.carried) = (whole, carried);

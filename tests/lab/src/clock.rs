@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// A tick of `/proc` (USER_HZ): the kernel's promise to programs on every architecture but Alpha.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
 /// The monotonic clock now.
 #[expect(
     clippy::disallowed_methods,

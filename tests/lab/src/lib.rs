@@ -42,6 +42,7 @@
 //! - [`topology`]: the lab and its addresses. [`portal`]: `netcombiner` in it.
 //! - [`cases`]: the cases that the simulator and the benchmark both run; [`mod@bench`]: the latter.
 //! - [`throughput`]: how fast the data path is beside its peers, over links without a shape.
+//! - [`usage`]: a process's memory and wake-ups; [`idle`]: those of daemons that rest.
 //! - [`traffic`]: [`traffic::Flow`], [`traffic::transfer`], [`traffic::Probe`],
 //!   [`traffic::UdpEcho`], [`traffic::Voice`].
 
@@ -51,12 +52,14 @@ pub mod clock;
 pub mod demo;
 pub mod emulator;
 pub mod error;
+pub mod idle;
 mod machine;
 pub mod net;
 pub mod portal;
 pub mod throughput;
 pub mod topology;
 pub mod traffic;
+pub mod usage;
 
 /// What a test needs most.
 pub mod prelude {

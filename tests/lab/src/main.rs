@@ -4,12 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 use netcombiner_lab::bench::{self, Options};
 use netcombiner_lab::demo::{self, Screen};
 use netcombiner_lab::error::Error;
+use netcombiner_lab::idle;
 use netcombiner_lab::net::{self, Way};
 use netcombiner_lab::throughput::{self, relay};
 
@@ -34,8 +36,14 @@ Commands:
     --seconds N          how long each is measured after 2 s of warm-up (5)
     --repeat N           how often; the table shows the medians (1)
     --json FILE          where all figures go; without it nowhere
+  idle [OPTION ...]      what both daemons use while four links are up and nobody sends
+    --program FILE       as above
+    --seconds N          how long that is measured (30)
   check                  whether this machine can raise the lab
 ";
+
+/// A rest this long shows the processor's use to 0.03 %: the kernel tells it in ticks of 10 ms.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// The machine lacks something.
 const LACKING: u8 = 2;
@@ -54,6 +62,10 @@ enum Request {
     },
     Bench(Options),
     Throughput(throughput::Options),
+    Idle {
+        program: Option<PathBuf>,
+        rest: Duration,
+    },
     /// A daemon of the throughput benchmark, which starts it itself.
     Relay(Vec<OsString>),
 }
@@ -75,6 +87,7 @@ fn main() -> ExitCode {
         Request::Demo { program } => run_demo(program),
         Request::Bench(options) => run_bench(&options),
         Request::Throughput(options) => run_throughput(&options),
+        Request::Idle { program, rest } => run_idle(program, rest),
         Request::Relay(arguments) => relay::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -122,6 +135,16 @@ fn run_throughput(options: &throughput::Options) -> Result<ExitCode, Error> {
         Prepared::Done(code) => return Ok(code),
     };
     throughput::run(&screen, options, &program)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_idle(program: Option<PathBuf>, rest: Duration) -> Result<ExitCode, Error> {
+    let screen = Screen::new();
+    let program = match prepare(&screen, program)? {
+        Prepared::Here(program) => program,
+        Prepared::Done(code) => return Ok(code),
+    };
+    idle::run(&screen, &program, rest)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,6 +217,10 @@ fn parse() -> Result<Request, lexopt::Error> {
         }),
         Some("bench") => Ok(Request::Bench(bench)),
         Some("throughput") => Ok(Request::Throughput(throughput)),
+        Some("idle") => Ok(Request::Idle {
+            program: bench.program,
+            rest: bench.seconds.map_or(IDLE, Duration::from_secs),
+        }),
         Some(relay::COMMAND) => Ok(Request::Relay(words)),
         Some("check") => Ok(Request::Check),
         _ => Err("which command?".into()),

@@ -4,10 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::bench::cpu::{parse, parse_system};
-use crate::clock::Clock;
-
-/// A tick of `/proc` (USER_HZ): the kernel's promise to programs on every architecture but Alpha.
-const TICK: Duration = Duration::from_millis(10);
+use crate::clock::{Clock, TICK};
 
 /// What was used since the start of the lab's clock, or in a stretch of time.
 #[derive(Debug, Clone, Copy, Default)]
