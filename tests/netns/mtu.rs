@@ -9,7 +9,7 @@ use super::support::{Case, Outcome, Setup, case, eventually};
 const MS: Duration = Duration::from_millis(1);
 
 /// How long a flow may stand still: 60 to 220 ms were seen, and the machine may be busy.
-const STANDSTILL: Duration = Duration::from_millis(1000);
+const STANDSTILL: Duration = Duration::from_millis(1500);
 
 /// The router in front of the client takes no more than 1,280 bytes from one moment to the next, and
 /// nobody hears of it.
@@ -72,7 +72,8 @@ fn shrinks(setup: Setup, sender: Sender, shrink: impl Fn(&Case) -> Result<(), Er
         let carried = case.carried(0, direction);
         let report = flow.finish()?;
         assert!(report.longest_gap < STANDSTILL, "{report:?}");
-        assert!(case.carried(0, direction) > carried + 500_000);
+        let since = case.carried(0, direction) - carried;
+        assert!(since > 500_000, "the link carried {since} bytes");
         for host in [&lab.client, &lab.server] {
             assert_eq!(fragments(host)?, 0, "in {}", host.name());
         }
