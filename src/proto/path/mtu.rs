@@ -56,7 +56,7 @@ pub enum Passage {
     Probe,
 }
 
-/// What acknowledgements and losses tell of datagrams longer than [`SMALLEST`].
+/// What acknowledgements and losses tell of datagrams longer than the smallest that every path carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Long {
     /// The longest one that was not cut, and its number.
