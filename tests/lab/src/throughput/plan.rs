@@ -15,7 +15,7 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// Names of candidates and of loads; none of a kind: all of that kind.
     pub only: Vec<String>,
-    /// How long each cell is measured, after [`WARM_UP`].
+    /// How long each cell is measured, after its flow has warmed up.
     pub seconds: u64,
     /// How often; the tables show the medians.
     pub repeats: u32,
