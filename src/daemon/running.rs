@@ -34,9 +34,6 @@ use crate::route::links::Observed;
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How often it is seen to that the TUN has the MTU that it was given.
-const KEEP_MTU: Duration = Duration::from_secs(30);
-
 /// A path that is not usable after so long at one of the remote's addresses is tried at the next: two
 /// handshakes (5 s apart) and a connection's three SYNs have had their chance.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
@@ -183,8 +180,6 @@ impl<'a> Running<'a> {
         ));
         let mut retry = interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut steady = interval(KEEP_MTU);
-        steady.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             let refresh = tokio::select! {
                 // It ends only when it is told to.
@@ -230,7 +225,6 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
-                _ = steady.tick() => { self.keep_mtu(); false }
                 _ = retry.tick(), if self.is_waiting() => {
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
@@ -456,6 +450,7 @@ impl<'a> Running<'a> {
                 }
                 self.routing_error = Some(reason);
             }
+            host::Event::Looked => self.keep_mtu(),
         }
     }
 

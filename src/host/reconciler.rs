@@ -48,6 +48,8 @@ pub enum Event {
     Changed(Outcome),
     /// The host could not be made as desired, for this reason. It is tried again a while later.
     Failed(String),
+    /// The host was looked at, because the kernel told of a change or it was time again.
+    Looked,
 }
 
 /// One tunnel's hold on the host.
@@ -248,6 +250,7 @@ where
                 PAUSE_AFTER_FAILURE
             }
         };
+        tell(Event::Looked);
         let command = tokio::select! {
             () = wait(hold, pause) => None,
             command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
@@ -426,6 +429,7 @@ mod tests {
             let Some(Event::Failed(reason)) = told.recv().await else {
                 panic!("the failure is not told");
             };
+            assert!(matches!(told.recv().await, Some(Event::Looked)));
             assert!(reason.contains("as it was before"), "{reason}");
             let asked = tokio::time::Instant::now();
             notice.notify_one();
