@@ -2,15 +2,8 @@
 
 use std::time::Duration;
 
+use super::target::Target;
 use crate::proto::Instant;
-
-/// A packet may stay this long at times; beyond it for a whole interval, dropping begins. The
-/// interval is the time that a sender needs to react (RFC 8289 section 4.2 and 4.3).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Target {
-    pub(super) sojourn: Duration,
-    pub(super) interval: Duration,
-}
 
 /// The state of one queue (RFC 8289 section 5).
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,6 +2,7 @@
 //! (FQ-CoDel, RFC 8290). Order domains are these very buckets, so order is given at the exit.
 
 mod codel;
+mod target;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use super::Instant;
 use super::wire::frame::Bucket;
 use crate::packet::{FlowHash, Packet, ecn};
-use codel::{Codel, Target};
+use codel::Codel;
+use target::{KnownTarget, Target};
 
 /// Bytes that one flow may send before the next one's turn: a full packet (RFC 8290 section 5.2).
 const QUANTUM: i32 = 1500;
@@ -22,14 +24,6 @@ const MOST_PACKETS: usize = 5_120;
 const MOST_DROPPED: usize = 64;
 /// Nothing is sent that waited longer: its sender has given up on it (PROTOCOL.md 6).
 const MOST_SOJOURN: Duration = Duration::from_millis(500);
-/// CoDel's target for flows that build no lasting queue (RFC 8289 section 4.3).
-const LEAST_TARGET: Duration = Duration::from_millis(5);
-/// CoDel's target for a bulk flow, at most; PROTOCOL.md 6 measured 40 ms to cost no throughput.
-const MOST_TARGET: Duration = Duration::from_millis(50);
-/// CoDel's least interval.
-const INTERVAL: Duration = Duration::from_millis(100);
-/// Beyond the tunnel's own round trip: what lies between the portals and the flow's two ends.
-const BEYOND: Duration = Duration::from_millis(20);
 
 /// A flow that sends more than this in a period is not sparse, even if it leaves no queue: 5 Mbit/s,
 /// more than a video call.
@@ -68,9 +62,18 @@ struct Chosen {
     packet: Packet,
 }
 
+/// A packet in its flow's queue.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    /// Bytes of the flow when it came, itself included.
+    backlog: usize,
+    packet: Packet,
+}
+
 #[derive(Debug, Default)]
 struct Flow {
-    packets: VecDeque<(Instant, Packet)>,
+    packets: VecDeque<Waiting>,
     bytes: usize,
     deficit: i32,
     codel: Codel,
@@ -183,7 +186,11 @@ impl Queue {
         self.bytes += packet.len();
         flow.bytes += packet.len();
         flow.rate.add(now, packet.len());
-        flow.packets.push_back((now, packet));
+        flow.packets.push_back(Waiting {
+            since: now,
+            backlog: flow.bytes,
+            packet,
+        });
         while self.packets > MOST_PACKETS || self.bytes > MOST_BYTES {
             self.drop_from_fattest(&mut dropped);
         }
@@ -227,7 +234,11 @@ impl Queue {
         flow.bytes += head.length;
         self.packets += 1;
         self.bytes += head.length;
-        flow.packets.push_front((head.since, packet));
+        flow.packets.push_front(Waiting {
+            since: head.since,
+            backlog: flow.bytes,
+            packet,
+        });
     }
 
     fn choose(&mut self, now: Instant, dropped: &mut impl FnMut(Drop, Packet)) -> Option<Chosen> {
@@ -286,11 +297,13 @@ impl Queue {
     ) -> Option<(Instant, Packet)> {
         loop {
             let flow = &mut self.flows[usize::from(id)];
-            let since = flow.packets.front()?.0;
+            let first = flow.packets.front()?;
+            let since = first.since;
             let sojourn = now.since(since);
             let lone = flow.packets.len() <= 1;
             let stale = sojourn > MOST_SOJOURN;
-            let judged = flow.codel.judge(now, sojourn, lone, target);
+            let delay = target.delay(sojourn, first.backlog, flow.bytes);
+            let judged = flow.codel.judge(now, delay, lone, target);
             let mut packet = self.pop(id)?;
             if !stale && !judged {
                 return Some((since, packet));
@@ -305,7 +318,7 @@ impl Queue {
 
     fn pop(&mut self, id: u8) -> Option<Packet> {
         let flow = &mut self.flows[usize::from(id)];
-        let (_, packet) = flow.packets.pop_front()?;
+        let Waiting { packet, .. } = flow.packets.pop_front()?;
         flow.bytes -= packet.len();
         if flow.packets.is_empty() && flow.packets.capacity() > SPARE {
             flow.packets.shrink_to(SPARE);
@@ -326,39 +339,6 @@ impl Queue {
                 dropped(Drop::Full, packet);
             }
         }
-    }
-}
-
-/// The target of the last round trip and number of flows: it is asked for with every packet.
-#[derive(Debug, Default)]
-struct KnownTarget(Option<(Duration, usize, Target)>);
-
-impl KnownTarget {
-    fn of(&mut self, rtt: Duration, bulk_flows: usize) -> Target {
-        match self.0 {
-            Some((known_rtt, known_flows, target))
-                if (known_rtt, known_flows) == (rtt, bulk_flows) =>
-            {
-                target
-            }
-            _ => {
-                let target = target(rtt, bulk_flows);
-                self.0 = Some((rtt, bulk_flows, target));
-                target
-            }
-        }
-    }
-}
-
-/// A single bulk flow needs a queue of 0.43 of its round trip to fill a link (CUBIC backs off to
-/// 0.7); several share it (PROTOCOL.md 6).
-fn target(rtt: Duration, bulk_flows: usize) -> Target {
-    let rtt = rtt + BEYOND;
-    let shared = (bulk_flows.max(1) as f64).sqrt();
-    let sojourn = rtt.div_f64(2.0 * shared).clamp(LEAST_TARGET, MOST_TARGET);
-    Target {
-        sojourn,
-        interval: INTERVAL.max(2 * rtt),
     }
 }
 
@@ -470,6 +450,24 @@ mod tests {
         assert!(drops > 20, "{drops}");
         // Not even an unresponsive flow waits longer than the cap: 500 packets, one a millisecond.
         assert!(backlog < 1100, "{backlog}");
+    }
+
+    /// The sender backs off when it is told once. What is left waited long, but it is not told again.
+    #[test]
+    fn a_queue_that_shrinks_is_left_alone() {
+        let mut queue = Queue::default();
+        for ms in 0..400 {
+            let told = queue.marked() > 0;
+            for _ in 0..if told { 0 } else { 3 } {
+                let mut packet = packet(1400);
+                packet.buffer()[1] = 2; // ECT(0)
+                queue.push(at(ms), FlowHash(1), packet, |_, _| {});
+            }
+            for _ in 0..if told && ms % 4 > 0 { 1 } else { 2 } {
+                next(&mut queue, ms);
+            }
+        }
+        assert_eq!((queue.marked(), queue.len()), (1, 0));
     }
 
     #[test]
