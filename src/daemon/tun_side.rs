@@ -12,6 +12,10 @@ use crate::packet::offload::{Group, Joiner};
 /// that reaches this number is taken whole: three at least, about 0.2 ms of work.
 const BATCH: usize = 128;
 
+/// A kernel that refuses so many joined packets in a row understands none. One that refuses one may
+/// have been given something odd by a user of the tunnel.
+const MOST_REFUSED: u32 = 16;
+
 /// The open TUN with its buffers.
 #[derive(Debug)]
 pub(super) struct TunSide {
@@ -20,6 +24,8 @@ pub(super) struct TunSide {
     read: TunBuffer,
     /// Packets of one round on their way to the TUN.
     joiner: Joiner,
+    /// Joined packets that the kernel refused since it took one.
+    refused_in_row: u32,
     count: Count,
 }
 
@@ -30,7 +36,7 @@ pub(super) struct Count {
     pub(super) refused: u64,
     /// Super-packets that were not what they said.
     pub(super) not_split: u64,
-    /// The kernel refused a joined packet for the first time.
+    /// The kernel refuses joined packets.
     pub(super) stopped_joining: bool,
 }
 
@@ -49,6 +55,7 @@ impl TunSide {
             joiner: Joiner::new(tun.joins()),
             tun,
             read: TunBuffer::default(),
+            refused_in_row: 0,
             count: Count::default(),
         }
     }
@@ -117,20 +124,26 @@ impl TunSide {
 
     /// Writes all that waits.
     pub(super) fn flush(&mut self, back: impl FnMut(Packet)) {
-        let (tun, count) = (&self.tun, &mut self.count);
-        let mut not_understood = false;
+        let (tun, count, refused) = (&self.tun, &mut self.count, &mut self.refused_in_row);
         let give = |group: Group<'_>| {
-            if let Err(error) = tun.send(&group) {
-                count.refused += group.segments() as u64;
-                let refused = error.raw_os_error() == Some(libc::EINVAL);
-                not_understood |= refused && group.segments() > 1;
+            let joined = group.segments() > 1;
+            match tun.send(&group) {
+                Ok(()) if joined => *refused = 0,
+                Ok(()) => {}
+                Err(error) if joined && error.raw_os_error() == Some(libc::EINVAL) => {
+                    *refused += 1;
+                    group.split(|packet| {
+                        count.refused += u64::from(tun.send_packet(packet).is_err());
+                    });
+                }
+                Err(_) => count.refused += group.segments() as u64,
             }
         };
         self.joiner.flush(give, back);
-        if not_understood {
-            // Not seen yet; but a flow would starve of it.
+        if self.refused_in_row >= MOST_REFUSED {
             self.joiner.stop_joining();
-            count.stopped_joining = true;
+            self.refused_in_row = 0;
+            self.count.stopped_joining = true;
         }
     }
 }

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use thiserror::Error;
 
 use crate::config::units::{IfName, Mtu};
-use crate::packet::offload::{Group, Kinds, MOST_SEGMENTS};
+use crate::packet::offload::{Group, Kinds, MOST_SEGMENTS, VirtioHeader};
 
 pub use buffer::TunBuffer;
 
@@ -125,14 +125,27 @@ impl Tun {
 
     /// Writes one packet or super-packet, whole or not at all.
     pub fn send(&self, group: &Group<'_>) -> io::Result<()> {
-        let header = group.header().to_bytes();
+        self.write(group.header(), group.parts())
+    }
+
+    /// Writes one packet.
+    pub fn send_packet(&self, packet: &[u8]) -> io::Result<()> {
+        self.write(VirtioHeader::default(), std::iter::once(packet))
+    }
+
+    fn write<'a>(
+        &self,
+        header: VirtioHeader,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
+        let header = header.to_bytes();
         let mut slices = [IoSlice::new(&[]); MOST_SEGMENTS + 1];
         let mut filled = 0;
-        let header = self.offload.header.then_some(header.as_slice());
-        for (slice, part) in slices
-            .iter_mut()
-            .zip(header.into_iter().chain(group.parts()))
-        {
+        if self.offload.header {
+            slices[0] = IoSlice::new(&header);
+            filled = 1;
+        }
+        for (slice, part) in slices[filled..].iter_mut().zip(parts) {
             *slice = IoSlice::new(part);
             filled += 1;
         }

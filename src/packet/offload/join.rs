@@ -1,9 +1,9 @@
 //! From packets to super-packets, as the kernel's own coalescing (GRO) makes them, but for one
 //! thing: only what splitting gives back bit by bit is joined.
 
-use super::LONGEST;
 use super::headers::{Layout, Transport, addresses, flag, long, set_word, word};
 use super::virtio::{PartialChecksum, SegmentKind, Segmentation, VirtioHeader};
+use super::{LONGEST, Segments};
 use crate::packet::Packet;
 
 /// Flows of a round that are kept open at once: as many as Linux keeps in one hash bucket of GRO
@@ -272,6 +272,21 @@ impl<'a> Group<'a> {
     /// How many packets are in it.
     pub fn segments(&self) -> usize {
         self.run.segments.into()
+    }
+
+    /// Its packets again, one by one, for a device that refused them in one piece: copied, for that is
+    /// rare.
+    pub fn split(&self, mut give: impl FnMut(&[u8])) {
+        let joined: Vec<u8> = self.parts().flatten().copied().collect();
+        // What was joined can be split.
+        let Ok(mut segments) = Segments::new(&self.header, &joined) else {
+            return;
+        };
+        let mut packet = Vec::new();
+        while segments.write_next(&mut packet) {
+            give(&packet);
+            packet.clear();
+        }
     }
 
     /// Its bytes: the first packet whole, of the others the payload. At most [`MOST_SEGMENTS`].

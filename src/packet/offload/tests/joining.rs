@@ -23,11 +23,15 @@ fn join(kinds: Kinds, packets: &[Vec<u8>]) -> Vec<(usize, VirtioHeader, Vec<u8>)
         |group| {
             assert_eq!(group.parts().count(), group.segments());
             let header = VirtioHeader::parse(&group.header().to_bytes()).unwrap();
-            groups.push((
+            let joined = (
                 group.segments(),
                 header,
                 group.parts().flatten().copied().collect(),
-            ));
+            );
+            let mut again = Vec::new();
+            group.split(|packet| again.push(packet.to_vec()));
+            assert_eq!(again, split(std::slice::from_ref(&joined)));
+            groups.push(joined);
         },
         |_| back += 1,
     );
