@@ -187,22 +187,18 @@ impl Keys {
 
 impl Tunnel {
     /// Where initiations go: by every link; without links, by every path that is proven.
-    fn peers(&self) -> Vec<Place> {
-        let dialed: Vec<Place> = self
-            .sockets
-            .values()
-            .filter_map(|socket| socket.dials)
-            .map(|(_, place)| place)
-            .collect();
-        if !dialed.is_empty() {
-            return dialed;
-        }
-        let alive = self
-            .paths
-            .iter()
-            .flatten()
-            .filter(|path| path.verdict().is_some());
-        alive.filter_map(|path| path.place).collect()
+    fn peers(&self) -> impl Iterator<Item = Place> {
+        let dialed = || self.sockets.values().filter_map(|socket| socket.dials);
+        let waits = dialed().next().is_none();
+        let proven = self.paths.iter().flatten().filter_map(move |path| {
+            let proven = waits && path.verdict().is_some();
+            path.place.filter(|_| proven)
+        });
+        dialed().map(|(_, place)| place).chain(proven)
+    }
+
+    fn has_peers(&self) -> bool {
+        self.peers().next().is_some()
     }
 
     pub(super) fn begin_handshake_if_needed(&mut self, now: Instant) {
@@ -212,7 +208,7 @@ impl Tunnel {
     }
 
     fn begin_handshake(&mut self, now: Instant) {
-        if self.closing || self.keys.handshake.is_some() || self.peers().is_empty() {
+        if self.closing || self.keys.handshake.is_some() || !self.has_peers() {
             return;
         }
         self.keys.handshake = Some(self.new_handshake(now));
@@ -231,7 +227,7 @@ impl Tunnel {
     }
 
     fn send_initiations(&mut self, now: Instant) {
-        let peers = self.peers();
+        let peers: Vec<Place> = self.peers().collect();
         let mut jitter = [0; 1];
         self.entropy.fill(&mut jitter);
         let Some(handshake) = &mut self.keys.handshake else {
@@ -257,7 +253,7 @@ impl Tunnel {
     pub(super) fn keys_due(&self) -> Option<Instant> {
         let keys = &self.keys;
         let current = keys.current.as_ref();
-        let idle = !self.closing && keys.handshake.is_none() && !self.peers().is_empty();
+        let idle = !self.closing && keys.handshake.is_none() && self.has_peers();
         let rekey = current.map(|epoch| {
             epoch.since
                 + if epoch.initiator {
@@ -300,7 +296,7 @@ impl Tunnel {
         }
         match &self.keys.handshake {
             Some(handshake) if handshake.next_at <= now => {
-                if self.peers().is_empty() {
+                if !self.has_peers() {
                     self.keys.handshake = None;
                     return;
                 }
@@ -430,7 +426,7 @@ impl Tunnel {
                 // Whoever saw an initiation go by can make such a reply: it moves nothing but a
                 // message to where we send them anyway.
                 let place = self.dialed_place(from);
-                if !self.peers().contains(&place) {
+                if !self.peers().any(|peer| peer == place) {
                     self.count.discard(Discard::BadHandshake);
                     return;
                 }
