@@ -1,97 +1,36 @@
 //! One path: a way to the peer with its own packet numbers, round trip, controller and state.
 
 mod arrivals;
+mod gate;
 mod liveness;
 mod meter;
 mod mtu;
 mod owd;
+mod place;
 mod queue_limit;
 mod rtt;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{
-    AckEvent, Arrival, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay, Pacer,
-};
+use super::congestion::{AckEvent, Arrival, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use super::crypto::ReplayWindow;
-use super::event::{LinkId, PathState, SocketId};
+use super::event::PathState;
 use super::recovery::{Lost, Sent, SentPackets};
 use super::wire::frame::AckFrame;
 use super::wire::{PacketNumber, PathId, Stamp};
+use crate::config::Transport;
 use crate::config::units::Bitrate;
-use crate::config::{Congestion, Transport};
 
 pub use arrivals::{Arrivals, MAX_ACK_DELAY};
+pub use gate::Gate;
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
 pub use mtu::{Long, Passage, PathMtu, Probe};
 pub use owd::Owd;
+pub use place::{Opener, Place, Proof, Urgent};
 use queue_limit::QueueLimit;
 pub use rtt::Rtt;
-
-/// Where a path's datagrams go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// By which socket.
-    pub socket: SocketId,
-    /// To whom.
-    pub remote: SocketAddr,
-}
-
-/// A place that must prove itself before more is sent to it than came from it.
-#[derive(Debug, Clone, Copy)]
-pub struct Proof {
-    /// Where.
-    pub place: Place,
-    /// What it has to send back.
-    pub token: [u8; 8],
-    /// When it was asked last; nothing: not yet.
-    pub asked: Option<Instant>,
-    /// How often it was asked.
-    pub tries: u32,
-}
-
-/// What a path's opener knows of its link.
-#[derive(Debug, Clone, Copy)]
-pub struct Opener {
-    /// The link.
-    pub link: LinkId,
-    /// A cap on what the peer sends, which it is told.
-    pub rate_down: Option<Bitrate>,
-    /// What its gate was made from.
-    pub terms: (Transport, Congestion, Option<Bitrate>),
-}
-
-/// Datagrams that answer or ask for a proof: at once, and to where it was asked from.
-#[derive(Debug, Clone, Copy)]
-pub struct Urgent {
-    /// To where.
-    pub place: Place,
-    /// The proof asked for.
-    pub response: Option<[u8; 8]>,
-    /// Our own question.
-    pub challenge: Option<[u8; 8]>,
-}
-
-/// What lets a path send.
-#[derive(Debug)]
-pub struct Gate {
-    /// How much at what rate.
-    pub controller: Box<dyn Controller>,
-    /// Holds the rate.
-    pub pacer: Pacer,
-    /// A TCP connection: bytes that the kernel takes now.
-    pub budget: Option<usize>,
-}
-
-impl Gate {
-    /// True when the kernel takes a datagram.
-    fn is_writable(&self) -> bool {
-        self.budget.is_none_or(|budget| budget as u64 >= DATAGRAM)
-    }
-}
 
 /// How long a question for a proof waits for its answer before it is asked again: first, and at most.
 const PROOF_RETRY: Duration = Duration::from_millis(250);
