@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
 use super::cut;
@@ -13,7 +13,8 @@ use super::cut;
 use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
-use crate::proto::event::Cutting;
+use crate::packet::ecn::Codepoint;
+use crate::proto::event::{self, Cutting};
 
 /// What the kernel may keep for us in each direction: 4 MiB is 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -70,9 +71,7 @@ pub struct UdpOffload {
 /// Datagrams that the kernel did not take yet.
 #[derive(Debug)]
 struct Batch {
-    destination: SocketAddr,
-    segment_size: usize,
-    cutting: Cutting,
+    transmit: event::Transmit,
     bytes: Vec<u8>,
     /// How many of the bytes the kernel took.
     sent: usize,
@@ -93,7 +92,7 @@ impl UdpSocket {
 
     fn new(socket: Socket) -> io::Result<Self> {
         enlarge_buffers(&socket, SOCKET_BUFFER);
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let state = new_state(&socket)?;
         Ok(Self {
             socket,
             state,
@@ -146,25 +145,21 @@ impl UdpSocket {
         !self.backlog.is_empty()
     }
 
-    /// Sends datagrams of `segment_size` bytes each (the last may be shorter). A full kernel loses
-    /// nothing until the backlog is full as well.
-    pub fn send(
-        &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
-        bytes: &[u8],
-    ) -> SendReport {
+    /// Sends the datagrams of a batch. A full kernel loses nothing until the backlog is full as well.
+    pub fn send(&mut self, transmit: &event::Transmit, bytes: &[u8]) -> SendReport {
         let mut report = SendReport::default();
         if bytes.is_empty() {
             return report;
         }
-        let segment_size = segment_size.clamp(1, bytes.len());
+        let transmit = event::Transmit {
+            segment_size: transmit.segment_size.clamp(1, bytes.len()),
+            ..*transmit
+        };
         let mut sent = 0;
         if !self.is_blocked() {
-            sent = self.try_send(destination, segment_size, cutting, bytes, &mut report);
+            sent = self.try_send(&transmit, bytes, &mut report);
         }
-        report.lost += self.keep(destination, segment_size, cutting, &bytes[sent..]);
+        report.lost += self.keep(transmit, &bytes[sent..]);
         report
     }
 
@@ -172,13 +167,7 @@ impl UdpSocket {
     pub fn flush(&mut self) -> SendReport {
         let mut report = SendReport::default();
         while let Some(mut batch) = self.backlog.pop_front() {
-            let sent = self.try_send(
-                batch.destination,
-                batch.segment_size,
-                batch.cutting,
-                &batch.bytes[batch.sent..],
-                &mut report,
-            );
+            let sent = self.try_send(&batch.transmit, &batch.bytes[batch.sent..], &mut report);
             self.backlog_bytes -= sent;
             batch.sent += sent;
             if batch.sent < batch.bytes.len() {
@@ -193,26 +182,18 @@ impl UdpSocket {
         report
     }
 
-    fn keep(
-        &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
-        bytes: &[u8],
-    ) -> u64 {
+    fn keep(&mut self, transmit: event::Transmit, bytes: &[u8]) -> u64 {
         if bytes.is_empty() {
             return 0;
         }
         if self.backlog_bytes + bytes.len() > BACKLOG_BYTES {
-            return bytes.len().div_ceil(segment_size) as u64;
+            return bytes.len().div_ceil(transmit.segment_size) as u64;
         }
         self.backlog_bytes += bytes.len();
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.extend_from_slice(bytes);
         self.backlog.push_back(Batch {
-            destination,
-            segment_size,
-            cutting,
+            transmit,
             bytes: kept,
             sent: 0,
         });
@@ -222,12 +203,18 @@ impl UdpSocket {
     /// Sends until the kernel is full. Gives the bytes done with.
     fn try_send(
         &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
+        transmit: &event::Transmit,
         bytes: &[u8],
         report: &mut SendReport,
     ) -> usize {
+        let event::Transmit {
+            destination,
+            segment_size,
+            cutting,
+            ect,
+            ..
+        } = *transmit;
+        let ecn = ect.then_some(EcnCodepoint::Ect0);
         let source = self.locals.find(destination);
         let batches = self.state.max_gso_segments();
         let mut sent = 0;
@@ -241,7 +228,7 @@ impl UdpSocket {
             let contents = &bytes[sent..end];
             let transmit = Transmit {
                 destination,
-                ecn: None,
+                ecn,
                 contents,
                 segment_size: (contents.len() > segment_size).then_some(segment_size),
                 src_ip: source,
@@ -300,7 +287,7 @@ impl UdpSocket {
     fn renew(&mut self, segments_before: usize) {
         if self.offload
             && self.state.max_gso_segments() < segments_before
-            && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
+            && let Ok(state) = new_state(&self.socket)
         {
             self.state = state;
         }
@@ -329,6 +316,16 @@ impl UdpSocket {
     }
 }
 
+/// The socket's options, without the times of arrival that quinn-udp asks for: nobody reads them, and
+/// beside them its buffer of 96 bytes has no room for the codepoint of a joined datagram, which the
+/// kernel then leaves out (n0-computer/noq issue 774).
+fn new_state(socket: &Socket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    #[cfg(target_os = "linux")]
+    set_number(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
+    Ok(state)
+}
+
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -355,12 +352,21 @@ impl Default for ReceiveBuffer {
 
 impl ReceiveBuffer {
     /// Hands over the datagrams of the last reception: those of one sender that have one length
-    /// (the last may be shorter) together, with that length.
-    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize)) {
+    /// (the last may be shorter) together, with that length, and what their IP headers say of
+    /// congestion: the kernel joins only what says the same.
+    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize, Codepoint)) {
         let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
         for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
             let length = meta.len.min(slot.len());
-            take(meta.addr, &mut slot[..length], meta.stride.max(1));
+            let codepoint = meta
+                .ecn
+                .map_or(Codepoint::NotCapable, |ecn| Codepoint::from_bits(ecn as u8));
+            take(
+                meta.addr,
+                &mut slot[..length],
+                meta.stride.max(1),
+                codepoint,
+            );
         }
     }
 }

@@ -7,7 +7,17 @@ fn localhost() -> UdpSocket {
 }
 
 fn send(socket: &mut UdpSocket, to: SocketAddr, segment: usize, bytes: &[u8]) -> SendReport {
-    socket.send(to, segment, Cutting::IfRefused, bytes)
+    socket.send(&how(to, segment, Cutting::IfRefused), bytes)
+}
+
+fn how(destination: SocketAddr, segment_size: usize, cutting: Cutting) -> event::Transmit {
+    event::Transmit {
+        socket: event::SocketId(0),
+        destination,
+        segment_size,
+        cutting,
+        ect: false,
+    }
 }
 
 #[test]
@@ -33,7 +43,7 @@ fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>
     let mut got = Vec::new();
     for _ in 0..200 {
         while socket.receive(&mut buffer).unwrap() {
-            buffer.for_each(|from, bytes, length| {
+            buffer.for_each(|from, bytes, length, _| {
                 got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
             });
         }
@@ -102,10 +112,10 @@ fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
             assert_eq!(got.len(), 20);
             assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
             // A probe says the same and goes nowhere.
-            let probed = a.send(to, 1480, Cutting::Never, &bytes[..1480]);
+            let probed = a.send(&how(to, 1480, Cutting::Never), &bytes[..1480]);
             assert_eq!((probed.lost, probed.too_long), (1, Some((to, 1480))));
             // What may be cut is no news.
-            let freely = a.send(to, 1480, Cutting::Free, &bytes);
+            let freely = a.send(&how(to, 1480, Cutting::Free), &bytes);
             assert_eq!(freely, SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
             // Shorter ones go the quick way all the same.
@@ -167,4 +177,41 @@ fn a_flood_of_senders_is_forgotten_but_the_newest_is_known() {
     }
     assert_eq!(locals.known.len(), LOCAL_ADDRESSES);
     assert_eq!(locals.find(([192, 0, 2, 1], 1).into()), None);
+}
+
+#[test]
+fn a_batch_leaves_as_capable_and_its_codepoint_is_told() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let host: SocketAddr = host.parse().unwrap();
+        let Ok(mut a) = UdpSocket::listen(host) else {
+            continue;
+        };
+        let mut b = UdpSocket::listen(host).unwrap();
+        let to = b.local_addr().unwrap();
+        let mut buffer = ReceiveBuffer::default();
+        for ect in [true, false, true] {
+            let transmit = event::Transmit {
+                ect,
+                ..how(to, 100, Cutting::IfRefused)
+            };
+            assert_eq!(a.send(&transmit, &[7; 1000]), SendReport::default());
+            let mut got = Vec::new();
+            for _ in 0..200 {
+                while b.receive(&mut buffer).unwrap() {
+                    buffer.for_each(|_, bytes, length, codepoint| {
+                        got.extend(bytes.chunks(length).map(|_| codepoint));
+                    });
+                }
+                if got.len() == 10 {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let expected = match ect {
+                true => Codepoint::Capable,
+                false => Codepoint::NotCapable,
+            };
+            assert_eq!(got, [expected; 10], "{host}");
+        }
+    }
 }

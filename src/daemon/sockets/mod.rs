@@ -235,13 +235,7 @@ impl Sockets {
         match self.entries.get_mut(&id) {
             Some(Entry::Udp { socket, .. }) => {
                 let was_blocked = socket.is_blocked();
-                let Transmit {
-                    destination,
-                    segment_size,
-                    cutting,
-                    ..
-                } = *transmit;
-                let report = socket.send(destination, segment_size, cutting, bytes);
+                let report = socket.send(transmit, bytes);
                 if socket.is_blocked() && !was_blocked {
                     watch(&self.poll, socket, id, true);
                 }
@@ -282,9 +276,10 @@ impl Sockets {
                 }
                 // An error on a UDP socket concerns one datagram that is lost already.
                 if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
-                    self.received.for_each(|from, datagrams, length| {
-                        tunnel.handle_datagrams(now, id, from, datagrams, length);
-                    });
+                    self.received
+                        .for_each(|from, datagrams, length, codepoint| {
+                            tunnel.handle_datagrams(now, id, from, datagrams, length, codepoint);
+                        });
                 }
                 self.heed(now, id, report, tunnel);
             }

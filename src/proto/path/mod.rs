@@ -1,6 +1,7 @@
 //! One path: a way to the peer with its own packet numbers, round trip, controller and state.
 
 mod arrivals;
+mod ecn;
 mod gate;
 mod liveness;
 mod meter;
@@ -13,7 +14,7 @@ mod rtt;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{AckEvent, Arrival, DATAGRAM, Estimate, LossEvent, OneWayDelay};
+use super::congestion::{AckEvent, Arrival, CeEvent, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use super::crypto::ReplayWindow;
 use super::event::PathState;
 use super::recovery::{Lost, Sent, SentPackets};
@@ -23,6 +24,8 @@ use crate::config::Transport;
 use crate::config::units::Bitrate;
 
 pub use arrivals::{Arrivals, MAX_ACK_DELAY};
+pub use ecn::Ecn;
+use ecn::Marks;
 pub use gate::Gate;
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
@@ -84,6 +87,8 @@ pub struct Path {
     queue_limit: QueueLimit,
     /// How long its datagrams may be.
     pub mtu: PathMtu,
+    /// Whether its data can be marked.
+    pub ecn: Ecn,
     /// What lets it send.
     pub gate: Gate,
     /// The rate that datagrams leave at now, as [`Path::set_pace`] found it.
@@ -130,7 +135,7 @@ pub struct Count {
 
 impl Path {
     /// A path that has no place yet.
-    pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu) -> Self {
+    pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu, ecn: bool) -> Self {
         Self {
             id,
             opener: None,
@@ -149,6 +154,7 @@ impl Path {
             received_by_peer: 0,
             queue_limit: QueueLimit::default(),
             mtu,
+            ecn: Ecn::new(ecn),
             gate,
             pace: None,
             arrivals: Arrivals::default(),
@@ -176,6 +182,7 @@ impl Path {
         self.received_by_peer = 0;
         self.restart_control();
         self.mtu.renumber();
+        self.ecn.restart();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -225,6 +232,7 @@ impl Path {
             self.rtt = Rtt::default();
             self.owd = Owd::default();
             self.queue_limit = QueueLimit::default();
+            self.ecn.test_anew();
             self.mtu
                 .restart(from.remote.is_ipv6(), self.transport == Transport::Tcp);
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
@@ -333,6 +341,8 @@ impl Path {
             self.owd
                 .update(now, OneWayDelay::new(arrival.sent_at, received_at));
         }
+        let srtt = self.rtt.smoothed().unwrap_or_default();
+        let marks = self.ecn.on_ack(now, ack.ecn, &acked, srtt);
         self.note_share(0, acked.datagrams);
         self.mtu.on_arrived(now, acked.long);
         if let Some(newest_sent) = acked.newest_sent {
@@ -347,7 +357,6 @@ impl Path {
                 self.state = PathState::Up;
             }
             if acked.bytes > 0 {
-                let srtt = self.rtt.smoothed().unwrap_or_default();
                 let event = AckEvent {
                     now,
                     bytes: acked.bytes,
@@ -359,6 +368,14 @@ impl Path {
                 };
                 self.gate.controller.on_ack(&event);
             }
+            if let Some(Marks { marked, of }) = marks {
+                self.gate.controller.on_ce(&CeEvent {
+                    now,
+                    marked,
+                    of,
+                    newest_sent,
+                });
+            }
         }
         self.detect_lost(now);
     }
@@ -368,6 +385,7 @@ impl Path {
         self.loss_at = next;
         self.note_lost(lost);
         self.mtu.on_lost(now, lost.long);
+        self.ecn.on_lost(now, lost.ect);
         if let Some(newest_sent) = lost.newest_sent {
             self.gate.controller.on_loss(&LossEvent {
                 now,
@@ -481,6 +499,11 @@ impl Path {
         self.loss += (share - self.loss) * all / LOSS_MEMORY as f32;
     }
 
+    /// True when a batch of data is to leave as ECT(0).
+    pub fn marks(&mut self, now: Instant) -> bool {
+        self.transport == Transport::Udp && self.ecn.marks(now)
+    }
+
     /// Notes that a datagram was sent.
     pub fn on_sent(&mut self, now: Instant, sent: Sent) {
         let bytes = sent.bytes as usize;
@@ -488,6 +511,9 @@ impl Path {
         self.count.datagrams_sent += 1;
         self.count.bytes_sent += u64::from(sent.bytes);
         self.count.sent.add(now, bytes);
+        if sent.ect {
+            self.ecn.on_sent();
+        }
         if sent.eliciting {
             self.liveness.on_asked(now);
         }

@@ -100,7 +100,7 @@ fn an_ack_is_cut_to_its_room() {
         path: path(0),
         received_at: Stamp::of(Instant::from_micros(80)),
         bytes: 1,
-        ce: 0,
+        ecn: EcnCounts::default(),
     };
     for (room, count) in [(19, 0), (20, 1), (27, 2), (28, 3), (1000, 1 + MOST_RANGES)] {
         let mut out = Vec::new();
@@ -122,12 +122,13 @@ proptest! {
         for n in &numbers {
             ranges.insert(PacketNumber(*n));
         }
-        let head = AckHead { path: path(1), received_at: Stamp::of(Instant::from_micros(8000)), bytes: 5, ce: 6 };
+        let head = AckHead { path: path(1), received_at: Stamp::of(Instant::from_micros(8000)), bytes: 5, ecn: EcnCounts { ect0: 6, ce: 0x0107 } };
         let mut out = Vec::new();
         prop_assert!(put_ack(&mut out, head, &ranges, 2000));
         let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else { panic!("an ack was put") };
         let largest = *numbers.last().unwrap();
         prop_assert_eq!(u64::from(ack.largest), largest);
+        prop_assert_eq!((ack.bytes, ack.ecn), (head.bytes, head.ecn));
         let got: std::collections::BTreeSet<u64> =
             ack.ranges(PacketNumber(largest)).flat_map(|(low, high)| low.0..=high.0).collect();
         // At most 33 ranges are told, the newest ones.
