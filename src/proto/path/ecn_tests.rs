@@ -228,7 +228,7 @@ proptest! {
         let mut now = at(1);
         let mut sent = 0;
         for (step, ect0, ce, advanced, more) in steps {
-            now = now + Duration::from_micros(u64::from(more));
+            now += Duration::from_micros(u64::from(more));
             match step {
                 0 => if ecn.marks(now) {
                     let count = u64::from(ect0 % 70);

@@ -64,9 +64,9 @@ impl Ran {
         self.counters.iter().map(of).sum()
     }
 
-    fn say(&self, what: &str) {
-        println!(
-            "{what}: efficiency {:.3}, {} of {} marked, {} dropped for ECT, {} by queues, {} late, {:?}",
+    fn told(&self) -> String {
+        format!(
+            "efficiency {:.3}, {} of {} marked, {} dropped for ECT, {} by queues, {} late, {:?}",
             self.outcome.efficiency,
             self.sum(|it| it.marked),
             self.sum(|it| it.packets),
@@ -74,7 +74,7 @@ impl Ran {
             self.sum(|it| it.dropped_aqm + it.dropped_queue),
             self.lost,
             self.states,
-        );
+        )
     }
 }
 
@@ -88,16 +88,14 @@ fn a_queue_that_marks_loses_nothing_and_gives_its_rate() {
             })
         };
         let (marked, dropped) = (with(true), with(false));
-        marked.say(&format!("{aqm:?}"));
-        dropped.say(&format!("{aqm:?}, without"));
-        assert!(marked.outcome.efficiency > 0.95);
+        assert!(marked.outcome.efficiency > 0.95, "{}", marked.told());
         assert_eq!(marked.states, [EcnState::Capable; 2]);
         assert_eq!(dropped.states, [EcnState::Off; 2]);
         // All that the links marked is known, but for what is under way.
         let in_links = marked.sum(|it| it.marked);
         assert!(in_links > 0 && in_links.abs_diff(marked.marked) < 100);
-        assert!(marked.lost < 5, "{}", marked.lost);
-        assert!(dropped.lost > 2 * marked.lost, "{}", dropped.lost);
+        assert!(marked.lost < 5, "{}", marked.told());
+        assert!(dropped.lost > 2 * marked.lost, "{}", dropped.told());
     }
 }
 
@@ -112,9 +110,12 @@ fn new_reno_hears_marks_too() {
         })
     };
     let (marked, dropped) = (with(true), with(false));
-    marked.say("new_reno");
-    dropped.say("new_reno, without");
-    assert!(marked.outcome.efficiency > dropped.outcome.efficiency - 0.02);
+    assert!(
+        marked.outcome.efficiency > dropped.outcome.efficiency - 0.02,
+        "{}; without: {}",
+        marked.told(),
+        dropped.told()
+    );
     assert_eq!(marked.lost, 0);
     assert!(dropped.lost > 0);
 }
@@ -128,8 +129,7 @@ fn a_link_that_drops_what_can_be_marked_is_used_all_the_same() {
             }
         });
     });
-    ran.say("drops");
-    assert!(ran.outcome.efficiency > 0.95);
+    assert!(ran.outcome.efficiency > 0.95, "{}", ran.told());
     assert_eq!(ran.states, [EcnState::Failed(EcnFault::Dropped); 2]);
     // Ten datagrams and the rest of their batch, of each link.
     assert!(ran.sum(|it| it.dropped_capable) < 2 * 80);
@@ -143,8 +143,7 @@ fn a_link_that_marks_everything_is_not_believed() {
             shape.ecn_fault = Some(Fault::MarksAll);
         }
     });
-    ran.say("marks all");
-    assert!(ran.outcome.efficiency > 0.95);
+    assert!(ran.outcome.efficiency > 0.95, "{}", ran.told());
     assert_eq!(
         ran.states,
         [EcnState::Failed(EcnFault::Everything), EcnState::Capable]

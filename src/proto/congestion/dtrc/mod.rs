@@ -183,6 +183,11 @@ impl Dtrc {
             .max(Duration::from_secs_f64(datagrams.min(most)))
     }
 
+    /// The same where the link's own AQM wants a shorter one.
+    fn aim(&self) -> Duration {
+        self.marks.target(self.target())
+    }
+
     /// The queue beyond which too much is sent.
     fn threshold(&self) -> Duration {
         self.target() + TOLERANCE.max((self.delay.jitter() * 3 / 2).min(MOST_TOLERANCE))
@@ -329,7 +334,7 @@ impl Dtrc {
             self.gain = STARTUP_GAIN;
             return;
         }
-        let (queue, target) = (self.delay.queue(), self.marks.target(self.target()));
+        let (queue, target) = (self.delay.queue(), self.aim());
         let error = target.as_secs_f64() - queue.as_secs_f64();
         let rtt = self.srtt.as_secs_f64().max(LEAST_RTT);
         let gain = (1.0 + STIFFNESS * error / rtt).clamp(LEAST_GAIN, PROBE_GAIN);
@@ -371,7 +376,7 @@ impl Controller for Dtrc {
         let round = Round {
             limited,
             full: queued || self.losses.is_in_doubt() || self.marks.any(),
-            empty: self.delay.queue() < self.target() / 2,
+            empty: self.delay.queue() < self.aim() / 2,
         };
         let ended = self
             .growth
