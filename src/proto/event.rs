@@ -143,7 +143,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EcnState {
-    /// Never: by TCP it is the kernel's, or the configuration says no.
+    /// Never: by TCP it is the kernel's, a fixed rate heeds no mark, or the configuration says no.
     Off,
     /// Some of it, to see what becomes of it.
     Testing,

@@ -30,6 +30,10 @@ impl Controller for Fixed {
 
     fn on_ce(&mut self, _: &CeEvent) {}
 
+    fn heeds_marks(&self) -> bool {
+        false
+    }
+
     fn on_restart(&mut self) {}
 
     fn fills_queues(&self) -> bool {
@@ -67,6 +71,7 @@ mod tests {
                 newest_sent: now,
             });
         }
+        assert!(!fixed.heeds_marks());
         assert_eq!(fixed.pacing_rate(None), Some(1_000_000));
         assert_eq!(fixed.window(), 2_000_000);
     }

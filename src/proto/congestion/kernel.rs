@@ -15,6 +15,10 @@ impl Controller for Kernel {
 
     fn on_ce(&mut self, _: &CeEvent) {}
 
+    fn heeds_marks(&self) -> bool {
+        false
+    }
+
     fn on_restart(&mut self) {}
 
     fn fills_queues(&self) -> bool {

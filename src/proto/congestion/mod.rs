@@ -128,6 +128,9 @@ pub trait Controller: Debug + Send {
     fn on_loss(&mut self, loss: &LossEvent);
     /// Datagrams came marked.
     fn on_ce(&mut self, ce: &CeEvent);
+    /// It sends less when datagrams come marked. Only then may they say that they can be
+    /// (RFC 3168 section 5): whoever does not listen is to be dropped.
+    fn heeds_marks(&self) -> bool;
     /// The path was silent and speaks again, or its address changed: what was known is old.
     fn on_restart(&mut self);
     /// It takes what it can until something is lost: its path's queue has to be limited from

@@ -90,6 +90,10 @@ impl Controller for NewReno {
         self.on_congestion(ce.now, ce.newest_sent);
     }
 
+    fn heeds_marks(&self) -> bool {
+        true
+    }
+
     fn on_restart(&mut self) {
         // In slow start up to what was good before; without end where nothing was ever lost.
         if self.threshold != u64::MAX {

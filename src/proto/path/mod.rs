@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::Instant;
 use super::congestion::{AckEvent, Arrival, CeEvent, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use super::crypto::ReplayWindow;
-use super::event::PathState;
+use super::event::{EcnState, PathState};
 use super::recovery::{Lost, Sent, SentPackets};
 use super::wire::frame::AckFrame;
 use super::wire::{PacketNumber, PathId, Stamp};
@@ -501,7 +501,16 @@ impl Path {
 
     /// True when a batch of data is to leave as ECT(0).
     pub fn marks(&mut self, now: Instant) -> bool {
-        self.transport == Transport::Udp && self.ecn.marks(now)
+        self.gate.controller.heeds_marks() && self.ecn.marks(now)
+    }
+
+    /// Whether its data can be marked, as `show` tells it.
+    pub fn ecn_state(&self) -> EcnState {
+        if self.gate.controller.heeds_marks() {
+            self.ecn.state()
+        } else {
+            EcnState::Off
+        }
     }
 
     /// Notes that a datagram was sent.

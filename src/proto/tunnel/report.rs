@@ -3,7 +3,7 @@
 use super::Tunnel;
 use crate::config::Transport;
 use crate::proto::Instant;
-use crate::proto::event::{EcnState, Event, SocketId};
+use crate::proto::event::{Event, SocketId};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
@@ -60,10 +60,7 @@ impl Tunnel {
             min_rtt: path.rtt.min(),
             rtt_var: path.rtt.variation(),
             mtu: path.mtu.link().filter(|_| path.transport == Transport::Udp),
-            ecn: match path.transport {
-                Transport::Udp => path.ecn.state(),
-                Transport::Tcp => EcnState::Off,
-            },
+            ecn: path.ecn_state(),
             marked: path.ecn.marked(),
             window: path.window(),
             in_flight: path.sent.in_flight(),

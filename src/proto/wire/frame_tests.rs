@@ -115,6 +115,29 @@ fn an_ack_is_cut_to_its_room() {
     }
 }
 
+#[test]
+fn an_ack_byte_by_byte() {
+    let mut ranges = Ranges::default();
+    for number in [7, 8, 11] {
+        ranges.insert(PacketNumber(number));
+    }
+    let head = AckHead {
+        path: path(2),
+        received_at: Stamp::of(Instant::from_micros(8 * 0x01_0203)),
+        bytes: 0x0405_0607,
+        ecn: EcnCounts {
+            ect0: 0x0809,
+            ce: 0x0a0b,
+        },
+    };
+    let mut out = Vec::new();
+    assert!(put_ack(&mut out, head, &ranges, 100));
+    let expected = [
+        1, 2, 0, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 0, 0, 0, 2, 0, 1,
+    ];
+    assert_eq!(out, expected);
+}
+
 proptest! {
     #[test]
     fn acks_there_and_back(numbers in proptest::collection::btree_set(0u64..300, 1..60)) {

@@ -413,6 +413,10 @@ impl Controller for Dtrc {
         self.decide();
     }
 
+    fn heeds_marks(&self) -> bool {
+        true
+    }
+
     fn on_restart(&mut self) {
         if self.srtt == Duration::ZERO {
             // Nothing was acknowledged since the last time.
