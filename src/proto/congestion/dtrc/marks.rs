@@ -54,7 +54,7 @@ impl Marks {
         let cap = KEPT * queue.min(self.target(target).as_secs_f64());
         let cap = cap.max(LEAST_QUEUE.as_secs_f64());
         self.cap = Some(cap);
-        let too_much = (queue - cap) / srtt.as_secs_f64().max(0.001);
+        let too_much = (queue - cap) / srtt.as_secs_f64().max(LEAST_QUEUE.as_secs_f64());
         let gain = (1.0 - too_much).clamp(LEAST_GAIN, MOST_GAIN);
         self.drain = Some((ce.now + srtt, gain));
         true

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(hits(Aqm::CoDel, 4 * MS), [0u32; 0]);
         assert_eq!(
             hits(Aqm::CoDel, 6 * MS),
-            [100, 200, 271, 329, 379, 424, 465]
+            [100, 200, 271, 329, 379, 424, 464]
         );
     }
 
