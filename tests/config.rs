@@ -82,7 +82,7 @@ fn the_default_configurations_are_real() {
     assert_eq!(local.public, remote.public);
     assert_eq!(local.numbers, Numbers::default());
     assert_eq!((local.links.len(), local.mtu), (0, None));
-    assert!(local.manage_routing && local.offload);
+    assert!(local.manage_routing && local.offload && local.ecn);
 }
 
 #[test]
@@ -182,6 +182,7 @@ fn everything_set() {
         forwards = ["tcp:443 -> 192.168.1.20:8443"]
         mtu = 9000
         offload = false
+        ecn = false
         manage_routing = false
         table_base = 60
         keep_pref = 2
@@ -229,7 +230,7 @@ fn everything_set() {
     assert_eq!(device.as_str(), "br0");
     assert_eq!(forwards[0].to_string(), "tcp:443 -> 192.168.1.20:8443");
     assert_eq!(config.mtu, Mtu::new(9000));
-    assert!(!config.manage_routing && !config.offload);
+    assert!(!config.manage_routing && !config.offload && !config.ecn);
     assert_eq!(
         config.numbers,
         Numbers {

@@ -7,6 +7,7 @@
 mod netns {
     mod closed;
     mod command;
+    mod ecn;
     mod flood;
     mod foreign;
     mod hostile;

@@ -1,6 +1,7 @@
 //! Acknowledgements: what came is noted and told, and the sender accounts for it.
 
 use criterion::{Criterion, Throughput};
+use netcombiner::packet::ecn::Codepoint;
 use netcombiner::proto::Instant;
 use netcombiner::proto::path::{Arrivals, Passage};
 use netcombiner::proto::recovery::{KeptId, Sent, SentPackets};
@@ -28,7 +29,8 @@ impl Receiver {
             if self.missing > 0 && number % self.missing == 0 {
                 continue;
             }
-            self.arrivals.on_datagram(now, PacketNumber(number), LENGTH);
+            self.arrivals
+                .on_datagram(now, PacketNumber(number), LENGTH, Codepoint::Capable);
             self.arrivals.on_eliciting(now, Some(ROUND_TRIP));
         }
         let (head, ranges) = self.arrivals.ack(path);
@@ -71,6 +73,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                         bytes: LENGTH as u32,
                         eliciting: true,
                         status: false,
+                        ect: true,
                         total: number * LENGTH as u64,
                         limited: 0,
                         passage: Passage::Whole,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use netcombiner::config::units::{Bitrate, Mtu};
 use netcombiner::config::{Congestion, Security, Transport};
+use netcombiner::packet::ecn::Codepoint;
 use netcombiner::proto::crypto::keys::PrivateKey;
 use netcombiner::proto::event::{
     Attachment, LinkId, PathState, Side, SocketId, Transmit, TunnelConfig,
@@ -73,6 +74,7 @@ fn portal(side: Side, setting: Setting, now: Instant) -> Tunnel {
         aes: setting.aes,
         mtu: Mtu::TUNNEL_DEFAULT,
         redundant: Vec::new(),
+        ecn: true,
     };
     let seed = if side == Side::Local { 11 } else { 22 };
     Tunnel::new(config, Box::new(Seeded(seed)), now)
@@ -156,8 +158,14 @@ impl Pair {
                 .find(|link| address(*link) == transmit.destination);
             let socket = SocketId(link.expect("a link's address"));
             let length = transmit.segment_size;
-            self.local
-                .handle_datagrams(now, socket, REMOTE.into(), &mut bytes, length);
+            self.local.handle_datagrams(
+                now,
+                socket,
+                REMOTE.into(),
+                &mut bytes,
+                length,
+                Codepoint::Capable,
+            );
             self.spare.push(bytes);
         }
         for inner in &self.inner[..packets] {
@@ -183,7 +191,7 @@ impl Pair {
             let from = address(transmit.socket.0);
             let length = transmit.segment_size;
             self.remote
-                .handle_datagrams(now, LISTEN, from, &mut bytes, length);
+                .handle_datagrams(now, LISTEN, from, &mut bytes, length, Codepoint::Capable);
             self.spare.push(bytes);
             while let Some(packet) = self.remote.poll_packet() {
                 self.delivered += 1;

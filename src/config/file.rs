@@ -98,6 +98,7 @@ fn build(
     let security = security(&fields, &mut report);
     let mtu = mtu(&fields, &mut report);
     let offload = fields.flag("offload", &mut report).unwrap_or(true);
+    let ecn = fields.flag("ecn", &mut report).unwrap_or(true);
     let threads = fields.number("threads", 1..=2, "a number of threads", &mut report);
     let redundant = redundant(&fields, &mut report);
     let numbers = numbers::read(&fields, &mut report);
@@ -115,6 +116,7 @@ fn build(
             tunnel,
             mtu,
             offload,
+            ecn,
             threads,
             listen: meeting.listen,
             remote: meeting.remote,

@@ -62,6 +62,8 @@ pub struct Config {
     pub mtu: Option<Mtu>,
     /// False: the kernel neither splits nor joins packets for us, neither at the TUN nor at sockets.
     pub offload: bool,
+    /// Datagrams on links may say that a full queue can mark them instead of dropping them.
+    pub ecn: bool,
     /// Threads that may carry packets: 1 or 2. Nothing: 2 where there is more than one core.
     pub threads: Option<u8>,
     /// Where flows are waited for. May be empty when `remote` is given.

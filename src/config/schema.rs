@@ -69,6 +69,7 @@ pub(super) static FILE: Schema = Schema {
         both("redundant"),
         both("mtu"),
         both("offload"),
+        both("ecn"),
         both("threads"),
         both("tunnel"),
         both("manage_routing"),

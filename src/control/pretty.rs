@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::status::{
-    DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, state_word,
+    DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, ecn_words, state_word,
 };
 use super::units::{bytes, duration, rate};
 
@@ -163,6 +163,13 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
     if let Some(mtu) = path.mtu {
         writeln!(out, "  mtu: {mtu}")?;
     }
+    if let Some(ecn) = ecn_words(path.ecn) {
+        write!(out, "  ecn: {ecn}")?;
+        if path.marked > 0 {
+            write!(out, ", {} marked", path.marked)?;
+        }
+        writeln!(out)?;
+    }
     writeln!(out, "  loss: {:.2} %", path.loss * 100.0)?;
     if let (Some(capacity), Some(queue)) = (path.capacity, path.queue_ms) {
         writeln!(
@@ -219,6 +226,7 @@ link: dsl (wan0)
   endpoint: 203.0.113.2:4725
   rtt: 20.5 ms (least 15.0 ms)
   mtu: 1420
+  ecn: in use, 12 marked
   loss: 0.50 %
   capacity: 20.5 Mbit/s to send, queue 3.2 ms
   rate: 20.1 Mbit/s received, 1.5 Mbit/s sent
@@ -258,6 +266,7 @@ peer: bG9jYWw=
 path: 0
   state: validating
   endpoint: 198.51.100.7:40001
+  ecn: not used: the link drops what can be marked
   loss: 0.00 %
   rate: 0 bit/s received, 0 bit/s sent
   transfer: 148 B received, 92 B sent

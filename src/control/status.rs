@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::proto::event::PathState;
+use crate::proto::event::{EcnFault, EcnState, PathState};
 
 /// A running tunnel at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,6 +131,10 @@ pub struct PathStatus {
     pub rtt_var_ms: f64,
     /// The longest IP packet that the path carries whole, bytes; nothing: not known, or not asked.
     pub mtu: Option<u16>,
+    /// Whether what is sent can be marked by a full queue (ECN).
+    pub ecn: EcnState,
+    /// Datagrams that came to the peer so marked.
+    pub marked: u64,
     /// Share of the sent datagrams that were lost, 0 to 1.
     pub loss: f64,
     /// The controller's window, bytes.
@@ -198,6 +202,19 @@ impl Status {
             .filter_map(|link| Some((Some(link), link.path.as_ref()?)));
         linked.chain(self.paths.iter().map(|path| (None, path)))
     }
+}
+
+/// What a path makes of ECN; nothing where it is left alone.
+pub(super) fn ecn_words(state: EcnState) -> Option<&'static str> {
+    Some(match state {
+        EcnState::Off => return None,
+        EcnState::Testing => "being tried",
+        EcnState::Capable => "in use",
+        EcnState::Failed(EcnFault::Dropped) => "not used: the link drops what can be marked",
+        EcnState::Failed(EcnFault::Erased) => "not used: the link erases marks",
+        EcnState::Failed(EcnFault::Everything) => "not used: the link marks everything",
+        EcnState::Failed(EcnFault::Impossible) => "not used: the link makes marks up",
+    })
 }
 
 /// The word of a path's state.
@@ -301,6 +318,8 @@ pub(super) mod tests {
                 rtt_ms: None,
                 min_rtt_ms: None,
                 mtu: None,
+                ecn: EcnState::Failed(EcnFault::Dropped),
+                marked: 0,
                 loss: 0.0,
                 capacity: None,
                 queue_ms: None,
@@ -347,6 +366,8 @@ pub(super) mod tests {
             min_rtt_ms: Some(15.0),
             rtt_var_ms: 1.25,
             mtu: Some(1420),
+            ecn: EcnState::Capable,
+            marked: 12,
             loss: 0.005,
             window: 64_000,
             in_flight: 1400,

@@ -557,6 +557,7 @@ fn can_change(old: &Config, new: &Config) -> bool {
         && old.tunnel == new.tunnel
         && old.mtu == new.mtu
         && old.offload == new.offload
+        && old.ecn == new.ecn
         && old.threads == new.threads
         && old.listen == new.listen
         && old.numbers == new.numbers

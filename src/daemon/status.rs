@@ -129,6 +129,8 @@ fn path(stats: &PathStats) -> PathStatus {
         min_rtt_ms: stats.min_rtt.map(milliseconds),
         rtt_var_ms: milliseconds(stats.rtt_var),
         mtu: stats.mtu,
+        ecn: stats.ecn,
+        marked: stats.marked,
         loss: stats.lost as f64 / (stats.datagrams_sent as f64).max(1.0),
         window: stats.window,
         in_flight: stats.in_flight,

@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
 use super::cut;
@@ -13,7 +13,8 @@ use super::cut;
 use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
-use crate::proto::event::Cutting;
+use crate::packet::ecn::Codepoint;
+use crate::proto::event::{self, Cutting};
 
 /// What the kernel may keep for us in each direction: 4 MiB is 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -70,9 +71,7 @@ pub struct UdpOffload {
 /// Datagrams that the kernel did not take yet.
 #[derive(Debug)]
 struct Batch {
-    destination: SocketAddr,
-    segment_size: usize,
-    cutting: Cutting,
+    transmit: event::Transmit,
     bytes: Vec<u8>,
     /// How many of the bytes the kernel took.
     sent: usize,
@@ -93,7 +92,7 @@ impl UdpSocket {
 
     fn new(socket: Socket) -> io::Result<Self> {
         enlarge_buffers(&socket, SOCKET_BUFFER);
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let state = new_state(&socket)?;
         Ok(Self {
             socket,
             state,
@@ -146,25 +145,21 @@ impl UdpSocket {
         !self.backlog.is_empty()
     }
 
-    /// Sends datagrams of `segment_size` bytes each (the last may be shorter). A full kernel loses
-    /// nothing until the backlog is full as well.
-    pub fn send(
-        &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
-        bytes: &[u8],
-    ) -> SendReport {
+    /// Sends the datagrams of a batch. A full kernel loses nothing until the backlog is full as well.
+    pub fn send(&mut self, transmit: &event::Transmit, bytes: &[u8]) -> SendReport {
         let mut report = SendReport::default();
         if bytes.is_empty() {
             return report;
         }
-        let segment_size = segment_size.clamp(1, bytes.len());
+        let transmit = event::Transmit {
+            segment_size: transmit.segment_size.clamp(1, bytes.len()),
+            ..*transmit
+        };
         let mut sent = 0;
         if !self.is_blocked() {
-            sent = self.try_send(destination, segment_size, cutting, bytes, &mut report);
+            sent = self.try_send(&transmit, bytes, &mut report);
         }
-        report.lost += self.keep(destination, segment_size, cutting, &bytes[sent..]);
+        report.lost += self.keep(transmit, &bytes[sent..]);
         report
     }
 
@@ -172,13 +167,7 @@ impl UdpSocket {
     pub fn flush(&mut self) -> SendReport {
         let mut report = SendReport::default();
         while let Some(mut batch) = self.backlog.pop_front() {
-            let sent = self.try_send(
-                batch.destination,
-                batch.segment_size,
-                batch.cutting,
-                &batch.bytes[batch.sent..],
-                &mut report,
-            );
+            let sent = self.try_send(&batch.transmit, &batch.bytes[batch.sent..], &mut report);
             self.backlog_bytes -= sent;
             batch.sent += sent;
             if batch.sent < batch.bytes.len() {
@@ -193,26 +182,18 @@ impl UdpSocket {
         report
     }
 
-    fn keep(
-        &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
-        bytes: &[u8],
-    ) -> u64 {
+    fn keep(&mut self, transmit: event::Transmit, bytes: &[u8]) -> u64 {
         if bytes.is_empty() {
             return 0;
         }
         if self.backlog_bytes + bytes.len() > BACKLOG_BYTES {
-            return bytes.len().div_ceil(segment_size) as u64;
+            return bytes.len().div_ceil(transmit.segment_size) as u64;
         }
         self.backlog_bytes += bytes.len();
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.extend_from_slice(bytes);
         self.backlog.push_back(Batch {
-            destination,
-            segment_size,
-            cutting,
+            transmit,
             bytes: kept,
             sent: 0,
         });
@@ -222,12 +203,18 @@ impl UdpSocket {
     /// Sends until the kernel is full. Gives the bytes done with.
     fn try_send(
         &mut self,
-        destination: SocketAddr,
-        segment_size: usize,
-        cutting: Cutting,
+        transmit: &event::Transmit,
         bytes: &[u8],
         report: &mut SendReport,
     ) -> usize {
+        let event::Transmit {
+            destination,
+            segment_size,
+            cutting,
+            ect,
+            ..
+        } = *transmit;
+        let ecn = ect.then_some(EcnCodepoint::Ect0);
         let source = self.locals.find(destination);
         let batches = self.state.max_gso_segments();
         let mut sent = 0;
@@ -241,7 +228,7 @@ impl UdpSocket {
             let contents = &bytes[sent..end];
             let transmit = Transmit {
                 destination,
-                ecn: None,
+                ecn,
                 contents,
                 segment_size: (contents.len() > segment_size).then_some(segment_size),
                 src_ip: source,
@@ -300,7 +287,7 @@ impl UdpSocket {
     fn renew(&mut self, segments_before: usize) {
         if self.offload
             && self.state.max_gso_segments() < segments_before
-            && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
+            && let Ok(state) = new_state(&self.socket)
         {
             self.state = state;
         }
@@ -329,6 +316,16 @@ impl UdpSocket {
     }
 }
 
+/// The socket's options, without the times of arrival that quinn-udp asks for: nobody reads them, and
+/// beside them its buffer of 96 bytes has no room for the codepoint of a joined datagram, which the
+/// kernel then leaves out (n0-computer/noq issue 774).
+fn new_state(socket: &Socket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    #[cfg(target_os = "linux")]
+    set_number(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
+    Ok(state)
+}
+
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -355,12 +352,21 @@ impl Default for ReceiveBuffer {
 
 impl ReceiveBuffer {
     /// Hands over the datagrams of the last reception: those of one sender that have one length
-    /// (the last may be shorter) together, with that length.
-    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize)) {
+    /// (the last may be shorter) together, with that length, and what their IP headers say of
+    /// congestion: the kernel joins only what says the same.
+    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize, Codepoint)) {
         let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
         for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
             let length = meta.len.min(slot.len());
-            take(meta.addr, &mut slot[..length], meta.stride.max(1));
+            let codepoint = meta
+                .ecn
+                .map_or(Codepoint::NotCapable, |ecn| Codepoint::from_bits(ecn as u8));
+            take(
+                meta.addr,
+                &mut slot[..length],
+                meta.stride.max(1),
+                codepoint,
+            );
         }
     }
 }
@@ -395,175 +401,5 @@ impl LocalAddresses {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    fn localhost() -> UdpSocket {
-        UdpSocket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
-    }
-
-    fn send(socket: &mut UdpSocket, to: SocketAddr, segment: usize, bytes: &[u8]) -> SendReport {
-        socket.send(to, segment, Cutting::IfRefused, bytes)
-    }
-
-    #[test]
-    fn without_offload_a_batch_arrives_all_the_same() {
-        let (mut a, mut b) = (localhost(), localhost());
-        a.forbid_offload();
-        b.forbid_offload();
-        let none = UdpOffload {
-            gso_segments: 1,
-            gro_segments: 1,
-        };
-        assert_eq!(a.offload(), none);
-        let to = b.local_addr().unwrap();
-        let bytes: Vec<u8> = (0..30u8).flat_map(|n| vec![n; 100]).collect();
-        assert_eq!(send(&mut a, to, 100, &bytes).lost, 0);
-        let got = receive_all(&mut b, 30);
-        assert!(got.iter().all(|(_, datagram)| datagram.len() == 100));
-        assert_eq!(got.len(), 30);
-    }
-
-    fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut buffer = ReceiveBuffer::default();
-        let mut got = Vec::new();
-        for _ in 0..200 {
-            while socket.receive(&mut buffer).unwrap() {
-                buffer.for_each(|from, bytes, length| {
-                    got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
-                });
-            }
-            if got.len() >= count {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        got
-    }
-
-    #[test]
-    fn a_batch_arrives_as_the_datagrams_it_was_made_of() {
-        let (mut a, mut b) = (localhost(), localhost());
-        let to = b.local_addr().unwrap();
-        // More than one GSO send: 100 datagrams of 1,000 bytes, and a short last one.
-        let mut bytes = Vec::new();
-        for number in 0..100u8 {
-            bytes.extend(std::iter::repeat_n(number, 1000));
-        }
-        bytes.extend([200; 7]);
-        assert_eq!(send(&mut a, to, 1000, &bytes).lost, 0);
-        let got = receive_all(&mut b, 101);
-        assert_eq!(got.len(), 101);
-        for (number, (from, datagram)) in got.iter().enumerate().take(100) {
-            assert_eq!(*from, a.local_addr().unwrap());
-            assert_eq!(datagram, &vec![number as u8; 1000]);
-        }
-        assert_eq!(got[100].1, [200; 7]);
-        #[cfg(target_os = "linux")]
-        assert!(a.state.max_gso_segments() > 1);
-    }
-
-    /// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
-    /// small MTU is made. Needs root; without it nothing is tried.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
-        let thread = std::thread::spawn(|| {
-            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
-                return;
-            }
-            let ip = |words: &str| {
-                let done = std::process::Command::new("ip")
-                    .args(words.split(' '))
-                    .status();
-                done.is_ok_and(|status| status.success())
-            };
-            if !ip("link set lo up mtu 1300") {
-                return;
-            }
-            for host in ["127.0.0.1:0", "[::1]:0"] {
-                let host: SocketAddr = host.parse().unwrap();
-                let Ok(mut a) = UdpSocket::listen(host) else {
-                    continue;
-                };
-                let mut b = UdpSocket::listen(host).unwrap();
-                let to = b.local_addr().unwrap();
-                let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1480]).collect();
-                let told = SendReport {
-                    lost: 0,
-                    too_long: Some((to, 1480)),
-                };
-                assert_eq!(send(&mut a, to, 1480, &bytes), told);
-                let got = receive_all(&mut b, 20);
-                assert_eq!(got.len(), 20);
-                assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
-                // A probe says the same and goes nowhere.
-                let probed = a.send(to, 1480, Cutting::Never, &bytes[..1480]);
-                assert_eq!((probed.lost, probed.too_long), (1, Some((to, 1480))));
-                // What may be cut is no news.
-                let freely = a.send(to, 1480, Cutting::Free, &bytes);
-                assert_eq!(freely, SendReport::default());
-                assert_eq!(receive_all(&mut b, 20).len(), 20);
-                // Shorter ones go the quick way all the same.
-                let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
-                assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
-                assert_eq!(receive_all(&mut b, 20).len(), 20);
-                assert!(a.state.max_gso_segments() > 1);
-            }
-        });
-        thread.join().unwrap();
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn an_address_that_is_not_there_yet_can_be_waited_at() {
-        for place in ["203.0.113.77:0", "[2001:db8::77]:0"] {
-            let place: SocketAddr = place.parse().unwrap();
-            match UdpSocket::listen(place) {
-                Ok(socket) => assert_eq!(socket.local_addr().unwrap().ip(), place.ip()),
-                Err(error) => assert!(error.is_family_missing(), "{error}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_datagram_that_cannot_leave_is_counted_and_harms_nothing() {
-        let (mut a, mut b) = (localhost(), localhost());
-        let to = b.local_addr().unwrap();
-        // Longer than any UDP datagram: EMSGSIZE.
-        assert_eq!(send(&mut a, to, 70_000, &[0; 70_000]).lost, 1);
-        // A loopback source cannot reach the outside: EINVAL or ENETUNREACH.
-        let nowhere = "192.0.2.1:9".parse().unwrap();
-        assert_eq!(send(&mut a, nowhere, 10, &[0; 30]).lost, 3);
-        assert_eq!(send(&mut a, to, 3, b"abcde").lost, 0);
-        let got: Vec<Vec<u8>> = receive_all(&mut b, 2).into_iter().map(|it| it.1).collect();
-        assert_eq!(got, [b"abc".to_vec(), b"de".to_vec()]);
-    }
-
-    #[test]
-    fn answers_leave_by_the_address_that_was_spoken_to() {
-        let mut server = UdpSocket::listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
-        let port = server.local_addr().unwrap().port();
-        let mut client = localhost();
-        let other = SocketAddr::from(([127, 0, 0, 77], port));
-        assert_eq!(send(&mut client, other, 2, b"hi").lost, 0);
-        let (from, _) = receive_all(&mut server, 1).remove(0);
-        assert_eq!(send(&mut server, from, 2, b"ho").lost, 0);
-        let (from, _) = receive_all(&mut client, 1).remove(0);
-        assert_eq!(from, other);
-    }
-
-    #[test]
-    fn a_flood_of_senders_is_forgotten_but_the_newest_is_known() {
-        let mut locals = LocalAddresses::default();
-        let local = IpAddr::from([127, 0, 0, 1]);
-        for port in 1..1000 {
-            locals.note(([192, 0, 2, 1], port).into(), local);
-            assert_eq!(locals.find(([192, 0, 2, 1], port).into()), Some(local));
-        }
-        assert_eq!(locals.known.len(), LOCAL_ADDRESSES);
-        assert_eq!(locals.find(([192, 0, 2, 1], 1).into()), None);
-    }
-}
+#[path = "udp_tests.rs"]
+mod tests;

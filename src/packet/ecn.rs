@@ -4,6 +4,42 @@
 const NOT_CAPABLE: u8 = 0b00;
 const EXPERIENCED: u8 = 0b11;
 
+/// What the two bits say (RFC 3168 section 5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Codepoint {
+    /// Not-ECT: a full queue drops it.
+    #[default]
+    NotCapable,
+    /// ECT(0): a full queue may mark it instead.
+    Capable,
+    /// ECT(1): the same, from a sender of low-latency traffic (RFC 9331).
+    CapableOne,
+    /// CE: a queue on the way marked it.
+    Experienced,
+}
+
+impl Codepoint {
+    /// The codepoint of the two bits.
+    pub const fn from_bits(bits: u8) -> Self {
+        match bits & EXPERIENCED {
+            NOT_CAPABLE => Self::NotCapable,
+            0b10 => Self::Capable,
+            0b01 => Self::CapableOne,
+            _ => Self::Experienced,
+        }
+    }
+}
+
+/// What an IP packet says.
+pub fn read(packet: &[u8]) -> Codepoint {
+    let bits = match packet {
+        [first, second, ..] if first >> 4 == 4 => *second,
+        [first, second, ..] if first >> 4 == 6 => second >> 4,
+        _ => NOT_CAPABLE,
+    };
+    Codepoint::from_bits(bits)
+}
+
 /// Marks a packet whose ends can read it; false when they cannot, or when it is too short. The
 /// checksum of IPv4 follows (RFC 1624).
 pub fn mark(packet: &mut [u8]) -> bool {
@@ -70,8 +106,10 @@ mod tests {
                 ];
                 let checksum = (!sum(&header)).to_be_bytes();
                 header[10..12].copy_from_slice(&checksum);
+                assert_eq!(read(&header), Codepoint::from_bits(ect));
                 assert!(mark(&mut header));
                 assert_eq!(header[1], 3);
+                assert_eq!(read(&header), Codepoint::Experienced);
                 assert_eq!(sum(&header), 0xffff, "{ect} {id}");
             }
         }
@@ -87,7 +125,9 @@ mod tests {
         assert!(!mark(&mut []));
         assert!(!mark(&mut [0x45, 2]));
         assert!(!mark(&mut [0x60]));
+        assert_eq!(read(&plain), Codepoint::NotCapable);
         let mut v6 = [0x60, 0x20, 0, 0];
+        assert_eq!(read(&v6), Codepoint::Capable);
         assert!(mark(&mut v6));
         assert_eq!(v6, [0x60, 0x30, 0, 0]);
     }

@@ -44,6 +44,8 @@ pub struct TunnelConfig {
     pub mtu: Mtu,
     /// What is sent on two paths at once.
     pub redundant: Vec<Class>,
+    /// Data may leave as ECN-capable, on paths that were seen to handle it.
+    pub ecn: bool,
 }
 
 /// What a new socket is for.
@@ -84,6 +86,9 @@ pub struct Transmit {
     pub segment_size: usize,
     /// Whether the datagrams may be cut into fragments.
     pub cutting: Cutting,
+    /// They leave as ECT(0): a full queue may mark them instead of dropping them (RFC 3168). TCP
+    /// ignores it.
+    pub ect: bool,
 }
 
 /// Whether a datagram may be cut into fragments where it is too long for a device or a link.
@@ -132,6 +137,35 @@ pub enum Event {
         /// What the peer is set to.
         peer: Security,
     },
+}
+
+/// Whether a path's data says that it can be marked (ECN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EcnState {
+    /// Never: by TCP it is the kernel's, a fixed rate heeds no mark, or the configuration says no.
+    Off,
+    /// Some of it, to see what becomes of it.
+    Testing,
+    /// All of it.
+    Capable,
+    /// None, for this is what became of it.
+    Failed(EcnFault),
+}
+
+/// What is wrong with a path for ECN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EcnFault {
+    /// What can be marked is lost, and what cannot passes.
+    Dropped,
+    /// It comes without what it was sent with, so a mark would be erased too; or the peer's system
+    /// does not show it.
+    Erased,
+    /// Everything comes marked, whatever is sent.
+    Everything,
+    /// More comes marked than was sent.
+    Impossible,
 }
 
 /// What a path is good for. The order is best first.

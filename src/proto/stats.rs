@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::congestion::Estimate;
-use super::event::{LinkId, PathState};
+use super::event::{EcnState, LinkId, PathState};
 use super::wire::PathId;
 
 /// A tunnel at one moment.
@@ -69,6 +69,10 @@ pub struct PathStats {
     pub rtt_var: Duration,
     /// The longest IP packet that passes uncut, as far as is proven; bytes.
     pub mtu: Option<u16>,
+    /// Whether its data can be marked instead of dropped.
+    pub ecn: EcnState,
+    /// Datagrams that came to the peer so marked.
+    pub marked: u64,
     /// The controller's window, bytes.
     pub window: u64,
     /// Bytes in flight.

@@ -35,6 +35,7 @@ fn config(role: Role) -> Config {
         },
         mtu: None,
         offload: true,
+        ecn: true,
         threads: None,
         listen: Vec::new(),
         remote: None,

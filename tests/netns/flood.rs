@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
+use netcombiner::packet::ecn::Codepoint;
 use netcombiner_lab::error::Context;
 use netcombiner_lab::prelude::*;
 use netcombiner_lab::usage::Memory;
@@ -66,6 +67,7 @@ fn forgeries_from_many_sources_cost_no_memory() {
             forger.send(&Datagram {
                 from: (Ipv4Addr::new(198, 51, 100, (noise >> 8) as u8), port),
                 to: (PUBLIC, PORT),
+                codepoint: Codepoint::Experienced,
                 payload,
             });
             pause(number);

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use netcombiner::io::udp::SendReport;
-use netcombiner::proto::event::Cutting;
+use netcombiner::proto::event::{Cutting, SocketId, Transmit};
 use netcombiner_lab::error::Context;
 use netcombiner_lab::prelude::*;
 use serde_json::json;
@@ -129,7 +129,16 @@ fn datagrams_sent_in_one_piece_arrive_one_by_one() {
         }
         bytes.extend([200; 7]);
         let before = counted(&case.lab.local)?.1;
-        let report = client.send((SERVER, 9000).into(), 900, Cutting::IfRefused, &bytes);
+        let report = client.send(
+            &Transmit {
+                socket: SocketId(0),
+                destination: (SERVER, 9000).into(),
+                segment_size: 900,
+                cutting: Cutting::IfRefused,
+                ect: true,
+            },
+            &bytes,
+        );
         assert_eq!(report, SendReport::default());
         let mut buffer = [0; 2000];
         for expected in bytes.chunks(900) {

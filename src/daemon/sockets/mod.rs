@@ -1,5 +1,7 @@
 //! The sockets of the packet thread: which are open, what each is for, when a TCP link tries again.
 
+mod terms;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -9,8 +11,7 @@ use log::Level;
 
 use super::strangers::{Stranger, Verdict, admit};
 use super::tcp_link::TcpLink;
-use crate::config::units::Bitrate;
-use crate::config::{Congestion, Transport};
+use crate::config::Transport;
 use crate::io::poll::{PollSet, Ready};
 use crate::io::socket::Origin;
 use crate::io::tcp::{TcpConnection, TcpListener};
@@ -18,6 +19,7 @@ use crate::io::udp::{ReceiveBuffer, SendReport, UdpOffload, UdpSocket};
 use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
 use crate::proto::tunnel::Tunnel;
+pub(super) use terms::{LinkSocket, LinkTerms};
 
 /// An accepted connection that carries no path by then is dropped, however much it says.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,42 +27,6 @@ const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(2);
 /// Connections accepted in one round before others get their turn.
 const ACCEPT_BATCH: usize = 8;
-
-/// What the configuration says of a link to the tunnel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct LinkTerms {
-    /// The tier.
-    pub(super) metric: u8,
-    /// A cap on what is sent.
-    pub(super) rate_up: Option<Bitrate>,
-    /// A cap on what is received.
-    pub(super) rate_down: Option<Bitrate>,
-    /// The congestion controller.
-    pub(super) congestion: Congestion,
-}
-
-impl LinkTerms {
-    fn attachment(self, link: LinkId, transport: Transport, remote: SocketAddr) -> Attachment {
-        Attachment::Link {
-            link,
-            transport,
-            remote,
-            metric: self.metric,
-            rate_up: self.rate_up,
-            rate_down: self.rate_down,
-            congestion: self.congestion,
-        }
-    }
-}
-
-/// How a link's socket is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LinkSocket {
-    /// Open, bound to this address.
-    Open(Option<SocketAddr>),
-    /// A TCP connection that is not there, and why.
-    Waiting(String),
-}
 
 #[derive(Debug)]
 enum Entry {
@@ -269,13 +235,7 @@ impl Sockets {
         match self.entries.get_mut(&id) {
             Some(Entry::Udp { socket, .. }) => {
                 let was_blocked = socket.is_blocked();
-                let Transmit {
-                    destination,
-                    segment_size,
-                    cutting,
-                    ..
-                } = *transmit;
-                let report = socket.send(destination, segment_size, cutting, bytes);
+                let report = socket.send(transmit, bytes);
                 if socket.is_blocked() && !was_blocked {
                     watch(&self.poll, socket, id, true);
                 }
@@ -316,9 +276,10 @@ impl Sockets {
                 }
                 // An error on a UDP socket concerns one datagram that is lost already.
                 if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
-                    self.received.for_each(|from, datagrams, length| {
-                        tunnel.handle_datagrams(now, id, from, datagrams, length);
-                    });
+                    self.received
+                        .for_each(|from, datagrams, length, codepoint| {
+                            tunnel.handle_datagrams(now, id, from, datagrams, length, codepoint);
+                        });
                 }
                 self.heed(now, id, report, tunnel);
             }

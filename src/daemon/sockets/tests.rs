@@ -28,6 +28,7 @@ impl Fixture {
             aes: false,
             mtu: Mtu::TUNNEL_DEFAULT,
             redundant: Vec::new(),
+            ecn: true,
         };
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();

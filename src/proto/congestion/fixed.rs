@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, LossEvent};
+use super::{AckEvent, CeEvent, Controller, LossEvent};
 use crate::config::units::Bitrate;
 
 /// The longest round trip that a fixed rate still fills, seconds: beyond it acknowledgements are
@@ -28,6 +28,12 @@ impl Controller for Fixed {
 
     fn on_loss(&mut self, _: &LossEvent) {}
 
+    fn on_ce(&mut self, _: &CeEvent) {}
+
+    fn heeds_marks(&self) -> bool {
+        false
+    }
+
     fn on_restart(&mut self) {}
 
     fn fills_queues(&self) -> bool {
@@ -40,5 +46,33 @@ impl Controller for Fixed {
 
     fn pacing_rate(&self, _: Option<Duration>) -> Option<u64> {
         Some(self.rate.bytes_per_second())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Instant;
+
+    #[test]
+    fn stays_fixed_whatever_is_marked_or_lost() {
+        let mut fixed = Fixed::new(Bitrate::from_bits_per_second(8_000_000));
+        let now = Instant::from_micros(1);
+        for _ in 0..100 {
+            fixed.on_ce(&CeEvent {
+                now,
+                marked: 10,
+                of: 10,
+                newest_sent: now,
+            });
+            fixed.on_loss(&LossEvent {
+                now,
+                bytes: 14_400,
+                newest_sent: now,
+            });
+        }
+        assert!(!fixed.heeds_marks());
+        assert_eq!(fixed.pacing_rate(None), Some(1_000_000));
+        assert_eq!(fixed.window(), 2_000_000);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, LossEvent};
+use super::{AckEvent, CeEvent, Controller, LossEvent};
 
 /// Lets everything go.
 #[derive(Debug, Default)]
@@ -12,6 +12,12 @@ impl Controller for Kernel {
     fn on_ack(&mut self, _: &AckEvent) {}
 
     fn on_loss(&mut self, _: &LossEvent) {}
+
+    fn on_ce(&mut self, _: &CeEvent) {}
+
+    fn heeds_marks(&self) -> bool {
+        false
+    }
 
     fn on_restart(&mut self) {}
 

@@ -95,6 +95,20 @@ pub struct LossEvent {
     pub newest_sent: Instant,
 }
 
+/// Datagrams that a queue of the path marked instead of dropping them (ECN), because it is longer than
+/// it should be. Unlike a loss, it is never the wire's.
+#[derive(Debug, Clone, Copy)]
+pub struct CeEvent {
+    /// When it was told.
+    pub now: Instant,
+    /// Datagrams marked.
+    pub marked: u64,
+    /// Of so many.
+    pub of: u64,
+    /// When the newest datagram that was acknowledged with them was sent (RFC 9002 section B.7).
+    pub newest_sent: Instant,
+}
+
 /// What a controller found out of its path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -112,6 +126,11 @@ pub trait Controller: Debug + Send {
     fn on_ack(&mut self, ack: &AckEvent);
     /// Datagrams are lost.
     fn on_loss(&mut self, loss: &LossEvent);
+    /// Datagrams came marked.
+    fn on_ce(&mut self, ce: &CeEvent);
+    /// It sends less when datagrams come marked. Only then may they say that they can be
+    /// (RFC 3168 section 5): whoever does not listen is to be dropped.
+    fn heeds_marks(&self) -> bool;
     /// The path was silent and speaks again, or its address changed: what was known is old.
     fn on_restart(&mut self);
     /// It takes what it can until something is lost: its path's queue has to be limited from

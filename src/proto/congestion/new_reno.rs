@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, DATAGRAM, LossEvent};
+use super::{AckEvent, CeEvent, Controller, DATAGRAM, LossEvent};
 use crate::proto::Instant;
 
 /// The window at the start: ten datagrams (RFC 6928, RFC 9002 section 7.2).
@@ -36,6 +36,20 @@ impl NewReno {
     fn in_slow_start(&self) -> bool {
         self.window < self.threshold
     }
+
+    /// Half of the window, once for all that was sent before it.
+    fn on_congestion(&mut self, now: Instant, newest_sent: Instant) {
+        if self
+            .recovery_start
+            .is_some_and(|start| newest_sent <= start)
+        {
+            return;
+        }
+        self.recovery_start = Some(now);
+        self.window = (self.window / 2).max(MINIMUM_WINDOW);
+        self.threshold = self.window;
+        self.acked = 0;
+    }
 }
 
 impl Controller for NewReno {
@@ -68,16 +82,16 @@ impl Controller for NewReno {
     }
 
     fn on_loss(&mut self, loss: &LossEvent) {
-        if self
-            .recovery_start
-            .is_some_and(|start| loss.newest_sent <= start)
-        {
-            return;
-        }
-        self.recovery_start = Some(loss.now);
-        self.window = (self.window / 2).max(MINIMUM_WINDOW);
-        self.threshold = self.window;
-        self.acked = 0;
+        self.on_congestion(loss.now, loss.newest_sent);
+    }
+
+    /// As a loss (RFC 9002 sections 7.1 and B.7).
+    fn on_ce(&mut self, ce: &CeEvent) {
+        self.on_congestion(ce.now, ce.newest_sent);
+    }
+
+    fn heeds_marks(&self) -> bool {
+        true
     }
 
     fn on_restart(&mut self) {
@@ -150,6 +164,26 @@ mod tests {
             lose(&mut reno, 2 * sent, 2 * sent - 1);
         }
         assert_eq!(reno.window(), MINIMUM_WINDOW);
+    }
+
+    #[test]
+    fn a_mark_is_a_loss_once_a_round_trip() {
+        let mut reno = NewReno::default();
+        let mut mark = |now: u64, sent: u64| {
+            reno.on_ce(&CeEvent {
+                now: Instant::from_micros(now),
+                marked: 1,
+                of: 10,
+                newest_sent: Instant::from_micros(sent),
+            });
+            reno.window()
+        };
+        assert_eq!(mark(10, 5), INITIAL_WINDOW / 2);
+        assert_eq!(mark(12, 9), INITIAL_WINDOW / 2, "the same flight");
+        assert_eq!(mark(25, 11), INITIAL_WINDOW / 4);
+        // A loss in the flight that was marked is no second reason.
+        lose(&mut reno, 26, 24);
+        assert_eq!(reno.window(), INITIAL_WINDOW / 4);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::packet::ecn::Codepoint;
 use crate::proto::Instant;
 use crate::proto::recovery::Ranges;
-use crate::proto::wire::frame::AckHead;
+use crate::proto::wire::frame::{AckHead, EcnCounts};
 use crate::proto::wire::{PacketNumber, PathId, Stamp};
 
 /// An acknowledgement is late by no more than this, or a quarter of the least round trip.
@@ -24,7 +25,9 @@ pub struct Arrivals {
     last_at: Option<Instant>,
     bytes: u64,
     datagrams: u64,
-    ce: u32,
+    ecn: EcnCounts,
+    /// The last datagram was marked.
+    marked: bool,
     unanswered: u32,
     /// When the acknowledgement is due.
     due: Option<Instant>,
@@ -32,7 +35,13 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Notes an authentic datagram, new to the replay window.
-    pub fn on_datagram(&mut self, now: Instant, number: PacketNumber, bytes: usize) {
+    pub fn on_datagram(
+        &mut self,
+        now: Instant,
+        number: PacketNumber,
+        bytes: usize,
+        codepoint: Codepoint,
+    ) {
         if self.ranges.largest().is_none_or(|largest| number > largest) {
             self.largest_at = now;
         }
@@ -42,6 +51,28 @@ impl Arrivals {
         }
         self.bytes += bytes as u64;
         self.datagrams += 1;
+        self.count_mark(now, codepoint);
+    }
+
+    /// The first marked datagram after others is told at once (RFC 9000 section 13.2.1). Of a run of
+    /// them the delayed acknowledgements tell, as in RFC 8257 section 3.2: a network that marks
+    /// everything is to cost no acknowledgement a datagram.
+    fn count_mark(&mut self, now: Instant, codepoint: Codepoint) {
+        match codepoint {
+            Codepoint::Capable => self.ecn.ect0 = self.ecn.ect0.wrapping_add(1),
+            Codepoint::Experienced => {
+                self.ecn.ce = self.ecn.ce.wrapping_add(1);
+                if !self.marked {
+                    self.due = Some(now);
+                }
+            }
+            // What is sent as ECT(0) and comes so was rewritten: it is not counted, and the sender
+            // sees that something is missing.
+            Codepoint::NotCapable | Codepoint::CapableOne => {}
+        }
+        if codepoint != Codepoint::NotCapable {
+            self.marked = codepoint == Codepoint::Experienced;
+        }
     }
 
     /// Notes that the datagram asks for an acknowledgement.
@@ -72,7 +103,7 @@ impl Arrivals {
             path,
             received_at,
             bytes: self.bytes as u32,
-            ce: self.ce,
+            ecn: self.ecn,
         };
         (head, &self.ranges)
     }
@@ -103,7 +134,7 @@ mod tests {
     }
 
     fn arrive(arrivals: &mut Arrivals, micros: u64, number: u64) {
-        arrivals.on_datagram(at(micros), PacketNumber(number), 100);
+        arrivals.on_datagram(at(micros), PacketNumber(number), 100, Codepoint::Capable);
         arrivals.on_eliciting(at(micros), Some(Duration::from_millis(12)));
     }
 
@@ -124,7 +155,25 @@ mod tests {
     #[test]
     fn a_bare_acknowledgement_is_not_answered() {
         let mut arrivals = Arrivals::default();
-        arrivals.on_datagram(at(1), PacketNumber(0), 40);
+        arrivals.on_datagram(at(1), PacketNumber(0), 40, Codepoint::NotCapable);
         assert_eq!(arrivals.due(), None);
+    }
+
+    #[test]
+    fn the_first_mark_is_told_at_once_and_all_are_counted() {
+        let mut arrivals = Arrivals::default();
+        let mut due = Vec::new();
+        let (ect, ce) = (Codepoint::Capable, Codepoint::Experienced);
+        for (n, codepoint) in [ect, ect, ce, ce, ect, ce].into_iter().enumerate() {
+            let now = at(1_000 + n as u64);
+            arrivals.on_datagram(now, PacketNumber(n as u64), 100, codepoint);
+            arrivals.on_eliciting(now, Some(Duration::from_millis(12)));
+            due.push(arrivals.due() == Some(now));
+            arrivals.on_ack_sent();
+        }
+        // The very first one ends a silence.
+        assert_eq!(due, [true, false, true, false, false, true]);
+        let counts = EcnCounts { ect0: 3, ce: 3 };
+        assert_eq!(arrivals.ack(PathId::all().next().unwrap()).0.ecn, counts);
     }
 }

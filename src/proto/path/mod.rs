@@ -1,97 +1,39 @@
 //! One path: a way to the peer with its own packet numbers, round trip, controller and state.
 
 mod arrivals;
+mod ecn;
+mod gate;
 mod liveness;
 mod meter;
 mod mtu;
 mod owd;
+mod place;
 mod queue_limit;
 mod rtt;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Instant;
-use super::congestion::{
-    AckEvent, Arrival, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay, Pacer,
-};
+use super::congestion::{AckEvent, Arrival, CeEvent, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use super::crypto::ReplayWindow;
-use super::event::{LinkId, PathState, SocketId};
+use super::event::{EcnState, PathState};
 use super::recovery::{Lost, Sent, SentPackets};
 use super::wire::frame::AckFrame;
 use super::wire::{PacketNumber, PathId, Stamp};
+use crate::config::Transport;
 use crate::config::units::Bitrate;
-use crate::config::{Congestion, Transport};
 
 pub use arrivals::{Arrivals, MAX_ACK_DELAY};
+pub use ecn::Ecn;
+use ecn::Marks;
+pub use gate::Gate;
 pub use liveness::{Liveness, Verdict};
 pub use meter::Meter;
 pub use mtu::{Long, Passage, PathMtu, Probe};
 pub use owd::Owd;
+pub use place::{Opener, Place, Proof, Urgent};
 use queue_limit::QueueLimit;
 pub use rtt::Rtt;
-
-/// Where a path's datagrams go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// By which socket.
-    pub socket: SocketId,
-    /// To whom.
-    pub remote: SocketAddr,
-}
-
-/// A place that must prove itself before more is sent to it than came from it.
-#[derive(Debug, Clone, Copy)]
-pub struct Proof {
-    /// Where.
-    pub place: Place,
-    /// What it has to send back.
-    pub token: [u8; 8],
-    /// When it was asked last; nothing: not yet.
-    pub asked: Option<Instant>,
-    /// How often it was asked.
-    pub tries: u32,
-}
-
-/// What a path's opener knows of its link.
-#[derive(Debug, Clone, Copy)]
-pub struct Opener {
-    /// The link.
-    pub link: LinkId,
-    /// A cap on what the peer sends, which it is told.
-    pub rate_down: Option<Bitrate>,
-    /// What its gate was made from.
-    pub terms: (Transport, Congestion, Option<Bitrate>),
-}
-
-/// Datagrams that answer or ask for a proof: at once, and to where it was asked from.
-#[derive(Debug, Clone, Copy)]
-pub struct Urgent {
-    /// To where.
-    pub place: Place,
-    /// The proof asked for.
-    pub response: Option<[u8; 8]>,
-    /// Our own question.
-    pub challenge: Option<[u8; 8]>,
-}
-
-/// What lets a path send.
-#[derive(Debug)]
-pub struct Gate {
-    /// How much at what rate.
-    pub controller: Box<dyn Controller>,
-    /// Holds the rate.
-    pub pacer: Pacer,
-    /// A TCP connection: bytes that the kernel takes now.
-    pub budget: Option<usize>,
-}
-
-impl Gate {
-    /// True when the kernel takes a datagram.
-    fn is_writable(&self) -> bool {
-        self.budget.is_none_or(|budget| budget as u64 >= DATAGRAM)
-    }
-}
 
 /// How long a question for a proof waits for its answer before it is asked again: first, and at most.
 const PROOF_RETRY: Duration = Duration::from_millis(250);
@@ -145,6 +87,8 @@ pub struct Path {
     queue_limit: QueueLimit,
     /// How long its datagrams may be.
     pub mtu: PathMtu,
+    /// Whether its data can be marked.
+    pub ecn: Ecn,
     /// What lets it send.
     pub gate: Gate,
     /// The rate that datagrams leave at now, as [`Path::set_pace`] found it.
@@ -191,7 +135,7 @@ pub struct Count {
 
 impl Path {
     /// A path that has no place yet.
-    pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu) -> Self {
+    pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu, ecn: bool) -> Self {
         Self {
             id,
             opener: None,
@@ -210,6 +154,7 @@ impl Path {
             received_by_peer: 0,
             queue_limit: QueueLimit::default(),
             mtu,
+            ecn: Ecn::new(ecn),
             gate,
             pace: None,
             arrivals: Arrivals::default(),
@@ -237,6 +182,7 @@ impl Path {
         self.received_by_peer = 0;
         self.restart_control();
         self.mtu.renumber();
+        self.ecn.restart();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
@@ -286,6 +232,7 @@ impl Path {
             self.rtt = Rtt::default();
             self.owd = Owd::default();
             self.queue_limit = QueueLimit::default();
+            self.ecn.test_anew();
             self.mtu
                 .restart(from.remote.is_ipv6(), self.transport == Transport::Tcp);
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {
@@ -394,6 +341,8 @@ impl Path {
             self.owd
                 .update(now, OneWayDelay::new(arrival.sent_at, received_at));
         }
+        let srtt = self.rtt.smoothed().unwrap_or_default();
+        let marks = self.ecn.on_ack(now, ack.ecn, &acked, srtt);
         self.note_share(0, acked.datagrams);
         self.mtu.on_arrived(now, acked.long);
         if let Some(newest_sent) = acked.newest_sent {
@@ -408,7 +357,6 @@ impl Path {
                 self.state = PathState::Up;
             }
             if acked.bytes > 0 {
-                let srtt = self.rtt.smoothed().unwrap_or_default();
                 let event = AckEvent {
                     now,
                     bytes: acked.bytes,
@@ -420,6 +368,14 @@ impl Path {
                 };
                 self.gate.controller.on_ack(&event);
             }
+            if let Some(Marks { marked, of }) = marks {
+                self.gate.controller.on_ce(&CeEvent {
+                    now,
+                    marked,
+                    of,
+                    newest_sent,
+                });
+            }
         }
         self.detect_lost(now);
     }
@@ -429,6 +385,7 @@ impl Path {
         self.loss_at = next;
         self.note_lost(lost);
         self.mtu.on_lost(now, lost.long);
+        self.ecn.on_lost(now, lost.ect);
         if let Some(newest_sent) = lost.newest_sent {
             self.gate.controller.on_loss(&LossEvent {
                 now,
@@ -542,6 +499,20 @@ impl Path {
         self.loss += (share - self.loss) * all / LOSS_MEMORY as f32;
     }
 
+    /// True when a batch of data is to leave as ECT(0).
+    pub fn marks(&mut self, now: Instant) -> bool {
+        self.gate.controller.heeds_marks() && self.ecn.marks(now)
+    }
+
+    /// Whether its data can be marked, as `show` tells it.
+    pub fn ecn_state(&self) -> EcnState {
+        if self.gate.controller.heeds_marks() {
+            self.ecn.state()
+        } else {
+            EcnState::Off
+        }
+    }
+
     /// Notes that a datagram was sent.
     pub fn on_sent(&mut self, now: Instant, sent: Sent) {
         let bytes = sent.bytes as usize;
@@ -549,6 +520,9 @@ impl Path {
         self.count.datagrams_sent += 1;
         self.count.bytes_sent += u64::from(sent.bytes);
         self.count.sent.add(now, bytes);
+        if sent.ect {
+            self.ecn.on_sent();
+        }
         if sent.eliciting {
             self.liveness.on_asked(now);
         }

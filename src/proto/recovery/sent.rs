@@ -20,6 +20,8 @@ pub struct Sent {
     pub eliciting: bool,
     /// It carries a STATUS frame, which is sent again when lost.
     pub status: bool,
+    /// It left as ECT(0).
+    pub ect: bool,
     /// Whether it may be cut on the way. A probe of the path's MTU does not count as in flight: its
     /// loss says nothing of congestion, nor of the path's life.
     pub passage: Passage,
@@ -36,6 +38,10 @@ pub struct Acked {
     pub datagrams: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Datagrams that left as ECT(0).
+    pub ect: u64,
+    /// It tells of a later one than all before.
+    pub advanced: bool,
     /// Datagrams that had been held for lost: they had only been overtaken.
     pub spurious: u64,
     /// When the newest of all newly acknowledged ones was sent.
@@ -58,6 +64,8 @@ pub struct Lost {
     pub newest_sent: Option<Instant>,
     /// One of them carried a STATUS.
     pub status: bool,
+    /// Those that left as ECT(0), where it was seen that later ones arrived.
+    pub ect: u64,
     /// The long ones, where it was seen that later ones arrived.
     pub long: Long,
 }
@@ -191,6 +199,7 @@ impl SentPackets {
             if low.0 >= end {
                 continue;
             }
+            acked.advanced |= self.largest_acked < Some(PacketNumber(last));
             self.largest_acked = self.largest_acked.max(Some(PacketNumber(last)));
             acked.spurious += self.reordering.acquit(low.0, last);
             for number in low.0.max(self.first.0)..=last {
@@ -205,6 +214,7 @@ impl SentPackets {
                 }
                 acked.newest_sent = acked.newest_sent.max(Some(sent.at));
                 acked.long.add(number, sent.bytes, sent.passage);
+                acked.ect += u64::from(sent.ect);
                 if sent.eliciting {
                     acked.datagrams += 1;
                     acked.bytes += u64::from(sent.bytes);
@@ -237,6 +247,7 @@ impl SentPackets {
                 self.reordering.condemn(number);
                 self.fates.extend(self.carried.of(span).map(Fate::Lost));
                 lost.long.add(number, sent.bytes, sent.passage);
+                lost.ect += u64::from(sent.ect);
                 if sent.eliciting {
                     self.in_flight -= u64::from(sent.bytes);
                     lost.add(sent);
@@ -302,6 +313,7 @@ mod tests {
             bytes: 100,
             eliciting: true,
             status: false,
+            ect: false,
             passage: Passage::Whole,
             total: 0,
             limited: 0,

@@ -10,6 +10,7 @@ use super::mtu::path_mtu;
 use super::{Tunnel, gate, token};
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Security, Transport};
+use crate::packet::ecn::Codepoint;
 use crate::packet::ip::is_packet;
 use crate::proto::Instant;
 use crate::proto::crypto::Sealed;
@@ -59,8 +60,17 @@ struct Opened<'a> {
     length: usize,
 }
 
+/// What is known of a datagram besides its bytes.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// Where it came from.
+    from: Place,
+    /// What its IP header says of congestion.
+    codepoint: Codepoint,
+}
+
 impl Tunnel {
-    /// A datagram (or a record of a TCP connection) came.
+    /// A record of a TCP connection came, or a datagram without a mark.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
@@ -68,10 +78,12 @@ impl Tunnel {
         from: SocketAddr,
         datagram: &mut [u8],
     ) {
-        self.handle_datagrams(now, socket, from, datagram, datagram.len());
+        let (segment, codepoint) = (datagram.len(), Codepoint::NotCapable);
+        self.handle_datagrams(now, socket, from, datagram, segment, codepoint);
     }
 
-    /// Datagrams of one sender came, each of them `segment` bytes long, the last one perhaps shorter.
+    /// Datagrams of one sender came, each of them `segment` bytes long, the last one perhaps shorter,
+    /// all with the same mark of the network in their IP headers.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
@@ -79,19 +91,23 @@ impl Tunnel {
         from: SocketAddr,
         datagrams: &mut [u8],
         segment: usize,
+        codepoint: Codepoint,
     ) {
         if !self.knows(socket) {
             return;
         }
         let segment = segment.max(1);
-        let from = Place {
-            socket,
-            remote: from,
+        let origin = Origin {
+            from: Place {
+                socket,
+                remote: from,
+            },
+            codepoint,
         };
         for group in datagrams.chunks_mut(segment.saturating_mul(GROUP)) {
             let claims = self.open(group, segment);
             for (claim, datagram) in claims.into_iter().zip(group.chunks(segment)) {
-                self.on_datagram(now, from, claim, datagram);
+                self.on_datagram(now, origin, claim, datagram);
             }
         }
         self.reorder.release(now, &mut self.delivered);
@@ -153,7 +169,8 @@ impl Tunnel {
             .filter(|_| !owner.fresh)
     }
 
-    fn on_datagram(&mut self, now: Instant, from: Place, claim: Option<Claim>, datagram: &[u8]) {
+    fn on_datagram(&mut self, now: Instant, origin: Origin, claim: Option<Claim>, datagram: &[u8]) {
+        let from = origin.from;
         let result = match datagram.first().copied().and_then(Kind::from_byte) {
             Some(Kind::Initiation) => return self.on_initiation(now, from, datagram),
             Some(Kind::Response) => return self.on_handshake_response(now, from, datagram),
@@ -164,7 +181,7 @@ impl Tunnel {
             None => Err(Some(Discard::Malformed)),
         };
         match result {
-            Ok(opened) => self.on_opened(now, from, &opened),
+            Ok(opened) => self.on_opened(now, origin, &opened),
             Err(None) => {}
             Err(Some(cause)) => self.count.discard(cause),
         }
@@ -252,7 +269,8 @@ impl Tunnel {
         })
     }
 
-    fn on_opened(&mut self, now: Instant, from: Place, opened: &Opened<'_>) {
+    fn on_opened(&mut self, now: Instant, origin: Origin, opened: &Opened<'_>) {
+        let from = origin.from;
         let Some((stamp, frames)) = opened.body.split_first_chunk() else {
             self.count.discard(Discard::Malformed);
             return;
@@ -268,10 +286,10 @@ impl Tunnel {
             || Stamp::first(*stamp),
             |clock| Stamp::expand(*stamp, clock),
         );
-        let mtu = self.config.mtu;
+        let (mtu, ecn) = (self.config.mtu, self.config.ecn);
         let path = self.paths[opened.id.index()].get_or_insert_with(|| {
             let gate = gate(transport, Congestion::default(), None);
-            Box::new(Path::new(opened.id, transport, gate, path_mtu(mtu)))
+            Box::new(Path::new(opened.id, transport, gate, path_mtu(mtu), ecn))
         });
         if opened.kind == Kind::Bare {
             if clock.is_none_or(|clock| clock.distance(sent) > BARE_TIME) {
@@ -290,7 +308,8 @@ impl Tunnel {
                 });
             }
         }
-        path.arrivals.on_datagram(now, opened.number, opened.length);
+        path.arrivals
+            .on_datagram(now, opened.number, opened.length, origin.codepoint);
         path.count.received.add(now, opened.length);
         self.reorder.on_arrival(now, opened.id, sent);
         self.on_frames(now, from, opened, sent, frames);

@@ -202,9 +202,9 @@ impl Tunnel {
                     },
                 );
                 let new_gate = || gate(transport, congestion, rate_up);
-                let mtu = self.config.mtu;
+                let (mtu, ecn) = (self.config.mtu, self.config.ecn);
                 let path = self.paths[id.index()].get_or_insert_with(|| {
-                    Box::new(Path::new(id, transport, new_gate(), path_mtu(mtu)))
+                    Box::new(Path::new(id, transport, new_gate(), path_mtu(mtu), ecn))
                 });
                 let terms = (transport, congestion, rate_up);
                 if path.opener.is_none_or(|opener| opener.terms != terms) {

@@ -36,6 +36,34 @@ const SPARSE_WAIT: Duration = Duration::from_millis(2);
 /// so for this long after a repair.
 const REPAIRING: Duration = Duration::from_secs(2);
 
+/// How the datagrams of one batch of data leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) kind: Kind,
+    pub(super) cutting: Cutting,
+    /// As ECT(0).
+    pub(super) ect: bool,
+}
+
+impl Way {
+    /// The next one of them.
+    pub(super) fn draft(self, out: &mut Batch, now: Instant) -> Draft<'_> {
+        let mut draft = Draft::new(out, now, self.kind);
+        draft.eliciting = true;
+        draft.ect = self.ect;
+        draft.passage = passage(self.cutting);
+        draft
+    }
+
+    /// All of them.
+    pub(super) fn transmit(self, place: Place, segment_size: usize) -> Transmit {
+        Transmit {
+            ect: self.ect,
+            ..transmit(place, segment_size, self.cutting)
+        }
+    }
+}
+
 /// One datagram being written at the end of a batch.
 pub(super) struct Draft<'a> {
     pub(super) out: &'a mut Vec<u8>,
@@ -44,6 +72,7 @@ pub(super) struct Draft<'a> {
     kind: Kind,
     pub(super) eliciting: bool,
     status: bool,
+    pub(super) ect: bool,
     pub(super) passage: Passage,
 }
 
@@ -60,6 +89,7 @@ impl<'a> Draft<'a> {
             kind,
             eliciting: false,
             status: false,
+            ect: false,
             passage: Passage::Whole,
         }
     }
@@ -105,6 +135,7 @@ impl<'a> Draft<'a> {
                 bytes: length as u32,
                 eliciting: self.eliciting && self.passage != Passage::Probe,
                 status: self.status,
+                ect: self.ect,
                 passage: self.passage,
                 total: path.count.bytes_sent + length as u64,
                 limited: path.count.limited,
@@ -302,10 +333,14 @@ impl Tunnel {
         let mut segment: Option<usize> = None;
         let (kind, overhead) = self.framing();
         let longest = self.head(now)?.length + overhead;
-        let path = self.path(id)?;
+        let path = self.paths[id.index()].as_deref_mut()?;
         let place = path.place?;
-        let cutting = cutting(path, longest);
-        let most = if cutting == Cutting::Free {
+        let way = Way {
+            kind,
+            cutting: cutting(path, longest),
+            ect: path.marks(now),
+        };
+        let most = if way.cutting == Cutting::Free {
             usize::from(self.config.mtu.bytes()) + overhead
         } else {
             usize::from(path.mtu.proven())
@@ -323,14 +358,13 @@ impl Tunnel {
                 let domain = &mut self.domains[usize::from(head.bucket.0)];
                 domain.spread.on_spill(now, head.since);
             }
-            let passage = (kind, passage(cutting));
-            let length = self.data_datagram(now, id, first, passage, capacity, out)?;
+            let length = self.data_datagram(now, id, first, way, capacity, out)?;
             let full = *segment.get_or_insert(length);
             if length < full {
                 break;
             }
         }
-        segment.map(|segment| transmit(place, segment, cutting))
+        segment.map(|segment| way.transmit(place, segment))
     }
 
     /// How data goes, and what that adds to a packet at most, bytes.
@@ -348,20 +382,18 @@ impl Tunnel {
         now: Instant,
         id: PathId,
         first: PathId,
-        (kind, passage): (Kind, Passage),
+        way: Way,
         capacity: usize,
         out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number();
-        let mut draft = Draft::new(out, now, kind);
-        draft.eliciting = true;
-        draft.passage = passage;
-        let most = if kind == Kind::Bare {
+        let mut draft = way.draft(out, now);
+        let most = if way.kind == Kind::Bare {
             capacity
         } else {
             capacity - TAG_LEN
         };
-        if kind == Kind::Sealed {
+        if way.kind == Kind::Sealed {
             let data = frame::DATA_OVERHEAD + self.queue.chosen()?.length;
             let room = most.saturating_sub(draft.len() + data);
             let path = self.paths[id.index()].as_deref_mut()?;
@@ -481,5 +513,6 @@ pub(super) fn transmit(place: Place, segment_size: usize, cutting: Cutting) -> T
         destination: place.remote,
         segment_size,
         cutting,
+        ect: false,
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::Tunnel;
 use super::mtu::cutting;
-use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, passage, transmit};
+use super::outbound::{Draft, MOST_BATCH, MOST_SEGMENTS, Way, passage, transmit};
 use crate::packet::Packet;
 use crate::packet::ip::is_tcp;
 use crate::proto::Instant;
 use crate::proto::batch::Batch;
 use crate::proto::event::{Cutting, PathState, Transmit};
-use crate::proto::path::{MAX_ACK_DELAY, Passage, Path};
+use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::{Fate, KeptId};
 use crate::proto::reorder::LONGEST_WAIT;
 use crate::proto::repair::{Place, Why};
@@ -172,10 +172,14 @@ impl Tunnel {
         let (mut why, id) = self.next_again(now)?;
         let (kind, overhead) = self.framing();
         let longest = self.repairs.head(why)?.2.len() + overhead;
-        let path = self.path(id)?;
+        let path = self.paths[id.index()].as_deref_mut()?;
         let place = path.place?;
-        let cutting = cutting(path, longest);
-        let most = if cutting == Cutting::Free {
+        let way = Way {
+            kind,
+            cutting: cutting(path, longest),
+            ect: path.marks(now),
+        };
+        let most = if way.cutting == Cutting::Free {
             usize::from(self.config.mtu.bytes()) + overhead
         } else {
             usize::from(path.mtu.proven())
@@ -195,14 +199,13 @@ impl Tunnel {
             {
                 break;
             }
-            let passage = (kind, passage(cutting));
-            let length = self.datagram_again(now, why, id, passage, out)?;
+            let length = self.datagram_again(now, why, id, way, out)?;
             let first = *segment.get_or_insert(length);
             if length < first {
                 break;
             }
         }
-        segment.map(|segment| transmit(place, segment, cutting))
+        segment.map(|segment| way.transmit(place, segment))
     }
 
     /// What goes next, and by which path.
@@ -218,7 +221,7 @@ impl Tunnel {
         now: Instant,
         why: Why,
         id: PathId,
-        (kind, passage): (Kind, Passage),
+        way: Way,
         out: &mut Batch,
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number().0;
@@ -231,9 +234,7 @@ impl Tunnel {
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;
         let (kept, place, packet) = self.repairs.head(why)?;
-        let mut draft = Draft::new(out, now, kind);
-        draft.eliciting = true;
-        draft.passage = passage;
+        let draft = way.draft(out, now);
         let order = frame::Order {
             bucket: place.bucket,
             sequence: place.sequence,

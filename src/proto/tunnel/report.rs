@@ -60,6 +60,8 @@ impl Tunnel {
             min_rtt: path.rtt.min(),
             rtt_var: path.rtt.variation(),
             mtu: path.mtu.link().filter(|_| path.transport == Transport::Udp),
+            ecn: path.ecn_state(),
+            marked: path.ecn.marked(),
             window: path.window(),
             in_flight: path.sent.in_flight(),
             estimate: path.estimate(),

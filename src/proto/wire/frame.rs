@@ -8,7 +8,7 @@
 //!           SETTLED: every earlier one was acknowledged or given up when this was sent
 //! PADDING   0x00, to the end
 //! ACK       0x01, path 1 B, largest 4 B, receive time of the largest 3 B, bytes received 4 B,
-//!           CE 4 B, ranges 1 B: first range 2 B (packets below the largest that came too),
+//!           ECT(0) 2 B, CE 2 B, ranges 1 B: first range 2 B (packets below the largest that came too),
 //!           then (missing 2 B, came 2 B) each
 //! PING      0x03
 //! CHALLENGE 0x04, 8 B           RESPONSE  0x05, 8 B
@@ -97,6 +97,17 @@ impl Sequence {
     }
 }
 
+/// How many datagrams of a path came with which mark in their IP header so far (RFC 9000 section
+/// 19.3.2), modulo 2^16: between two acknowledgements a few dozen come, and no more than 65,536 are
+/// under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EcnCounts {
+    /// As ECT(0), as they were sent.
+    pub ect0: u16,
+    /// As CE, marked on the way.
+    pub ce: u16,
+}
+
 /// An acknowledgement of one path's packets, as read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckFrame<'a> {
@@ -108,8 +119,8 @@ pub struct AckFrame<'a> {
     pub received_at: [u8; 3],
     /// Bytes received on the path so far, modulo 2^32.
     pub bytes: u32,
-    /// Datagrams received with a congestion mark so far.
-    pub ce: u32,
+    /// What their IP headers said of congestion.
+    pub ecn: EcnCounts,
     ranges: &'a [u8],
 }
 
@@ -241,7 +252,10 @@ impl<'a> Frames<'a> {
         let largest = u32::from_be_bytes(self.take()?);
         let received_at = self.take()?;
         let bytes = u32::from_be_bytes(self.take()?);
-        let ce = u32::from_be_bytes(self.take()?);
+        let ecn = EcnCounts {
+            ect0: u16::from_be_bytes(self.take()?),
+            ce: u16::from_be_bytes(self.take()?),
+        };
         let [gaps] = self.take()?;
         if usize::from(gaps) > MOST_RANGES {
             return Err(Malformed);
@@ -252,7 +266,7 @@ impl<'a> Frames<'a> {
             largest,
             received_at,
             bytes,
-            ce,
+            ecn,
             ranges,
         }))
     }
@@ -330,8 +344,8 @@ pub struct AckHead {
     pub received_at: Stamp,
     /// Bytes received on the path so far.
     pub bytes: u32,
-    /// Datagrams received with a congestion mark so far.
-    pub ce: u32,
+    /// What their IP headers said of congestion.
+    pub ecn: EcnCounts,
 }
 
 /// Appends an ACK frame with as many ranges as fit in `room` bytes; false when not even one does or
@@ -350,7 +364,8 @@ pub fn put_ack(out: &mut Vec<u8>, head: AckHead, ranges: &Ranges, room: usize) -
     out.extend_from_slice(&largest.truncated().to_be_bytes());
     out.extend_from_slice(&head.received_at.encode());
     out.extend_from_slice(&head.bytes.to_be_bytes());
-    out.extend_from_slice(&head.ce.to_be_bytes());
+    out.extend_from_slice(&head.ecn.ect0.to_be_bytes());
+    out.extend_from_slice(&head.ecn.ce.to_be_bytes());
     let count_at = out.len();
     out.push(0);
     // A range longer than a 16-bit length can say is told in part: the older part was told before.

@@ -100,7 +100,7 @@ fn an_ack_is_cut_to_its_room() {
         path: path(0),
         received_at: Stamp::of(Instant::from_micros(80)),
         bytes: 1,
-        ce: 0,
+        ecn: EcnCounts::default(),
     };
     for (room, count) in [(19, 0), (20, 1), (27, 2), (28, 3), (1000, 1 + MOST_RANGES)] {
         let mut out = Vec::new();
@@ -115,6 +115,29 @@ fn an_ack_is_cut_to_its_room() {
     }
 }
 
+#[test]
+fn an_ack_byte_by_byte() {
+    let mut ranges = Ranges::default();
+    for number in [7, 8, 11] {
+        ranges.insert(PacketNumber(number));
+    }
+    let head = AckHead {
+        path: path(2),
+        received_at: Stamp::of(Instant::from_micros(8 * 0x01_0203)),
+        bytes: 0x0405_0607,
+        ecn: EcnCounts {
+            ect0: 0x0809,
+            ce: 0x0a0b,
+        },
+    };
+    let mut out = Vec::new();
+    assert!(put_ack(&mut out, head, &ranges, 100));
+    let expected = [
+        1, 2, 0, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 0, 0, 0, 2, 0, 1,
+    ];
+    assert_eq!(out, expected);
+}
+
 proptest! {
     #[test]
     fn acks_there_and_back(numbers in proptest::collection::btree_set(0u64..300, 1..60)) {
@@ -122,12 +145,13 @@ proptest! {
         for n in &numbers {
             ranges.insert(PacketNumber(*n));
         }
-        let head = AckHead { path: path(1), received_at: Stamp::of(Instant::from_micros(8000)), bytes: 5, ce: 6 };
+        let head = AckHead { path: path(1), received_at: Stamp::of(Instant::from_micros(8000)), bytes: 5, ecn: EcnCounts { ect0: 6, ce: 0x0107 } };
         let mut out = Vec::new();
         prop_assert!(put_ack(&mut out, head, &ranges, 2000));
         let Some(Ok(Frame::Ack(ack))) = Frames::new(&out).next() else { panic!("an ack was put") };
         let largest = *numbers.last().unwrap();
         prop_assert_eq!(u64::from(ack.largest), largest);
+        prop_assert_eq!((ack.bytes, ack.ecn), (head.bytes, head.ecn));
         let got: std::collections::BTreeSet<u64> =
             ack.ranges(PacketNumber(largest)).flat_map(|(low, high)| low.0..=high.0).collect();
         // At most 33 ranges are told, the newest ones.

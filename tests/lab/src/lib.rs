@@ -65,7 +65,7 @@ pub mod usage;
 pub mod prelude {
     pub use std::time::Duration;
 
-    pub use crate::emulator::{Direction, GilbertElliott, Loss, Outage, Shape};
+    pub use crate::emulator::{Aqm, Direction, EcnFault, GilbertElliott, Loss, Outage, Shape};
     pub use crate::error::Error;
     pub use crate::net::{self, Namespace, Process, host_state};
     pub use crate::portal::{ConfigOptions, Portal, Portals, Side, TempDir, run};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use netcombiner::packet::ecn::{self, Codepoint};
 use netcombiner_lab::error::Context;
 use netcombiner_lab::prelude::*;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -14,6 +15,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 pub(crate) struct Datagram {
     pub(crate) from: (Ipv4Addr, u16),
     pub(crate) to: (Ipv4Addr, u16),
+    /// What its IP header says of congestion.
+    pub(crate) codepoint: Codepoint,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -103,6 +106,7 @@ fn parse(packet: &[u8]) -> Option<Datagram> {
     (source == PORT || target == PORT).then_some(Datagram {
         from: (from, source),
         to: (to, target),
+        codepoint: ecn::read(packet),
         payload,
     })
 }
@@ -127,7 +131,13 @@ impl Forger {
     /// Sends a datagram as if it came from `datagram.from`. One that the kernel refuses is lost.
     pub(crate) fn send(&self, datagram: &Datagram) {
         let length = 28 + datagram.payload.len();
-        let mut packet = vec![0x45, 0];
+        let bits = match datagram.codepoint {
+            Codepoint::NotCapable => 0b00,
+            Codepoint::CapableOne => 0b01,
+            Codepoint::Capable => 0b10,
+            Codepoint::Experienced => 0b11,
+        };
+        let mut packet = vec![0x45, bits];
         packet.extend((length as u16).to_be_bytes());
         // Identification and fragments zero, 64 hops, UDP; the kernel fills in the checksum.
         packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);

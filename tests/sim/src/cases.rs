@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netcombiner_lab::cases::{self, Case, CaseLink, Change, Pause, Step};
-use netcombiner_lab::emulator::{Direction, GilbertElliott, Loss, Policer, Shape};
+use netcombiner_lab::emulator::{Aqm, Direction, GilbertElliott, Loss, Policer, Shape};
 
 use crate::endpoint::Algorithm;
 use crate::packet::Host;
@@ -69,6 +69,11 @@ impl SimLink {
             burst: rate / 80,
         };
         self.both(|shape| shape.policer = Some(policer))
+    }
+
+    /// The same with a queue that is held short, both ways.
+    pub fn aqm(self, aqm: Aqm) -> Self {
+        self.both(|shape| shape.aqm = Some(aqm))
     }
 
     /// The same with another rate up, and a queue to match.
@@ -144,6 +149,7 @@ pub fn extra(lasts: Duration) -> Vec<SimCase> {
     let link = SimLink::new;
     let case = |name, links| SimCase::new(name, links, lasts);
     let two = || vec![link(50.0, 20), link(30.0, 40)];
+    let held = |aqm| two().into_iter().map(|link| link.aqm(aqm)).collect();
     let bursts = |mean, length| Loss::GilbertElliott(GilbertElliott::bursts(mean, length));
     vec![
         case("rate_10to1", vec![link(100.0, 20), link(10.0, 30)]),
@@ -200,6 +206,8 @@ pub fn extra(lasts: Duration) -> Vec<SimCase> {
             run.load = Load::Udp(80.0 * 0.9 * run.payload_fraction());
         }),
         case("idle", two()).with(|run| run.load = Load::Idle),
+        case("aqm_codel", held(Aqm::CoDel)),
+        case("aqm_step", held(Aqm::Step(Duration::from_millis(1)))),
     ]
 }
 

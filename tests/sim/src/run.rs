@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netcombiner::config::Security;
+use netcombiner::config::{Congestion, Security};
 use netcombiner::proto::event::Side;
 use netcombiner::proto::tunnel::OVERHEAD;
 use netcombiner_lab::cases::{Change, Step};
@@ -12,6 +12,7 @@ use crate::cases::SimLink;
 use crate::endpoint::{Algorithm, Connection, ConnectionSpec, Stream, StreamSpec, Traffic};
 use crate::measure::outcome::{Outcome, Times};
 use crate::network::frame::IP_UDP;
+use crate::network::portal::Terms;
 use crate::network::{Action, Happening, Route, World, WorldSpec};
 use crate::packet::{DatagramKind, Host};
 
@@ -56,6 +57,10 @@ pub struct RunSpec {
     pub far: Duration,
     /// The security mode.
     pub security: Security,
+    /// Whether datagrams say that they can be marked.
+    pub ecn: bool,
+    /// The congestion controller of what the local portal sends.
+    pub congestion: Congestion,
     /// The granularity of the portals' timers.
     pub tick: Duration,
     /// Decides all that is random.
@@ -77,6 +82,8 @@ impl RunSpec {
             lasts,
             far: NEAR,
             security: Security::Encrypt,
+            ecn: true,
+            congestion: Congestion::default(),
             tick: Duration::ZERO,
             seed: 1,
         }
@@ -170,7 +177,11 @@ impl RunSpec {
                 .map(|link| [link.up.clone(), link.down.clone()])
                 .collect(),
             script: self.script(),
-            security: self.security,
+            terms: Terms {
+                security: self.security,
+                ecn: self.ecn,
+                congestion: self.congestion,
+            },
             near: NEAR,
             far: self.far,
             tick: self.tick,

@@ -6,15 +6,17 @@
 mod delay;
 mod growth;
 mod loss;
+mod marks;
 mod train;
 
 use std::time::Duration;
 
-use super::{AckEvent, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay};
+use super::{AckEvent, CeEvent, Controller, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use crate::proto::Instant;
 use delay::Delay;
 use growth::{Growth, Round};
 use loss::Losses;
+use marks::Marks;
 use train::{Rates, Train};
 
 /// The first rate: so many datagrams a round trip. Ten are TCP's initial window (RFC 6928).
@@ -119,6 +121,9 @@ pub struct Dtrc {
     train: Train,
     growth: Growth,
     losses: Losses,
+    marks: Marks,
+    /// What the last train showed of the link's own rate: it arrived more slowly than it was sent.
+    link: Option<f64>,
     srtt: Duration,
     min_rtt: Duration,
     next_drain: Instant,
@@ -152,6 +157,8 @@ impl Default for Dtrc {
             train: Train::default(),
             growth: Growth::default(),
             losses: Losses::default(),
+            marks: Marks::default(),
+            link: None,
             srtt: Duration::ZERO,
             min_rtt: Duration::ZERO,
             next_drain: Instant::default(),
@@ -174,6 +181,11 @@ impl Dtrc {
         TARGET
             .max(jitter.min(MOST_TARGET))
             .max(Duration::from_secs_f64(datagrams.min(most)))
+    }
+
+    /// The same where the link's own AQM wants a shorter one.
+    fn aim(&self) -> Duration {
+        self.marks.target(self.target())
     }
 
     /// The queue beyond which too much is sent.
@@ -203,11 +215,13 @@ impl Dtrc {
         let received = rates.received / self.losses.kept();
         let delivered = received.min(rates.sent);
         let noise = self.delay.jitter().as_secs_f64() / rates.length;
+        self.link = (rates.dispersion > 1.0 && !rates.limited).then_some(received);
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             let limit = STARTUP_QUEUE.max(self.threshold());
             let slower = rates.dispersion > 1.0 + STARTUP_DISPERSION + 2.0 * noise;
-            let full = queue > STARTUP_TIMES * limit || queue > limit && slower;
+            let full =
+                queue > STARTUP_TIMES * limit || (queue > limit || self.marks.mostly()) && slower;
             let lossy = rates.lost > STARTUP_LOSS && rates.bytes >= STARTUP_BYTES;
             if full || lossy || self.growth.has_ended() {
                 self.bandwidth = received.max(LEAST_RATE);
@@ -320,7 +334,7 @@ impl Dtrc {
             self.gain = STARTUP_GAIN;
             return;
         }
-        let (queue, target) = (self.delay.queue(), self.target());
+        let (queue, target) = (self.delay.queue(), self.aim());
         let error = target.as_secs_f64() - queue.as_secs_f64();
         let rtt = self.srtt.as_secs_f64().max(LEAST_RTT);
         let gain = (1.0 + STIFFNESS * error / rtt).clamp(LEAST_GAIN, PROBE_GAIN);
@@ -334,6 +348,7 @@ impl Dtrc {
             }
             Phase::Startup | Phase::Steady => gain,
         };
+        self.gain = self.gain.min(self.marks.most_gain(now));
     }
 }
 
@@ -360,12 +375,16 @@ impl Controller for Dtrc {
         let queued = self.delay.queue() > self.threshold();
         let round = Round {
             limited,
-            full: queued || self.losses.is_in_doubt(),
-            empty: self.delay.queue() < self.target() / 2,
+            full: queued || self.losses.is_in_doubt() || self.marks.any(),
+            empty: self.delay.queue() < self.aim() / 2,
         };
-        if self
+        let ended = self
             .growth
-            .on_ack(now, arrival.sent_at, self.bandwidth, round)
+            .on_ack(now, arrival.sent_at, self.bandwidth, round);
+        if ended {
+            self.marks.on_round(self.target());
+        }
+        if ended
             && self.losses.on_round(now, queued)
             && let Some(rates) = rates
             && self.phase != Phase::Startup
@@ -379,6 +398,24 @@ impl Controller for Dtrc {
     }
 
     fn on_loss(&mut self, _: &LossEvent) {}
+
+    fn on_ce(&mut self, ce: &CeEvent) {
+        let (queue, target) = (self.delay.queue(), self.target());
+        let first = self.marks.on_ce(ce, queue, target, self.srtt);
+        if !first || self.phase == Phase::Startup {
+            return;
+        }
+        // What arrived more slowly than it was sent, arrived at the link's rate.
+        if let Some(link) = self.link {
+            self.bandwidth = self.bandwidth.min(link).max(LEAST_RATE);
+        }
+        self.set_gain(ce.now);
+        self.decide();
+    }
+
+    fn heeds_marks(&self) -> bool {
+        true
+    }
 
     fn on_restart(&mut self) {
         if self.srtt == Duration::ZERO {

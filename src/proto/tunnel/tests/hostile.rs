@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
+use super::ecn::{DROPS, ERASES, MARKS_ALL, MARKS_SOME};
 use super::pair::{Link, MS, Pair, To, inner, numbers};
 use super::repair::segment;
 use crate::config::Security;
 use crate::proto::crypto::{BootId, Hello, Identity, Initiator};
 use crate::proto::event::PathState;
+use crate::proto::recovery::Ranges;
 use crate::proto::stats::Discard;
-use crate::proto::wire::frame::{self, Bucket, Sequence};
+use crate::proto::wire::frame::{self, AckHead, Bucket, EcnCounts, Sequence};
 use crate::proto::wire::{Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
 
 fn stranger() -> SocketAddr {
@@ -251,10 +253,42 @@ proptest! {
         pair.run(300 * MS);
     }
 
+    /// Whatever the peer says of marks, nothing breaks, and no more counts as marked than was sent.
+    #[test]
+    fn marks_that_cannot_be_do_no_harm(
+        lies in proptest::collection::vec((any::<u16>(), any::<u16>(), any::<u32>(), 0u64..40), 1..20),
+    ) {
+        let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
+        pair.run(100 * MS);
+        for (n, (ect0, ce, bytes, back)) in lies.into_iter().enumerate() {
+            for number in 0..5 {
+                pair.send_down(5, 5 * n as u32 + number, 500);
+            }
+            pair.run(2 * MS);
+            let path = pair.remote.paths[0].as_deref().unwrap();
+            let mut ranges = Ranges::default();
+            ranges.insert(PacketNumber(path.sent.next_number().0.saturating_sub(back)));
+            let head = AckHead {
+                path: path.id,
+                received_at: Stamp::of(pair.now),
+                bytes,
+                ecn: EcnCounts { ect0, ce },
+            };
+            let mut body = Vec::new();
+            frame::put_ack(&mut body, head, &ranges, 100);
+            let sealed = forge(&mut pair, Kind::Sealed, 0, &body);
+            let from = pair.links[0].address;
+            pair.inject(To::Remote, from, &sealed);
+            let path = &pair.remote.stats(pair.now).paths[0];
+            prop_assert!(path.marked <= path.datagrams_sent);
+        }
+        pair.run(300 * MS);
+    }
+
     /// Loss, cuts, new addresses, other MTUs, restarts and time in any order: packets are delivered at
     /// most once, and in the end the tunnel works again.
     #[test]
-    fn whatever_happens_it_recovers(operations in proptest::collection::vec((0u8..10, any::<u8>()), 1..60)) {
+    fn whatever_happens_it_recovers(operations in proptest::collection::vec((0u8..11, any::<u8>()), 1..60)) {
         let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
         pair.run(200 * MS);
         let mut next = 0;
@@ -271,6 +305,7 @@ proptest! {
                 6 => pair.links[id].address.set_port(30_000 + u16::from(value)),
                 7 => pair.restart_remote(),
                 8 => pair.links[id].mtu = 600 + 4 * usize::from(value),
+                9 => pair.links[id].ecn = [MARKS_SOME, MARKS_ALL, DROPS, ERASES][usize::from(value / 2) % 4],
                 _ => pair.run(3 * MS),
             }
         }

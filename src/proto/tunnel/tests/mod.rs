@@ -1,5 +1,6 @@
 //! Two tunnels over emulated links on virtual time.
 
+mod ecn;
 mod hostile;
 mod life;
 mod mtu;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::units::Mtu;
 use crate::config::{Class, Congestion, Security, Transport};
 use crate::packet::Packet;
+use crate::packet::ecn::Codepoint;
 use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{
     Attachment, Cutting, Event, LinkId, PathState, Side, SocketId, Transmit, TunnelConfig,
@@ -50,6 +51,8 @@ pub(super) struct Link {
     pub(super) cuts: bool,
     /// The longest IP packet that the portal's own device takes.
     pub(super) device: usize,
+    /// What it makes of the codepoint of the n-th datagram; nothing: it drops it.
+    pub(super) ecn: fn(Codepoint, u64) -> Option<Codepoint>,
     /// The address that the remote portal sees.
     pub(super) address: SocketAddr,
 }
@@ -67,6 +70,7 @@ impl Link {
             mtu: 1500,
             cuts: true,
             device: 1500,
+            ecn: |codepoint, _| Some(codepoint),
             address,
         }
     }
@@ -79,6 +83,7 @@ struct Flying {
     /// The receiver's socket, and whom it comes from.
     socket: SocketId,
     from: SocketAddr,
+    codepoint: Codepoint,
     bytes: Vec<u8>,
 }
 
@@ -141,6 +146,7 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
         aes: false,
         mtu,
         redundant: vec![Class::Dscp(46)],
+        ecn: true,
     };
     Tunnel::new(config, Box::new(Seeded(seed)), now)
 }
@@ -243,7 +249,7 @@ impl Pair {
         id: usize,
         to: To,
         (socket, from): (SocketId, SocketAddr),
-        cutting: Cutting,
+        (cutting, ect): (Cutting, bool),
         datagram: &[u8],
     ) {
         self.tap.push((to, datagram.to_vec()));
@@ -255,8 +261,13 @@ impl Pair {
             loss,
             mtu,
             cuts,
+            ecn,
             ..
         } = self.links[id];
+        let codepoint = match ect {
+            true => Codepoint::Capable,
+            false => Codepoint::NotCapable,
+        };
         let free = self.busy.entry((id, to)).or_insert(self.now);
         let start = (*free).max(self.now);
         let waiting = start.since(self.now).as_micros() as u64 * rate / 1_000_000;
@@ -269,6 +280,9 @@ impl Pair {
             return;
         }
         let unlucky = loss > 0 && self.random.next().is_multiple_of(loss);
+        let Some(codepoint) = ecn(codepoint, self.count) else {
+            return;
+        };
         if !up || (!tcp && waiting > queue) || unlucky {
             return;
         }
@@ -280,6 +294,7 @@ impl Pair {
             to,
             socket,
             from,
+            codepoint,
             bytes: datagram.to_vec(),
         };
         self.flying.insert((*free + delay, self.count), flying);
@@ -307,7 +322,7 @@ impl Pair {
             let from = self.links[id].address;
             let cutting = self.pass_device(id, To::Local, &t, tcp);
             for datagram in out.chunks(t.segment_size) {
-                self.put(id, To::Remote, (socket, from), cutting, datagram);
+                self.put(id, To::Remote, (socket, from), (cutting, t.ect), datagram);
             }
         }
         while self.remote.poll_transmit(self.now, &mut batch) {
@@ -324,7 +339,13 @@ impl Pair {
             };
             let cutting = self.pass_device(id, To::Remote, &t, tcp);
             for datagram in out.chunks(t.segment_size) {
-                self.put(id, To::Local, (socket, REMOTE.into()), cutting, datagram);
+                self.put(
+                    id,
+                    To::Local,
+                    (socket, REMOTE.into()),
+                    (cutting, t.ect),
+                    datagram,
+                );
             }
         }
         while let Some(packet) = self.local.poll_packet() {
@@ -401,6 +422,7 @@ impl Pair {
                 to,
                 socket,
                 from,
+                codepoint,
                 mut bytes,
             } = flying;
             let tunnel = match to {
@@ -408,7 +430,8 @@ impl Pair {
                 To::Remote => &mut self.remote,
             };
             if self.links[id].up {
-                tunnel.handle_datagram(self.now, socket, from, &mut bytes);
+                let length = bytes.len();
+                tunnel.handle_datagrams(self.now, socket, from, &mut bytes, length, codepoint);
             }
         }
         for tunnel in [&mut self.local, &mut self.remote] {

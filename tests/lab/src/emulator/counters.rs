@@ -17,6 +17,12 @@ pub struct Counters {
     pub dropped_queue: u64,
     /// Packets dropped by the policer.
     pub dropped_policer: u64,
+    /// Packets that the AQM dropped because they could not be marked.
+    pub dropped_aqm: u64,
+    /// Packets dropped because they can be marked.
+    pub dropped_capable: u64,
+    /// Packets marked (CE).
+    pub marked: u64,
     /// Packets lost on the wire.
     pub dropped_loss: u64,
     /// Packets swallowed by an outage.
@@ -58,6 +64,11 @@ impl Counters {
 
     /// All packets that did not come out and never will.
     pub const fn dropped(&self) -> u64 {
-        self.dropped_queue + self.dropped_policer + self.dropped_loss + self.dropped_outage
+        self.dropped_queue
+            + self.dropped_policer
+            + self.dropped_aqm
+            + self.dropped_capable
+            + self.dropped_loss
+            + self.dropped_outage
     }
 }

@@ -1,7 +1,7 @@
 //! One direction of a link, pure: a transmitter with a queue, then a wire with a delay.
 //!
 //! ```text
-//! offer -> policer -> [queue, tail drop] -> transmitter (rate) -> loss -> wire (delay, jitter) -> poll
+//! offer -> policer -> [queue, tail drop] -> AQM -> transmitter (rate) -> loss -> wire (delay, jitter) -> poll
 //! ```
 //!
 //! Time is an argument (a reading of any clock that starts at zero) and never goes back. The
@@ -11,6 +11,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use netcombiner::packet::ecn::Codepoint;
+
+use super::aqm::{AqmState, EcnFault};
 use super::counters::Counters;
 use super::loss::LossState;
 use super::policer::PolicerState;
@@ -21,6 +24,16 @@ use super::shape::{Outage, Shape};
 pub trait Packet {
     /// Bytes that the packet takes on the wire.
     fn size(&self) -> usize;
+
+    /// What it says of congestion.
+    fn codepoint(&self) -> Codepoint {
+        Codepoint::NotCapable
+    }
+
+    /// Marks it; false when it cannot be marked.
+    fn mark(&mut self) -> bool {
+        false
+    }
 }
 
 impl Packet for Vec<u8> {
@@ -45,6 +58,7 @@ pub struct Link<P> {
     rng: Rng,
     loss: LossState,
     policer: PolicerState,
+    aqm: AqmState,
     waiting: VecDeque<Waiting<P>>,
     waiting_bytes: usize,
     /// Of the packet at the head of the queue: what is still to send, in bit nanoseconds
@@ -80,6 +94,7 @@ impl<P: Packet> Link<P> {
             rng: Rng::new(seed),
             loss: LossState::default(),
             policer: PolicerState::default(),
+            aqm: AqmState::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             remaining: 0,
@@ -106,13 +121,21 @@ impl<P: Packet> Link<P> {
     }
 
     /// Gives the link a packet.
-    pub fn offer(&mut self, now: Duration, packet: P) -> Result<(), Refused<P>> {
+    pub fn offer(&mut self, now: Duration, mut packet: P) -> Result<(), Refused<P>> {
         self.transmit(now);
         let size = packet.size();
         self.counters.offered(size);
         if self.shape.outage == Outage::Drop {
             self.counters.dropped_outage += 1;
             return Err(Refused::Outage(packet));
+        }
+        match self.shape.ecn_fault {
+            Some(EcnFault::DropsCapable) if packet.codepoint() != Codepoint::NotCapable => {
+                self.counters.dropped_capable += 1;
+                return Err(Refused::Full(packet));
+            }
+            Some(EcnFault::MarksAll) => self.counters.marked += u64::from(packet.mark()),
+            Some(EcnFault::DropsCapable) | None => {}
         }
         if let Some(policer) = self.shape.policer
             && !self.policer.passes(policer, now, size)
@@ -124,12 +147,13 @@ impl<P: Packet> Link<P> {
             self.counters.dropped_queue += 1;
             return Err(Refused::Full(packet));
         }
-        if self.waiting.is_empty() {
-            self.begin(now, size);
-        }
+        let idle = self.waiting.is_empty();
         self.waiting_bytes += size;
         self.counters.queue_peak = self.counters.queue_peak.max(self.waiting_bytes);
         self.waiting.push_back(Waiting { packet, since: now });
+        if idle {
+            self.begin(now);
+        }
         Ok(())
     }
 
@@ -195,10 +219,7 @@ impl<P: Packet> Link<P> {
             let size = head.packet.size();
             self.waiting_bytes -= size;
             self.counters.sent(sent.saturating_sub(head.since));
-            if let Some(next) = self.waiting.front() {
-                let size = next.packet.size();
-                self.begin(sent, size);
-            }
+            self.begin(sent);
             if self.loss.loses(self.shape.loss, &mut self.rng) {
                 self.counters.dropped_loss += 1;
                 continue;
@@ -213,9 +234,24 @@ impl<P: Packet> Link<P> {
         }
     }
 
-    fn begin(&mut self, now: Duration, size: usize) {
-        self.remaining = size as u128 * 8 * BIT_NANOS;
-        self.since = now;
+    /// Begins to send the head of the queue: the first one that the AQM leaves.
+    fn begin(&mut self, now: Duration) {
+        while let Some(head) = self.waiting.front_mut() {
+            let size = head.packet.size();
+            let waited = now.saturating_sub(head.since);
+            // The rest is no queue when it is less than a packet (RFC 8289 section 5.1).
+            let last = self.waiting_bytes <= size;
+            let hit = (self.shape.aqm).is_some_and(|aqm| self.aqm.hits(aqm, now, waited, last));
+            if !hit || head.packet.mark() {
+                self.counters.marked += u64::from(hit);
+                self.remaining = size as u128 * 8 * BIT_NANOS;
+                self.since = now;
+                return;
+            }
+            self.counters.dropped_aqm += 1;
+            self.waiting_bytes -= size;
+            self.waiting.pop_front();
+        }
     }
 
     /// When the last bit of the head is sent at the present rate.

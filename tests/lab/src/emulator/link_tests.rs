@@ -1,3 +1,4 @@
+use super::super::aqm::Aqm;
 use super::super::loss::Loss;
 use super::*;
 
@@ -62,6 +63,76 @@ fn delay_is_transmission_and_propagation() {
         ..Shape::default()
     };
     assert_eq!(run(&mut Link::new(free, 1), MS, 2), [15 * MS, 16 * MS]);
+}
+
+/// A packet that can be marked, and whether it was.
+struct Markable(Codepoint);
+
+impl Packet for Markable {
+    fn size(&self) -> usize {
+        PACKET
+    }
+
+    fn codepoint(&self) -> Codepoint {
+        self.0
+    }
+
+    fn mark(&mut self) -> bool {
+        let capable = self.0 != Codepoint::NotCapable;
+        if capable {
+            self.0 = Codepoint::Experienced;
+        }
+        capable
+    }
+}
+
+/// 30 ms of 24 Mbit/s into 12; what came out.
+fn crowd(shape: Shape, codepoint: Codepoint) -> (Vec<Codepoint>, Counters) {
+    let mut link = Link::new(shape, 1);
+    let mut out = Vec::new();
+    for n in 0..60 {
+        let _ = link.offer(n * MS / 2, Markable(codepoint));
+        out.extend(link.poll(n * MS / 2).map(|packet| packet.0));
+    }
+    while let Some(packet) = link.poll(100 * MS) {
+        out.push(packet.0);
+    }
+    (out, *link.counters())
+}
+
+#[test]
+fn a_full_queue_marks_what_can_be_marked_and_drops_the_rest() {
+    let shape = rated(12.0)
+        .with_queue(100 * PACKET)
+        .with_aqm(Aqm::Step(5 * MS));
+    let (out, counters) = crowd(shape.clone(), Codepoint::Capable);
+    let marked = out
+        .iter()
+        .filter(|it| **it == Codepoint::Experienced)
+        .count();
+    assert_eq!((out.len(), counters.dropped()), (60, 0));
+    assert!((45..55).contains(&marked), "{marked}");
+    assert_eq!(counters.marked, marked as u64);
+    let (out, counters) = crowd(shape, Codepoint::NotCapable);
+    assert_eq!(counters.marked, 0);
+    assert!(counters.dropped_aqm > 20, "{counters:?}");
+    assert_eq!(out.len() as u64, 60 - counters.dropped_aqm);
+    assert!(out.iter().all(|it| *it == Codepoint::NotCapable));
+    assert!(counters.queue_time_max <= 7 * MS, "{counters:?}");
+}
+
+#[test]
+fn a_link_may_be_wrong_about_ecn() {
+    let drops = rated(100.0).with_ecn_fault(EcnFault::DropsCapable);
+    assert_eq!(
+        crowd(drops.clone(), Codepoint::Capable).1.dropped_capable,
+        60
+    );
+    assert_eq!(crowd(drops, Codepoint::NotCapable).0.len(), 60);
+    let marks = rated(100.0).with_ecn_fault(EcnFault::MarksAll);
+    let (out, _) = crowd(marks.clone(), Codepoint::Capable);
+    assert_eq!(out, [Codepoint::Experienced; 60]);
+    assert_eq!(crowd(marks, Codepoint::NotCapable).1.marked, 0);
 }
 
 #[test]

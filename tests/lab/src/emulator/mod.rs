@@ -1,6 +1,7 @@
 //! Links between pairs of TAP devices, emulated in user space: the pure [`link`] and the thread
 //! that moves the frames.
 
+mod aqm;
 mod counters;
 pub mod link;
 mod loss;
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub use aqm::{Aqm, EcnFault};
 pub use counters::Counters;
 pub use loss::{GilbertElliott, Loss};
 pub use policer::Policer;

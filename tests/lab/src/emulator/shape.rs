@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::aqm::{Aqm, EcnFault};
 use super::loss::Loss;
 use super::policer::Policer;
 
@@ -23,6 +24,10 @@ pub struct Shape {
     pub queue: usize,
     /// Drops what comes faster than a contract allows, before the queue.
     pub policer: Option<Policer>,
+    /// Holds the queue short.
+    pub aqm: Option<Aqm>,
+    /// What it does to ECN besides, as packets come.
+    pub ecn_fault: Option<EcnFault>,
     /// Whether the link works at all.
     pub outage: Outage,
 }
@@ -49,6 +54,8 @@ impl Default for Shape {
             loss: Loss::None,
             queue: MIN_QUEUE,
             policer: None,
+            aqm: None,
+            ecn_fault: None,
             outage: Outage::None,
         }
     }
@@ -88,6 +95,22 @@ impl Shape {
     pub fn with_policer(self, policer: Policer) -> Self {
         Self {
             policer: Some(policer),
+            ..self
+        }
+    }
+
+    /// The same with a queue that is held short.
+    pub fn with_aqm(self, aqm: Aqm) -> Self {
+        Self {
+            aqm: Some(aqm),
+            ..self
+        }
+    }
+
+    /// The same, but it does this to ECN.
+    pub fn with_ecn_fault(self, fault: EcnFault) -> Self {
+        Self {
+            ecn_fault: Some(fault),
             ..self
         }
     }

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use netcombiner::packet::ecn::{self, Codepoint};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
@@ -41,6 +42,14 @@ impl Packet for Frame {
     /// The IP packet alone, which is what the rate of a home link is said of.
     fn size(&self) -> usize {
         self.len.saturating_sub(ETHERNET)
+    }
+
+    fn codepoint(&self) -> Codepoint {
+        ecn::read(&self.buffer[ETHERNET.min(self.len)..self.len])
+    }
+
+    fn mark(&mut self) -> bool {
+        ecn::mark(&mut self.buffer[ETHERNET.min(self.len)..self.len])
     }
 }
 

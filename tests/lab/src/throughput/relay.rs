@@ -13,7 +13,7 @@ use netcombiner::io::tun::TunBuffer;
 use netcombiner::io::udp::{ReceiveBuffer, UdpSocket};
 use netcombiner::packet::Pool;
 use netcombiner::packet::offload::Joiner;
-use netcombiner::proto::event::Cutting;
+use netcombiner::proto::event::{Cutting, SocketId, Transmit};
 
 use crate::error::{Context, Error};
 
@@ -97,7 +97,14 @@ impl Relay {
 
     fn serve_tun(&mut self) -> io::Result<()> {
         let mut send = |segment: usize, bytes: &[u8]| {
-            self.udp.send(self.peer, segment, Cutting::IfRefused, bytes);
+            let transmit = Transmit {
+                socket: SocketId(0),
+                destination: self.peer,
+                segment_size: segment,
+                cutting: Cutting::IfRefused,
+                ect: false,
+            };
+            self.udp.send(&transmit, bytes);
         };
         let mut packets = 0;
         while packets < TUN_BATCH {
@@ -129,7 +136,7 @@ impl Relay {
                 break;
             }
             let (pool, joiner, tun) = (&mut self.pool, &mut self.joiner, &self.tun);
-            self.received.for_each(|_, run, length| {
+            self.received.for_each(|_, run, length, _| {
                 for bytes in run.chunks(length) {
                     if joiner.is_full() {
                         give(tun, joiner, pool);

@@ -14,13 +14,12 @@ pub mod wire;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use netcombiner::config::Security;
 use netcombiner::proto::event::Side;
 use netcombiner_lab::emulator::{Direction, Outage, Shape};
 
 use self::frame::Frame;
 use self::lane::Lane;
-use self::portal::{Outgoing, Portal};
+use self::portal::{Outgoing, Portal, Terms};
 use self::wire::Wire;
 use crate::endpoint::Traffic;
 use crate::packet::{Host, Inner};
@@ -61,8 +60,8 @@ pub struct WorldSpec {
     pub links: Vec<[Shape; 2]>,
     /// What happens to them, in order of time.
     pub script: Vec<Happening>,
-    /// The security mode of the tunnel.
-    pub security: Security,
+    /// How the tunnel is set.
+    pub terms: Terms,
     /// One-way delay between the client and the local portal.
     pub near: Duration,
     /// One-way delay between the remote portal and the server.
@@ -101,13 +100,13 @@ impl World {
         let WorldSpec {
             links,
             script,
-            security,
+            terms,
             near,
             far,
             tick,
             seed,
         } = spec;
-        let portal = |side| Portal::new(side, security, links.len(), tick, seed);
+        let portal = |side| Portal::new(side, terms, links.len(), tick, seed);
         let portals = [portal(Side::Local), portal(Side::Remote)];
         let lane = |(i, shapes): (usize, [Shape; 2])| {
             let mut salt = seed.wrapping_mul(1000).wrapping_add(2 * i as u64);
@@ -220,8 +219,8 @@ impl World {
     /// A frame came out of a link at the end `end`.
     fn arrived(&mut self, link: usize, end: usize, frame: Frame) {
         match frame {
-            Frame::Datagram(bytes) => {
-                self.portals[end].handle_datagram(self.now, link, bytes);
+            Frame::Datagram(bytes, codepoint) => {
+                self.portals[end].handle_datagram(self.now, link, bytes, codepoint);
                 self.drain(end);
             }
             Frame::Bare(inner) => self.wires[end][IN].put(self.now, inner),
@@ -255,10 +254,14 @@ impl World {
         let wire = &mut self.wires[end][IN];
         let now = self.now;
         self.portals[end].drain(now, &mut self.outgoing, |inner| wire.put(now, inner));
-        for Outgoing { link, bytes } in self.outgoing.drain(..) {
-            if let Err(Frame::Datagram(bytes)) =
-                self.lanes[link][end].offer(now, Frame::Datagram(bytes))
-            {
+        for Outgoing {
+            link,
+            bytes,
+            codepoint,
+        } in self.outgoing.drain(..)
+        {
+            let frame = Frame::Datagram(bytes, codepoint);
+            if let Err(Frame::Datagram(bytes, _)) = self.lanes[link][end].offer(now, frame) {
                 self.portals[end].recycle(bytes);
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netcombiner::config::units::Mtu;
 use netcombiner::config::{Congestion, Security, Transport};
+use netcombiner::packet::ecn::Codepoint;
 use netcombiner::proto::crypto::keys::PrivateKey;
 use netcombiner::proto::event::{Attachment, Event, LinkId, Side, SocketId, TunnelConfig};
 use netcombiner::proto::stats::TunnelStats;
@@ -28,6 +29,19 @@ pub struct Outgoing {
     pub link: usize,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// What its IP header says of congestion.
+    pub codepoint: Codepoint,
+}
+
+/// How both portals are set.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The security mode.
+    pub security: Security,
+    /// Whether datagrams say that they can be marked.
+    pub ecn: bool,
+    /// The controller of the local portal's direction; the remote one's is the default.
+    pub congestion: Congestion,
 }
 
 /// A portal.
@@ -60,7 +74,7 @@ fn keys(seed: u64) -> PrivateKey {
 
 impl Portal {
     /// A portal at the start of a run; its timers fire at multiples of `tick`.
-    pub fn new(side: Side, security: Security, links: usize, tick: Duration, seed: u64) -> Self {
+    pub fn new(side: Side, terms: Terms, links: usize, tick: Duration, seed: u64) -> Self {
         let (own, peer) = match side {
             Side::Local => (keys(1), keys(2)),
             Side::Remote => (keys(2), keys(1)),
@@ -70,10 +84,11 @@ impl Portal {
             private: own,
             peer: peer.public(),
             preshared: None,
-            security,
+            security: terms.security,
             aes: true,
             mtu: Mtu::TUNNEL_DEFAULT,
             redundant: Vec::new(),
+            ecn: terms.ecn,
         };
         let seed = seed * 2 + u64::from(side == Side::Remote);
         let entropy = Box::new(Seeded(Rng::new(seed)));
@@ -93,7 +108,7 @@ impl Portal {
                         metric: 0,
                         rate_up: None,
                         rate_down: None,
-                        congestion: Congestion::default(),
+                        congestion: terms.congestion,
                     };
                     tunnel.handle_socket_up(now, SocketId(link as u32), attachment);
                 }
@@ -137,13 +152,20 @@ impl Portal {
     }
 
     /// A datagram came from a link.
-    pub fn handle_datagram(&mut self, now: Duration, link: usize, mut bytes: Vec<u8>) {
+    pub fn handle_datagram(
+        &mut self,
+        now: Duration,
+        link: usize,
+        mut bytes: Vec<u8>,
+        codepoint: Codepoint,
+    ) {
         let (socket, from) = match self.side {
             Side::Local => (SocketId(link as u32), REMOTE.into()),
             Side::Remote => (LISTEN, address(link)),
         };
+        let length = bytes.len();
         self.tunnel
-            .handle_datagram(instant(now), socket, from, &mut bytes);
+            .handle_datagrams(instant(now), socket, from, &mut bytes, length, codepoint);
         self.recycle(bytes);
     }
 
@@ -178,7 +200,15 @@ impl Portal {
                 let mut bytes = self.spare.pop().unwrap_or_default();
                 bytes.clear();
                 bytes.extend_from_slice(datagram);
-                outgoing.push(Outgoing { link, bytes });
+                let codepoint = match transmit.ect {
+                    true => Codepoint::Capable,
+                    false => Codepoint::NotCapable,
+                };
+                outgoing.push(Outgoing {
+                    link,
+                    bytes,
+                    codepoint,
+                });
             }
         }
         while let Some(packet) = self.tunnel.poll_packet() {

@@ -1,0 +1,217 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+
+fn localhost() -> UdpSocket {
+    UdpSocket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+}
+
+fn send(socket: &mut UdpSocket, to: SocketAddr, segment: usize, bytes: &[u8]) -> SendReport {
+    socket.send(&how(to, segment, Cutting::IfRefused), bytes)
+}
+
+fn how(destination: SocketAddr, segment_size: usize, cutting: Cutting) -> event::Transmit {
+    event::Transmit {
+        socket: event::SocketId(0),
+        destination,
+        segment_size,
+        cutting,
+        ect: false,
+    }
+}
+
+#[test]
+fn without_offload_a_batch_arrives_all_the_same() {
+    let (mut a, mut b) = (localhost(), localhost());
+    a.forbid_offload();
+    b.forbid_offload();
+    let none = UdpOffload {
+        gso_segments: 1,
+        gro_segments: 1,
+    };
+    assert_eq!(a.offload(), none);
+    let to = b.local_addr().unwrap();
+    let bytes: Vec<u8> = (0..30u8).flat_map(|n| vec![n; 100]).collect();
+    assert_eq!(send(&mut a, to, 100, &bytes).lost, 0);
+    let got = receive_all(&mut b, 30);
+    assert!(got.iter().all(|(_, datagram)| datagram.len() == 100));
+    assert_eq!(got.len(), 30);
+}
+
+fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut buffer = ReceiveBuffer::default();
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        while socket.receive(&mut buffer).unwrap() {
+            buffer.for_each(|from, bytes, length, _| {
+                got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
+            });
+        }
+        if got.len() >= count {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    got
+}
+
+#[test]
+fn a_batch_arrives_as_the_datagrams_it_was_made_of() {
+    let (mut a, mut b) = (localhost(), localhost());
+    let to = b.local_addr().unwrap();
+    // More than one GSO send: 100 datagrams of 1,000 bytes, and a short last one.
+    let mut bytes = Vec::new();
+    for number in 0..100u8 {
+        bytes.extend(std::iter::repeat_n(number, 1000));
+    }
+    bytes.extend([200; 7]);
+    assert_eq!(send(&mut a, to, 1000, &bytes).lost, 0);
+    let got = receive_all(&mut b, 101);
+    assert_eq!(got.len(), 101);
+    for (number, (from, datagram)) in got.iter().enumerate().take(100) {
+        assert_eq!(*from, a.local_addr().unwrap());
+        assert_eq!(datagram, &vec![number as u8; 1000]);
+    }
+    assert_eq!(got[100].1, [200; 7]);
+    #[cfg(target_os = "linux")]
+    assert!(a.state.max_gso_segments() > 1);
+}
+
+/// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
+/// small MTU is made. Needs root; without it nothing is tried.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
+    let thread = std::thread::spawn(|| {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+            return;
+        }
+        let ip = |words: &str| {
+            let done = std::process::Command::new("ip")
+                .args(words.split(' '))
+                .status();
+            done.is_ok_and(|status| status.success())
+        };
+        if !ip("link set lo up mtu 1300") {
+            return;
+        }
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let host: SocketAddr = host.parse().unwrap();
+            let Ok(mut a) = UdpSocket::listen(host) else {
+                continue;
+            };
+            let mut b = UdpSocket::listen(host).unwrap();
+            let to = b.local_addr().unwrap();
+            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1480]).collect();
+            let told = SendReport {
+                lost: 0,
+                too_long: Some((to, 1480)),
+            };
+            assert_eq!(send(&mut a, to, 1480, &bytes), told);
+            let got = receive_all(&mut b, 20);
+            assert_eq!(got.len(), 20);
+            assert!(got.iter().all(|(_, datagram)| datagram.len() == 1480));
+            // A probe says the same and goes nowhere.
+            let probed = a.send(&how(to, 1480, Cutting::Never), &bytes[..1480]);
+            assert_eq!((probed.lost, probed.too_long), (1, Some((to, 1480))));
+            // What may be cut is no news.
+            let freely = a.send(&how(to, 1480, Cutting::Free), &bytes);
+            assert_eq!(freely, SendReport::default());
+            assert_eq!(receive_all(&mut b, 20).len(), 20);
+            // Shorter ones go the quick way all the same.
+            let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
+            assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
+            assert_eq!(receive_all(&mut b, 20).len(), 20);
+            assert!(a.state.max_gso_segments() > 1);
+        }
+    });
+    thread.join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_is_not_there_yet_can_be_waited_at() {
+    for place in ["203.0.113.77:0", "[2001:db8::77]:0"] {
+        let place: SocketAddr = place.parse().unwrap();
+        match UdpSocket::listen(place) {
+            Ok(socket) => assert_eq!(socket.local_addr().unwrap().ip(), place.ip()),
+            Err(error) => assert!(error.is_family_missing(), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_datagram_that_cannot_leave_is_counted_and_harms_nothing() {
+    let (mut a, mut b) = (localhost(), localhost());
+    let to = b.local_addr().unwrap();
+    // Longer than any UDP datagram: EMSGSIZE.
+    assert_eq!(send(&mut a, to, 70_000, &[0; 70_000]).lost, 1);
+    // A loopback source cannot reach the outside: EINVAL or ENETUNREACH.
+    let nowhere = "192.0.2.1:9".parse().unwrap();
+    assert_eq!(send(&mut a, nowhere, 10, &[0; 30]).lost, 3);
+    assert_eq!(send(&mut a, to, 3, b"abcde").lost, 0);
+    let got: Vec<Vec<u8>> = receive_all(&mut b, 2).into_iter().map(|it| it.1).collect();
+    assert_eq!(got, [b"abc".to_vec(), b"de".to_vec()]);
+}
+
+#[test]
+fn answers_leave_by_the_address_that_was_spoken_to() {
+    let mut server = UdpSocket::listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut client = localhost();
+    let other = SocketAddr::from(([127, 0, 0, 77], port));
+    assert_eq!(send(&mut client, other, 2, b"hi").lost, 0);
+    let (from, _) = receive_all(&mut server, 1).remove(0);
+    assert_eq!(send(&mut server, from, 2, b"ho").lost, 0);
+    let (from, _) = receive_all(&mut client, 1).remove(0);
+    assert_eq!(from, other);
+}
+
+#[test]
+fn a_flood_of_senders_is_forgotten_but_the_newest_is_known() {
+    let mut locals = LocalAddresses::default();
+    let local = IpAddr::from([127, 0, 0, 1]);
+    for port in 1..1000 {
+        locals.note(([192, 0, 2, 1], port).into(), local);
+        assert_eq!(locals.find(([192, 0, 2, 1], port).into()), Some(local));
+    }
+    assert_eq!(locals.known.len(), LOCAL_ADDRESSES);
+    assert_eq!(locals.find(([192, 0, 2, 1], 1).into()), None);
+}
+
+#[test]
+fn a_batch_leaves_as_capable_and_its_codepoint_is_told() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let host: SocketAddr = host.parse().unwrap();
+        let Ok(mut a) = UdpSocket::listen(host) else {
+            continue;
+        };
+        let mut b = UdpSocket::listen(host).unwrap();
+        let to = b.local_addr().unwrap();
+        let mut buffer = ReceiveBuffer::default();
+        for ect in [true, false, true] {
+            let transmit = event::Transmit {
+                ect,
+                ..how(to, 100, Cutting::IfRefused)
+            };
+            assert_eq!(a.send(&transmit, &[7; 1000]), SendReport::default());
+            let mut got = Vec::new();
+            for _ in 0..200 {
+                while b.receive(&mut buffer).unwrap() {
+                    buffer.for_each(|_, bytes, length, codepoint| {
+                        got.extend(bytes.chunks(length).map(|_| codepoint));
+                    });
+                }
+                if got.len() == 10 {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let expected = match ect {
+                true => Codepoint::Capable,
+                false => Codepoint::NotCapable,
+            };
+            assert_eq!(got, [expected; 10], "{host}");
+        }
+    }
+}
