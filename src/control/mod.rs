@@ -1,7 +1,7 @@
 //! The control socket of a running tunnel: one line of JSON asked, one line of JSON answered.
 //!
 //! `RUN_DIR/NAME.sock`, for root only. The words are serde types. The daemon writes what `show` shows:
-//! so the command need not read a status back, for which serde would take 60 kB of a router's program.
+//! so the command need not read a status back, for which serde takes 80 kB of a router's program.
 
 mod client;
 mod dump;
