@@ -311,3 +311,36 @@ fn add_settings(observed: &mut Observed, tunnel: &IfName) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::attributes::Attributes;
+    use super::*;
+
+    #[test]
+    fn hops_of_a_multi_path_route() {
+        let gateway = IpAddr::from([192, 0, 2, 1]);
+        let mut bytes = Vec::new();
+        for (device, run) in [
+            (3_u32, Attributes::new().ip(libc::RTA_GATEWAY, gateway)),
+            (4, Attributes::new()),
+        ] {
+            let length = u16::try_from(8 + run.0.len()).unwrap();
+            bytes.extend_from_slice(&length.to_ne_bytes());
+            bytes.extend_from_slice(&[0, 0]);
+            bytes.extend_from_slice(&device.to_ne_bytes());
+            bytes.extend_from_slice(&run.0);
+        }
+        let message = RouteMessage {
+            attributes: Attributes::new().bytes(libc::RTA_MULTIPATH, &bytes),
+            ..RouteMessage::default()
+        };
+        let hops = Seen::of(&message).hops;
+        assert_eq!(hops, [(3, gateway), (4, IpAddr::from([0; 4]))]);
+        for end in 0..8 {
+            assert_eq!(super::hops(&bytes[..end]).count(), 0, "{end}");
+        }
+        // Lengths of nothing must not loop for ever.
+        assert_eq!(super::hops(&[0; 64]).count(), 0);
+    }
+}
