@@ -53,7 +53,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         Request::Down,
     ) {
         Ok(Answer::Error(reason)) => log::debug!("{reason}"),
-        Ok(Answer::Stopping | Answer::Status(_)) => {}
+        Ok(Answer::Stopping | Answer::Text(_)) => {}
         // Killed, or so early or late in its life that it has no socket or no time to answer: the
         // lock knows.
         Err(AskError::NotRunning | AskError::Broken(_)) => {}

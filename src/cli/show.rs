@@ -10,7 +10,7 @@ use lexopt::prelude::*;
 use super::args::{CliError, unexpected};
 use super::help;
 use crate::config::units::IfName;
-use crate::control::{self, Answer, Request, Status};
+use crate::control::{self, Answer, Form, Request};
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
@@ -28,12 +28,6 @@ Shows the running tunnels, or one of them.
 
 Exit code: 0; 1 when NAME is not running, or without the right to ask.
 ";
-
-enum Form {
-    Pretty,
-    Dump,
-    Json,
-}
 
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut words: Vec<OsString> = Vec::new();
@@ -55,15 +49,14 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             .to_string_lossy()
             .parse()
             .map_err(|error| CliError::usage(format!("{error}")))?;
-        let status = ask(&run_dir, name.as_str()).map_err(|reason| {
+        let mut text = ask(&run_dir, name.as_str(), form).map_err(|reason| {
             CliError::failed(format!(
                 "{name}: {reason} (start it: netcombiner up {name})"
             ))
         })?;
-        let text = match form {
-            Form::Json => json(&status)?,
-            Form::Pretty | Form::Dump => text(&form, &[status]),
-        };
+        if form == Form::Json {
+            text.push('\n');
+        }
         out.write_all(text.as_bytes())?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
@@ -79,44 +72,53 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         CliError::failed(format!("{}: {error}{hint}", run_dir.display()))
     })?;
     for name in names {
-        match ask(&run_dir, &name) {
-            Ok(status) => all.push(status),
+        match ask(&run_dir, &name, form) {
+            Ok(text) => all.push(text),
             // A killed one's socket, or one that goes down at this moment.
             Err(reason) => writeln!(io::stderr().lock(), "netcombiner: {name}: {reason}")?,
         }
     }
     let text = match form {
-        Form::Json => json(&all)?,
-        Form::Pretty | Form::Dump => text(&form, &all),
+        Form::Json => array(&all),
+        Form::Pretty => all.join("\n"),
+        Form::Dump => all.concat(),
     };
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(run_dir: &Path, name: &str) -> Result<Status, String> {
-    match control::ask(&control::socket_path(run_dir, name), Request::Show) {
-        Ok(Answer::Status(status)) => Ok(*status),
+fn ask(run_dir: &Path, name: &str, form: Form) -> Result<String, String> {
+    match control::ask(&control::socket_path(run_dir, name), Request::Show(form)) {
+        Ok(Answer::Text(text)) => Ok(text),
         Ok(Answer::Error(reason)) => Err(reason),
         Ok(Answer::Stopping) => Err("it is stopping".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn text(form: &Form, tunnels: &[Status]) -> String {
-    match form {
-        Form::Dump => tunnels.iter().map(control::dump).collect(),
-        Form::Pretty | Form::Json => tunnels
-            .iter()
-            .map(control::pretty)
-            .collect::<Vec<_>>()
-            .join("\n"),
+/// JSON texts as one JSON array, moved in: no text within them has a line feed.
+fn array(texts: &[String]) -> String {
+    if texts.is_empty() {
+        return "[]\n".to_owned();
     }
+    let moved_in = |text: &String| format!("  {}", text.replace('\n', "\n  "));
+    let texts: Vec<String> = texts.iter().map(moved_in).collect();
+    format!("[\n{}\n]\n", texts.join(",\n"))
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, CliError> {
-    let mut text =
-        serde_json::to_string_pretty(value).map_err(|error| CliError::failed(error.to_string()))?;
-    text.push('\n');
-    Ok(text)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_as_serde_writes_it() {
+        let values = [serde_json::json!({"a": 1}), serde_json::json!({"b": "\n"})];
+        for some in [&values[..], &values[..1], &[]] {
+            let text = |value| serde_json::to_string_pretty(value).unwrap();
+            let texts: Vec<String> = some.iter().map(text).collect();
+            let whole = serde_json::to_string_pretty(&some).unwrap();
+            assert_eq!(array(&texts), whole + "\n");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::status::{PathStatus, Status, state_word};
 /// One line a path: interface, path, link, device, transport, state, endpoint, rtt (ms), loss
 /// (0-1), rate sent, rate received (bit/s), bytes sent, bytes received, handshake age (s).
 /// What is not known is `-`. Ends with a line feed, or is empty.
-pub fn dump(status: &Status) -> String {
+pub(super) fn dump(status: &Status) -> String {
     let mut out = String::new();
     for (link, path) in status.all_paths() {
         let (name, device, transport) = link.map_or(("-", "-", "-"), |link| {

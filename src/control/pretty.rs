@@ -8,7 +8,7 @@ use super::status::{
 use super::units::{bytes, duration, rate};
 
 /// The text of one tunnel. Ends with a line feed.
-pub fn pretty(status: &Status) -> String {
+pub(super) fn pretty(status: &Status) -> String {
     let mut out = String::new();
     // Writing into a String cannot fail.
     let _ = tunnel(&mut out, status);

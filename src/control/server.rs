@@ -95,7 +95,7 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<
             return Ok(());
         }
         let too_long = !line.ends_with(b"\n") && length as u64 == MAX_REQUEST;
-        let answer = match serde_json::from_slice(&line) {
+        let answer = match serde_json::from_str(&String::from_utf8_lossy(&line)) {
             _ if too_long => Answer::Error("the request is too long".to_owned()),
             Ok(request) => hand_on(request, &asked).await,
             Err(error) => Answer::Error(format!("not a request: {error}")),
@@ -125,7 +125,7 @@ mod tests {
     use std::os::unix::net::UnixStream as Client;
 
     use super::super::status::tests::local_example;
-    use super::super::{AskError, ask};
+    use super::super::{AskError, Form, ask};
     use super::*;
 
     /// A server that answers `show`, on its own thread, and a place of its own.
@@ -159,7 +159,9 @@ mod tests {
                     tokio::spawn(async move {
                         while let Some(Asked { request, answer }) = asked.recv().await {
                             let _ = answer.send(match request {
-                                Request::Show => Answer::Status(Box::new(local_example())),
+                                Request::Show(form) => {
+                                    Answer::Text(local_example().text(form).unwrap())
+                                }
                                 Request::Down => Answer::Stopping,
                             });
                         }
@@ -186,8 +188,9 @@ mod tests {
 
         /// The server still works.
         fn assert_alive(&self) {
-            let answer = ask(&self.socket, Request::Show).unwrap();
-            assert_eq!(answer, Answer::Status(Box::new(local_example())));
+            let answer = ask(&self.socket, Request::Show(Form::Json)).unwrap();
+            let text = local_example().text(Form::Json).unwrap();
+            assert_eq!(answer, Answer::Text(text));
         }
     }
 
@@ -220,7 +223,7 @@ mod tests {
         let fixture = Fixture::new("garbage");
         let mut client = fixture.client();
         client
-            .write_all(b"\x00\xff{\n{\"show\":1}\n\n\"show\"\n")
+            .write_all(b"\x00\xff{\n{\"show\":1}\n\n{\"show\":\"dump\"}\n")
             .unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = String::new();
@@ -233,7 +236,7 @@ mod tests {
         assert!(matches!(&answers[0], Answer::Error(_)));
         assert!(matches!(&answers[1], Answer::Error(_)));
         assert!(matches!(&answers[2], Answer::Error(_)));
-        assert!(matches!(&answers[3], Answer::Status(_)));
+        assert!(matches!(&answers[3], Answer::Text(_)));
     }
 
     #[test]
@@ -261,7 +264,7 @@ mod tests {
     fn nobody_there_is_no_riddle() {
         let nowhere = std::env::temp_dir().join("netcombiner-no-such.sock");
         assert!(matches!(
-            ask(&nowhere, Request::Show),
+            ask(&nowhere, Request::Show(Form::Pretty)),
             Err(AskError::NotRunning)
         ));
     }

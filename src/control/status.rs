@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Form;
+use super::dump::dump;
+use super::pretty::pretty;
 use crate::proto::event::{EcnFault, EcnState, PathState};
 
 /// A running tunnel at one moment.
@@ -60,6 +63,20 @@ pub struct Status {
     pub repair: Repair,
     /// Why packets and datagrams died, and how many; only causes that occurred.
     pub discards: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Written in one of the forms of `show`.
+    ///
+    /// # Errors
+    /// Where serde cannot write it as JSON, which does not happen to numbers and texts.
+    pub fn text(&self, form: Form) -> Result<String, serde_json::Error> {
+        match form {
+            Form::Pretty => Ok(pretty(self)),
+            Form::Dump => Ok(dump(self)),
+            Form::Json => serde_json::to_string_pretty(self),
+        }
+    }
 }
 
 /// What the kernel splits and joins for us.

@@ -21,7 +21,7 @@ use super::status::{Known, status};
 use super::{DaemonError, HOST_PATIENCE, Options, notify};
 use crate::config::units::Mtu;
 use crate::config::{Config, Role, Transport};
-use crate::control::{Answer, Asked, Request};
+use crate::control::{Answer, Asked, Form, Request};
 use crate::host::{self, Reconciler};
 use crate::io::Clock;
 use crate::io::tun;
@@ -215,7 +215,7 @@ impl<'a> Running<'a> {
                 }
                 Some(Asked { request, answer }) = asked.recv() => {
                     let (reply, ends) = match request {
-                        Request::Show => (self.show().await, false),
+                        Request::Show(form) => (self.show(form).await, false),
                         Request::Down => (Answer::Stopping, true),
                     };
                     // Who asked may have gone.
@@ -454,7 +454,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn show(&self) -> Answer {
+    async fn show(&self, form: Form) -> Answer {
         let report = match self.packets.report().await {
             Ok(report) => report,
             Err(reason) => return Answer::Error(reason.to_owned()),
@@ -466,7 +466,10 @@ impl<'a> Running<'a> {
             routing_error: self.routing_error.as_deref(),
             plans: &self.plans,
         };
-        Answer::Status(Box::new(status(&known, &report)))
+        match status(&known, &report).text(form) {
+            Ok(text) => Answer::Text(text),
+            Err(error) => Answer::Error(error.to_string()),
+        }
     }
 
     /// Reads the configuration again. True: the host is to be looked at anew.

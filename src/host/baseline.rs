@@ -60,8 +60,8 @@ impl Baseline {
             path: path.display().to_string(),
             error,
         };
-        let borrowed = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+        let borrowed = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| {
                 refuse(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!(

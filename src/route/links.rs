@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use toml::de::{DeTable, DeValue};
 
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
@@ -95,6 +96,47 @@ pub struct ForeignRoute {
     pub device: Option<String>,
 }
 
+fn write_table(json: &mut String, table: &DeTable<'_>) {
+    json.push('{');
+    for (index, (key, value)) in table.iter().enumerate() {
+        json.push_str(if index == 0 { "" } else { "," });
+        write_text(json, key.get_ref());
+        json.push(':');
+        write_value(json, value.get_ref());
+    }
+    json.push('}');
+}
+
+fn write_value(json: &mut String, value: &DeValue<'_>) {
+    match value {
+        DeValue::String(text) => write_text(json, text),
+        DeValue::Integer(number) => {
+            match i128::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => json.push_str(&number.to_string()),
+                // Larger than any number here may be.
+                Err(_) => write_text(json, number.as_str()),
+            }
+        }
+        // Of neither is anything here: as a text it is refused by what it is.
+        DeValue::Float(number) => write_text(json, number.as_str()),
+        DeValue::Datetime(time) => write_text(json, &time.to_string()),
+        DeValue::Boolean(truth) => json.push_str(if *truth { "true" } else { "false" }),
+        DeValue::Array(values) => {
+            json.push('[');
+            for (index, value) in values.iter().enumerate() {
+                json.push_str(if index == 0 { "" } else { "," });
+                write_value(json, value.get_ref());
+            }
+            json.push(']');
+        }
+        DeValue::Table(table) => write_table(json, table),
+    }
+}
+
+fn write_text(json: &mut String, text: &str) {
+    json.push_str(&serde_json::Value::from(text).to_string());
+}
+
 /// Why a file of links was refused.
 #[derive(Debug, Error)]
 pub enum LinksError {
@@ -104,16 +146,27 @@ pub enum LinksError {
     /// It is no TOML of ours either.
     #[error("not a description of links in TOML: {0}")]
     Toml(#[from] toml::de::Error),
+    /// It is TOML that says something else.
+    #[error("not a description of links in TOML: {0}")]
+    Content(String),
 }
 
 impl Observed {
     /// Reads JSON (when the text begins with `{`) or TOML.
     pub fn parse(text: &str) -> Result<Self, LinksError> {
         if text.trim_start().starts_with('{') {
-            Ok(serde_json::from_str(text)?)
-        } else {
-            Ok(toml::from_str(text)?)
+            return Ok(serde_json::from_str(text)?);
         }
+        // TOML becomes JSON first: a second reader of all these types is 45 kB of a router's program.
+        let mut json = String::new();
+        write_table(&mut json, DeTable::parse(text)?.get_ref());
+        serde_json::from_str(&json).map_err(|error| {
+            // The place would be one in that JSON.
+            let (mut words, place) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {place}", error.line());
+            words.truncate(words.strip_suffix(&place).map_or(words.len(), str::len));
+            LinksError::Content(words)
+        })
     }
 
     /// The device of this name.
@@ -284,7 +337,11 @@ mod tests {
                 "prefix",
             ),
             (r#"{"lnks": []}"#, "lnks"),
-            ("links = 3", "TOML"),
+            (
+                "links = 3",
+                "TOML: invalid type: integer `3`, expected a sequence",
+            ),
+            ("links = ", "line 1"),
         ] {
             let error = Observed::parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -4,43 +4,36 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
-};
+use rtnetlink::packet_route::address::{AddressFlags, AddressHeader, AddressHeaderFlags};
 
+use super::attributes::{Attributes, ip, native};
 use super::links::Names;
-use super::{routes, to_io};
+use super::netlink::{Handle, Message};
+use super::routes;
 use crate::config::units::{Family, Prefix};
 use crate::route::resource::{Address, OUR_PROTOCOL};
+
+/// IFA_PROTO.
+const IFA_PROTO: u16 = 11;
 
 /// How long a new address's route is waited for: it takes a millisecond, on a busy host some tens.
 const WAIT: Duration = Duration::from_millis(5);
 /// See [`WAIT`]: a second in all.
 const WAITS: u32 = 200;
 
+/// A message of an address.
+type AddressMessage = Message<AddressHeader>;
+
 /// All addresses of all devices, as the kernel lists them.
 pub(super) async fn list(handle: &Handle) -> io::Result<Vec<AddressMessage>> {
-    handle
-        .address()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(to_io)
+    handle.list(AddressMessage::default()).await
 }
 
 /// Adds an address; the kernel refuses an equal one (EEXIST).
 pub(super) async fn add(handle: &Handle, names: &Names, address: &Address) -> io::Result<()> {
     let index = names.index(&address.device)?;
-    let mut request =
-        handle
-            .address()
-            .add(index, address.prefix.address(), address.prefix.length());
-    *request.message_mut() = encode(address, index);
-    request.execute().await.map_err(to_io)?;
+    handle.add(&encode(address, index)).await?;
     if address.prefix.family() == Family::V6 {
         wait_for_route(handle, address, index).await?;
     }
@@ -69,7 +62,7 @@ pub(super) async fn delete(handle: &Handle, names: &Names, address: &Address) ->
         .into_iter()
         .find(|message| decode(message, names).as_ref() == Some(address));
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?;
-    handle.address().del(message).execute().await.map_err(to_io)
+    handle.delete(&message).await
 }
 
 fn encode(address: &Address, index: u32) -> AddressMessage {
@@ -80,12 +73,11 @@ fn encode(address: &Address, index: u32) -> AddressMessage {
     let local = address.prefix.address();
     // IFA_LOCAL is this end, IFA_ADDRESS the other one, or this one on a device of many
     // (linux/if_addr.h).
-    message.attributes = vec![
-        AddressAttribute::Local(local),
-        AddressAttribute::Address(address.peer.unwrap_or(local)),
+    message.attributes = Attributes::new()
+        .ip(libc::IFA_LOCAL, local)
+        .ip(libc::IFA_ADDRESS, address.peer.unwrap_or(local))
         // Shown by `ip address` as "proto 98"; kernels before 5.18 ignore it.
-        AddressAttribute::Protocol(AddressProtocol::from(OUR_PROTOCOL)),
-    ];
+        .bytes(IFA_PROTO, &[OUR_PROTOCOL]);
     header.family = match address.prefix.family() {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => {
@@ -101,12 +93,15 @@ fn encode(address: &Address, index: u32) -> AddressMessage {
 /// Reads a listed address; nothing for a link-local one that the kernel made.
 pub(super) fn decode(message: &AddressMessage, names: &Names) -> Option<Address> {
     let (mut local, mut other) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(*address),
-            AddressAttribute::Address(address) => other = Some(*address),
-            AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed) => {
-                return None;
+    for (kind, value) in message.attributes.iter() {
+        match kind {
+            libc::IFA_LOCAL => local = Some(ip(value)?),
+            libc::IFA_ADDRESS => other = Some(ip(value)?),
+            libc::IFA_FLAGS => {
+                let flags = AddressFlags::from_bits_retain(native(value)?);
+                if flags.contains(AddressFlags::Dadfailed) {
+                    return None;
+                }
             }
             _ => {}
         }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
-use rtnetlink::Handle;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::link::{LinkFlags, LinkHeader};
+use rtnetlink::packet_route::route::{RouteFlags, RouteType};
+use rtnetlink::packet_route::rule::RuleAction;
 
-use super::rules::Listed;
-use super::{addresses, routes, rules, sysctl, to_io};
+use super::attributes::{find, ip, native, text};
+use super::netlink::{Handle, Message};
+use super::routes::RouteMessage;
+use super::rules::{Listed, RuleMessage, fra};
+use super::{addresses, routes, rules, sysctl};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::route::links::{
     ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting, neighbour_setting,
@@ -38,6 +39,9 @@ const DEVICE_SETTINGS: [(Family, &str); 7] = [
 /// The kernel's rules beside `local`: main and default (fib_rules.c).
 const KERNEL_PREFS: [u32; 2] = [32766, 32767];
 
+/// A message of a device.
+type LinkMessage = Message<LinkHeader>;
+
 /// The devices by index. Read anew for each operation: an index may be given to another device.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeMap<u32, IfName>);
@@ -50,11 +54,8 @@ impl Names {
 
     fn of(links: &[LinkMessage]) -> Self {
         let named = links.iter().filter_map(|link| {
-            let name = attribute(link, |a| match a {
-                LinkAttribute::IfName(name) => name.parse().ok(),
-                _ => None,
-            })?;
-            Some((link.header.index, name))
+            let name = link.attributes.find(libc::IFLA_IFNAME)?;
+            Some((link.header.index, text(name).parse().ok()?))
         });
         Self(named.collect())
     }
@@ -75,13 +76,7 @@ impl Names {
 }
 
 async fn list(handle: &Handle) -> io::Result<Vec<LinkMessage>> {
-    handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(to_io)
+    handle.list(LinkMessage::default()).await
 }
 
 /// The kind of the device of this name, if there is one and it is no TUN.
@@ -91,23 +86,14 @@ pub(super) async fn foreign_kind(handle: &Handle, name: &IfName) -> io::Result<O
     let found = messages
         .iter()
         .find(|message| names.name(message.header.index) == Some(name));
-    let kind = |message| kind(message).unwrap_or_else(|| "network".to_owned());
-    Ok(found.map(kind).filter(|kind| kind != "tun"))
+    let kind = found.map(|message| kind(message).unwrap_or("network"));
+    Ok(kind.filter(|kind| *kind != "tun").map(str::to_owned))
 }
 
 /// What a device that is no hardware says it is: `veth`, `tun`, `wireguard`.
-fn kind(message: &LinkMessage) -> Option<String> {
-    attribute(message, |a| match a {
-        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
-            LinkInfo::Kind(kind) => Some(kind.to_string()),
-            _ => None,
-        }),
-        _ => None,
-    })
-}
-
-fn attribute<T>(link: &LinkMessage, pick: impl Fn(&LinkAttribute) -> Option<T>) -> Option<T> {
-    link.attributes.iter().find_map(pick)
+fn kind(message: &LinkMessage) -> Option<&str> {
+    let info = message.attributes.find(libc::IFLA_LINKINFO)?;
+    find(info, libc::IFLA_INFO_KIND).map(text)
 }
 
 /// Reads everything that the desired state is made from, without the tunnel's own device.
@@ -128,11 +114,11 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
                 point_to_point: flags.contains(LinkFlags::Pointopoint),
                 addresses: Vec::new(),
                 gateways: Vec::new(),
-                mtu: attribute(message, |a| match a {
-                    LinkAttribute::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                })
-                .unwrap_or(0),
+                mtu: message
+                    .attributes
+                    .find(libc::IFLA_MTU)
+                    .and_then(native)
+                    .unwrap_or(0),
             });
         }
     }
@@ -153,7 +139,7 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
     // would run within it. Who wants that names the device as a link.
     let tunnels = messages
         .iter()
-        .filter(|message| matches!(kind(message).as_deref(), Some("wireguard" | "tun")))
+        .filter(|message| matches!(kind(message), Some("wireguard" | "tun")))
         .map(|message| message.header.index)
         .collect();
     for family in [Family::V4, Family::V6] {
@@ -250,24 +236,18 @@ impl Seen {
         };
         let mut via = nowhere;
         let mut device = None;
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Table(table) => seen.table = TableId(*table),
-                RouteAttribute::Priority(metric) => seen.metric = *metric,
-                RouteAttribute::Oif(index) => device = Some(*index),
-                RouteAttribute::Gateway(address) => via = routes::ip(address).unwrap_or(nowhere),
-                RouteAttribute::Destination(address) => {
-                    destination = routes::ip(address).unwrap_or(nowhere);
-                }
-                RouteAttribute::MultiPath(hops) => {
-                    seen.hops.extend(hops.iter().map(|hop| {
-                        let via = hop.attributes.iter().find_map(|a| match a {
-                            RouteAttribute::Gateway(address) => routes::ip(address),
-                            _ => None,
-                        });
-                        (hop.interface_index, via.unwrap_or(nowhere))
-                    }));
-                }
+        for (kind, value) in message.attributes.iter() {
+            let number = native(value).unwrap_or(0);
+            match kind {
+                libc::RTA_TABLE => seen.table = TableId(number),
+                libc::RTA_PRIORITY => seen.metric = number,
+                libc::RTA_OIF => device = Some(number),
+                libc::RTA_GATEWAY => via = ip(value).unwrap_or(nowhere),
+                libc::RTA_DST => destination = ip(value).unwrap_or(nowhere),
+                libc::RTA_MULTIPATH => seen.hops.extend(hops(value).map(|(device, run)| {
+                    let via = find(run, libc::RTA_GATEWAY).and_then(ip);
+                    (device, via.unwrap_or(nowhere))
+                })),
                 _ => {}
             }
         }
@@ -277,6 +257,18 @@ impl Seen {
     }
 }
 
+/// Device and attributes of each hop of a multi-path route (linux/rtnetlink.h, struct rtnexthop).
+fn hops(mut rest: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let whole = rest.get(..length)?;
+        let device = u32::from_ne_bytes(*whole.get(4..)?.first_chunk()?);
+        let run = whole.get(8..)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((device, run))
+    })
+}
+
 fn foreign_rule(message: &RuleMessage, family: Family) -> Option<ForeignRule> {
     if rules::decode(message) != Listed::Foreign {
         return None;
@@ -284,12 +276,13 @@ fn foreign_rule(message: &RuleMessage, family: Family) -> Option<ForeignRule> {
     let mut pref = RulePref(0);
     let mut table = u32::from(message.header.table);
     let (mut mark, mut mask) = (None, u32::MAX);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(number) => pref = RulePref(*number),
-            RuleAttribute::Table(number) => table = *number,
-            RuleAttribute::FwMark(value) => mark = Some(*value),
-            RuleAttribute::FwMask(value) => mask = *value,
+    for (kind, value) in message.attributes.iter() {
+        let number = native(value).unwrap_or(0);
+        match kind {
+            fra::PRIORITY => pref = RulePref(number),
+            fra::TABLE => table = number,
+            fra::FWMARK => mark = Some(number),
+            fra::FWMASK => mask = number,
             _ => {}
         }
     }
@@ -317,4 +310,37 @@ fn add_settings(observed: &mut Observed, tunnel: &IfName) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attributes::Attributes;
+    use super::*;
+
+    #[test]
+    fn hops_of_a_multi_path_route() {
+        let gateway = IpAddr::from([192, 0, 2, 1]);
+        let mut bytes = Vec::new();
+        for (device, run) in [
+            (3_u32, Attributes::new().ip(libc::RTA_GATEWAY, gateway)),
+            (4, Attributes::new()),
+        ] {
+            let length = u16::try_from(8 + run.0.len()).unwrap();
+            bytes.extend_from_slice(&length.to_ne_bytes());
+            bytes.extend_from_slice(&[0, 0]);
+            bytes.extend_from_slice(&device.to_ne_bytes());
+            bytes.extend_from_slice(&run.0);
+        }
+        let message = RouteMessage {
+            attributes: Attributes::new().bytes(libc::RTA_MULTIPATH, &bytes),
+            ..RouteMessage::default()
+        };
+        let hops = Seen::of(&message).hops;
+        assert_eq!(hops, [(3, gateway), (4, IpAddr::from([0; 4]))]);
+        for end in 0..8 {
+            assert_eq!(super::hops(&bytes[..end]).count(), 0, "{end}");
+        }
+        // Lengths of nothing must not loop for ever.
+        assert_eq!(super::hops(&[0; 64]).count(), 0);
+    }
 }

@@ -7,8 +7,10 @@
 )]
 
 mod addresses;
+mod attributes;
 mod links;
 mod neighbours;
+mod netlink;
 mod nft;
 mod routes;
 mod rules;
@@ -18,7 +20,6 @@ mod watch;
 use std::collections::BTreeSet;
 use std::io;
 
-use rtnetlink::Handle;
 use rtnetlink::packet_route::route::RouteType;
 
 use super::{Host, HostError, Scope};
@@ -27,6 +28,7 @@ use crate::route::links::Observed;
 use crate::route::resource::Setting;
 use crate::route::{HostState, Lookup, Operation, Resource, diff, lower};
 use links::Names;
+use netlink::Handle;
 use rules::Listed;
 use watch::Watch;
 
@@ -43,7 +45,7 @@ impl System {
     /// in the network namespace.
     pub fn open() -> Result<Self, HostError> {
         let open = |error| HostError::read("netlink (is this Linux without rtnetlink?)", error);
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
+        let (connection, handle) = Handle::open().map_err(open)?;
         Ok(Self {
             handle,
             watch: Watch::open().map_err(open)?,
@@ -77,7 +79,7 @@ impl System {
             }
             Operation::AddRoute(route) => {
                 let index = Names::read(handle).await?.index(&route.device)?;
-                routes::add(handle, routes::encode(route, index)).await
+                routes::add(handle, &routes::encode(route, index)).await
             }
             Operation::ReplaceRoute(route) => {
                 routes::replace(handle, &Names::read(handle).await?, route).await
@@ -85,14 +87,14 @@ impl System {
             Operation::RemoveRoute(route) => {
                 routes::delete(handle, &Names::read(handle).await?, route).await
             }
-            Operation::AddRule(rule) => rules::add(handle, rules::encode(rule)).await,
+            Operation::AddRule(rule) => rules::add(handle, &rules::encode(rule)).await,
             Operation::RemoveRule(rule) => {
                 rules::delete(handle, rule.family, |message| {
                     rules::decode(message) == Listed::Ours(rule.clone())
                 })
                 .await
             }
-            Operation::AddLocalRule(local) => rules::add(handle, rules::encode_local(local)).await,
+            Operation::AddLocalRule(local) => rules::add(handle, &rules::encode_local(local)).await,
             Operation::RemoveLocalRule(local) => {
                 rules::delete(handle, local.family, |message| {
                     rules::decode(message) == Listed::Local(local.clone())
@@ -242,19 +244,5 @@ fn or_none<T>(listed: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     match listed {
         Err(error) if unsupported(&error) => Ok(Vec::new()),
         other => other,
-    }
-}
-
-/// The kernel's answer as an I/O error, which prints as the kernel's words and number.
-fn to_io(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        error @ (rtnetlink::Error::UnexpectedMessage(_)
-        | rtnetlink::Error::RequestFailed
-        | rtnetlink::Error::NamespaceError(_)
-        | rtnetlink::Error::InvalidHardwareAddress(_)
-        | rtnetlink::Error::InvalidIp(_)
-        | rtnetlink::Error::InvalidAddress(..)
-        | rtnetlink::Error::InvalidNla(_)) => io::Error::other(error.to_string()),
     }
 }

@@ -3,26 +3,25 @@
 use std::io;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
-use rtnetlink::Handle;
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
-};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourHeader, NeighbourState};
 
+use super::attributes::{Attributes, ip};
 use super::links::Names;
-use super::to_io;
+use super::netlink::{Handle, Message};
 use crate::route::resource::{OUR_PROTOCOL, ProxyNeighbour};
+
+/// NDA_PROTOCOL.
+const NDA_PROTOCOL: u16 = 12;
+
+/// A message of a neighbour.
+type NeighbourMessage = Message<NeighbourHeader>;
 
 /// All proxy neighbours of both families, as the kernel lists them.
 pub(super) async fn list(handle: &Handle) -> io::Result<Vec<NeighbourMessage>> {
-    handle
-        .neighbours()
-        .get()
-        .proxies()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(to_io)
+    let mut message = NeighbourMessage::default();
+    message.header.flags = NeighbourFlags::Proxy;
+    handle.list(message).await
 }
 
 /// Adds one. The kernel would put our mark on an equal one of somebody else and say nothing
@@ -39,14 +38,18 @@ pub(super) async fn add(
     {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
-    let index = names.index(&neighbour.device)?;
-    let mut request = handle
-        .neighbours()
-        .add(index, neighbour.address)
-        .flags(NeighbourFlags::Proxy);
-    let mark = NeighbourAttribute::Protocol(OUR_PROTOCOL.into());
-    request.message_mut().attributes.push(mark);
-    request.execute().await.map_err(to_io)
+    let mut message = NeighbourMessage::default();
+    message.header.family = match neighbour.address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = names.index(&neighbour.device)?;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Proxy;
+    message.attributes = Attributes::new()
+        .ip(libc::NDA_DST, neighbour.address)
+        .bytes(NDA_PROTOCOL, &[OUR_PROTOCOL]);
+    handle.add(&message).await
 }
 
 /// Deletes ours, by the kernel's own message.
@@ -60,18 +63,12 @@ pub(super) async fn delete(
         .into_iter()
         .find(|message| is_ours(message) && decode(message, names).as_ref() == Some(neighbour));
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-    handle
-        .neighbours()
-        .del(message)
-        .execute()
-        .await
-        .map_err(to_io)
+    handle.delete(&message).await
 }
 
 /// True when it carries our mark.
 pub(super) fn is_ours(message: &NeighbourMessage) -> bool {
-    let mark = NeighbourAttribute::Protocol(OUR_PROTOCOL.into());
-    message.attributes.contains(&mark)
+    message.attributes.find(NDA_PROTOCOL) == Some(&[OUR_PROTOCOL])
 }
 
 /// Reads a listed neighbour; nothing for one that is no proxy or of every device.
@@ -79,14 +76,7 @@ pub(super) fn decode(message: &NeighbourMessage, names: &Names) -> Option<ProxyN
     if !message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
-    let address = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-            _ => None,
-        })?;
+    let address = message.attributes.find(libc::NDA_DST).and_then(ip)?;
     Some(ProxyNeighbour {
         device: names.name(message.header.ifindex)?.clone(),
         address,

@@ -4,26 +4,33 @@
 use std::io;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
-use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteFlags, RouteHeader, RouteProtocol, RouteScope, RouteType,
 };
 
+use super::attributes::{Attributes, ip, native};
 use super::links::Names;
-use super::{or_none, to_io};
+use super::netlink::{Handle, Message};
+use super::or_none;
 use crate::config::PortProtocol;
 use crate::config::units::{Family, Prefix, TableId};
 use crate::route::operation::Lookup;
 use crate::route::resource::{OUR_PROTOCOL, Route};
 
+/// RTA_DPORT.
+const RTA_DPORT: u16 = 29;
+/// RTA_IP_PROTO.
+const RTA_IP_PROTO: u16 = 27;
+
+/// A message of a route.
+pub(super) type RouteMessage = Message<RouteHeader>;
+
 /// All unicast routes of a family in all tables, as the kernel lists them.
 pub(super) async fn list(handle: &Handle, family: Family) -> io::Result<Vec<RouteMessage>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_number(family);
-    let listed = handle.route().get(message).execute().try_collect().await;
-    or_none(listed.map_err(to_io))
+    or_none(handle.list(message).await)
 }
 
 /// IPv4 or IPv6; nothing for other families.
@@ -41,8 +48,8 @@ pub(super) fn is_ours(message: &RouteMessage) -> bool {
 }
 
 /// Adds a route; the kernel refuses a second one to the same destination (EEXIST).
-pub(super) async fn add(handle: &Handle, message: RouteMessage) -> io::Result<()> {
-    handle.route().add(message).execute().await.map_err(to_io)
+pub(super) async fn add(handle: &Handle, message: &RouteMessage) -> io::Result<()> {
+    handle.add(message).await
 }
 
 /// Puts a route in the place of the one to the same destination in the same table, in one step.
@@ -51,8 +58,7 @@ pub(super) async fn add(handle: &Handle, message: RouteMessage) -> io::Result<()
 /// default route and refuses the new one (ip6_route_check_nh); there the old one has to go first.
 pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io::Result<()> {
     let message = encode(route, names.index(&route.device)?);
-    let request = handle.route().add(message.clone()).replace();
-    let result = request.execute().await.map_err(to_io);
+    let result = handle.replace(&message).await;
     let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EHOSTUNREACH);
     if route.destination.family() == Family::V4 || !result.as_ref().is_err_and(refused) {
         return result;
@@ -60,10 +66,10 @@ pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io
     for old in list(handle, Family::V6).await? {
         let place = decode(&old, names).map(|old| (old.table, old.destination));
         if is_ours(&old) && place == Some((route.table, route.destination)) {
-            handle.route().del(old).execute().await.map_err(to_io)?;
+            handle.delete(&old).await?;
         }
     }
-    add(handle, message).await
+    add(handle, &message).await
 }
 
 /// Deletes a route of ours, by the kernel's own message.
@@ -73,7 +79,7 @@ pub(super) async fn delete(handle: &Handle, names: &Names, route: &Route) -> io:
         .into_iter()
         .find(|message| is_ours(message) && decode(message, names).as_ref() == Some(route));
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-    handle.route().del(message).execute().await.map_err(to_io)
+    handle.delete(&message).await
 }
 
 /// The message that adds `route` by the device with this index, marked as ours.
@@ -94,23 +100,19 @@ pub(super) fn encode(route: &Route, index: u32) -> RouteMessage {
     if route.onlink {
         header.flags |= RouteFlags::Onlink;
     }
-    message.attributes = vec![
-        RouteAttribute::Table(route.table.0),
-        RouteAttribute::Oif(index),
-    ];
+    let mut attributes = Attributes::new()
+        .native(libc::RTA_TABLE, route.table.0)
+        .native(libc::RTA_OIF, index);
     if !route.destination.is_default() {
-        message.attributes.push(RouteAttribute::Destination(
-            route.destination.address().into(),
-        ));
+        attributes = attributes.ip(libc::RTA_DST, route.destination.address());
     }
     if let Some(via) = route.via {
-        message.attributes.push(RouteAttribute::Gateway(via.into()));
+        attributes = attributes.ip(libc::RTA_GATEWAY, via);
     }
     if let Some(source) = route.source {
-        message
-            .attributes
-            .push(RouteAttribute::PrefSource(source.into()));
+        attributes = attributes.ip(libc::RTA_PREFSRC, source);
     }
+    message.attributes = attributes;
     message
 }
 
@@ -123,13 +125,13 @@ pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
     let mut destination = Prefix::default_of(family).address();
     let mut table = TableId(message.header.table.into());
     let (mut via, mut device, mut source) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(number) => table = TableId(*number),
-            RouteAttribute::Destination(address) => destination = ip(address)?,
-            RouteAttribute::Gateway(address) => via = Some(ip(address)?),
-            RouteAttribute::PrefSource(address) => source = Some(ip(address)?),
-            RouteAttribute::Oif(index) => device = names.name(*index).cloned(),
+    for (kind, value) in message.attributes.iter() {
+        match kind {
+            libc::RTA_TABLE => table = TableId(native(value)?),
+            libc::RTA_DST => destination = ip(value)?,
+            libc::RTA_GATEWAY => via = Some(ip(value)?),
+            libc::RTA_PREFSRC => source = Some(ip(value)?),
+            libc::RTA_OIF => device = names.name(native(value)?).cloned(),
             _ => {}
         }
     }
@@ -146,10 +148,9 @@ pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
 /// True for a route of any kind and table that leads to `destination` by the device of this index.
 pub(super) fn leads(message: &RouteMessage, destination: Prefix, index: u32) -> bool {
     let attributes = &message.attributes;
-    let to = RouteAttribute::Destination(destination.address().into());
     message.header.destination_prefix_length == destination.length()
-        && attributes.contains(&to)
-        && attributes.contains(&RouteAttribute::Oif(index))
+        && attributes.find(libc::RTA_DST).and_then(ip) == Some(destination.address())
+        && attributes.find(libc::RTA_OIF).and_then(native) == Some(index)
 }
 
 /// Asks the kernel how it would route a packet: the table that answers, and the kind of route.
@@ -164,10 +165,8 @@ pub(super) async fn look_up(
     message.header.destination_prefix_length = Prefix::host(lookup.to).length();
     // Without this flag the kernel says "main" or "local" by the route's kind alone.
     message.header.flags = RouteFlags::LookupTable;
-    message.attributes = vec![RouteAttribute::Destination(lookup.to.into())];
+    let mut attributes = Attributes::new().ip(libc::RTA_DST, lookup.to);
     if let Some(iif) = &lookup.iif {
-        let index = names.index(iif)?;
-        message.attributes.push(RouteAttribute::Iif(index));
         // A packet that comes in has a source: any unicast one will do, and the kernel refuses
         // the unspecified address as martian.
         let source: IpAddr = match family {
@@ -175,36 +174,23 @@ pub(super) async fn look_up(
             Family::V6 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
         };
         message.header.source_prefix_length = Prefix::host(source).length();
-        message
-            .attributes
-            .push(RouteAttribute::Source(source.into()));
+        attributes = attributes
+            .native(libc::RTA_IIF, names.index(iif)?)
+            .ip(libc::RTA_SRC, source);
     }
     if let Some((protocol, port)) = lookup.port {
-        message.attributes.push(RouteAttribute::IpProto(
-            u8::try_from(match protocol {
-                PortProtocol::Tcp => libc::IPPROTO_TCP,
-                PortProtocol::Udp => libc::IPPROTO_UDP,
-            })
-            .unwrap_or_default(),
-        ));
-        message.attributes.push(RouteAttribute::Dport(port));
+        let protocol = match protocol {
+            PortProtocol::Tcp => libc::IPPROTO_TCP,
+            PortProtocol::Udp => libc::IPPROTO_UDP,
+        };
+        attributes = attributes
+            .bytes(RTA_IP_PROTO, &[u8::try_from(protocol).unwrap_or_default()])
+            .bytes(RTA_DPORT, &port.to_be_bytes());
     }
-    let answers: Vec<RouteMessage> = handle
-        .route()
-        .get(message)
-        .execute()
-        .try_collect()
-        .await
-        .map_err(to_io)?;
-    let answer = answers
-        .first()
-        .ok_or_else(|| io::Error::other("the kernel gave no answer"))?;
-    let mut table = TableId(answer.header.table.into());
-    for attribute in &answer.attributes {
-        if let RouteAttribute::Table(number) = attribute {
-            table = TableId(*number);
-        }
-    }
+    message.attributes = attributes;
+    let answer = handle.ask(message).await?;
+    let table = answer.attributes.find(libc::RTA_TABLE).and_then(native);
+    let table = TableId(table.unwrap_or(answer.header.table.into()));
     Ok((table, answer.header.kind))
 }
 
@@ -212,14 +198,5 @@ fn family_number(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-/// An address of a route message as an IP address; nothing for MPLS and the like.
-pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
     }
 }

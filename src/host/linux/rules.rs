@@ -4,35 +4,46 @@
 use std::io;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::route::RouteProtocol;
-use rtnetlink::packet_route::rule::{
-    RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
-};
-use rtnetlink::{Handle, IpVersion};
+use rtnetlink::packet_route::rule::{RuleAction, RuleFlags, RuleHeader};
 
-use super::{or_none, to_io};
+use super::attributes::{Attributes, ip, native, text};
+use super::netlink::{Handle, Message};
+use super::or_none;
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::route::resource::{LocalTable, OUR_PROTOCOL, Rule};
 
+/// FRA_*: what a rule is made of (linux/fib_rules.h).
+pub(super) mod fra {
+    pub(super) const DST: u16 = 1;
+    pub(super) const SRC: u16 = 2;
+    pub(super) const IIFNAME: u16 = 3;
+    pub(in super::super) const PRIORITY: u16 = 6;
+    pub(in super::super) const FWMARK: u16 = 10;
+    pub(super) const SUPPRESS_PREFIXLEN: u16 = 14;
+    pub(in super::super) const TABLE: u16 = 15;
+    pub(in super::super) const FWMASK: u16 = 16;
+    pub(super) const OIFNAME: u16 = 17;
+    pub(super) const PROTOCOL: u16 = 21;
+    pub(super) const IP_PROTO: u16 = 22;
+    pub(super) const DPORT_RANGE: u16 = 24;
+}
+
+/// A message of a rule.
+pub(super) type RuleMessage = Message<RuleHeader>;
+
 /// All rules of a family, as the kernel lists them.
 pub(super) async fn list(handle: &Handle, family: Family) -> io::Result<Vec<RuleMessage>> {
-    let version = match family {
-        Family::V4 => IpVersion::V4,
-        Family::V6 => IpVersion::V6,
-    };
-    let listed = handle.rule().get(version).execute().try_collect().await;
-    or_none(listed.map_err(to_io))
+    let mut message = RuleMessage::default();
+    message.header.family = family_number(family);
+    or_none(handle.list(message).await)
 }
 
 /// Adds a rule; the kernel refuses an equal one (EEXIST).
-pub(super) async fn add(handle: &Handle, message: RuleMessage) -> io::Result<()> {
-    let mut request = handle.rule().add();
-    *request.message_mut() = message;
-    request.execute().await.map_err(to_io)
+pub(super) async fn add(handle: &Handle, message: &RuleMessage) -> io::Result<()> {
+    handle.add(message).await
 }
 
 /// Deletes the rule that `is_it` accepts, by the kernel's own message.
@@ -43,46 +54,43 @@ pub(super) async fn delete(
 ) -> io::Result<()> {
     let found = list(handle, family).await?.into_iter().find(is_it);
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-    handle.rule().del(message).execute().await.map_err(to_io)
+    handle.delete(&message).await
 }
 
 /// The message that adds `rule`, marked as ours.
 pub(super) fn encode(rule: &Rule) -> RuleMessage {
     let mut message = look_up(rule.family, rule.pref, rule.table, OUR_PROTOCOL);
-    let attributes = &mut message.attributes;
+    let mut attributes = message.attributes;
     if let Some(from) = rule.from {
         message.header.src_len = from.length();
-        attributes.push(RuleAttribute::Source(from.address()));
+        attributes = attributes.ip(fra::SRC, from.address());
     }
     if let Some(to) = rule.to {
         message.header.dst_len = to.length();
-        attributes.push(RuleAttribute::Destination(to.address()));
+        attributes = attributes.ip(fra::DST, to.address());
     }
     if let Some(iif) = &rule.iif {
-        attributes.push(RuleAttribute::Iifname(iif.to_string()));
+        attributes = attributes.text(fra::IIFNAME, iif.as_str());
     }
     if let Some(oif) = &rule.oif {
-        attributes.push(RuleAttribute::Oifname(oif.to_string()));
+        attributes = attributes.text(fra::OIFNAME, oif.as_str());
     }
     if let Some((mark, mask)) = rule.mark {
-        attributes.push(RuleAttribute::FwMark(mark));
-        attributes.push(RuleAttribute::FwMask(mask));
+        attributes = attributes
+            .native(fra::FWMARK, mark)
+            .native(fra::FWMASK, mask);
     }
     if let Some(protocol) = rule.protocol {
-        attributes.push(RuleAttribute::IpProtocol(match protocol {
-            PortProtocol::Tcp => IpProtocol::Tcp,
-            PortProtocol::Udp => IpProtocol::Udp,
-        }));
+        attributes = attributes.bytes(fra::IP_PROTO, &[number(protocol)]);
     }
     if let Some((start, end)) = rule.ports {
-        attributes.push(RuleAttribute::DestinationPortRange(RulePortRange {
-            start,
-            end,
-        }));
+        let range = [start.to_ne_bytes(), end.to_ne_bytes()].concat();
+        attributes = attributes.bytes(fra::DPORT_RANGE, &range);
     }
     if let Some(length) = rule.suppress_prefix_length {
-        attributes.push(RuleAttribute::SuppressPrefixLen(length.into()));
+        attributes = attributes.native(fra::SUPPRESS_PREFIXLEN, length.into());
     }
+    message.attributes = attributes;
     message
 }
 
@@ -99,18 +107,14 @@ pub(super) fn encode_local(local: &LocalTable) -> RuleMessage {
 
 fn look_up(family: Family, pref: RulePref, table: TableId, protocol: u8) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
+    message.header.family = family_number(family);
     message.header.action = RuleAction::ToTable;
     // The header's table has 8 bits; FRA_TABLE has 32 and goes before it.
     message.header.table = u8::try_from(table.0).unwrap_or(0);
-    message.attributes = vec![
-        RuleAttribute::Priority(pref.0),
-        RuleAttribute::Table(table.0),
-        RuleAttribute::Protocol(protocol.into()),
-    ];
+    message.attributes = Attributes::new()
+        .native(fra::PRIORITY, pref.0)
+        .native(fra::TABLE, table.0)
+        .bytes(fra::PROTOCOL, &[protocol]);
     message
 }
 
@@ -150,41 +154,35 @@ pub(super) fn decode(message: &RuleMessage) -> Listed {
         table: TableId(message.header.table.into()),
         suppress_prefix_length: None,
     };
-    let mut protocol = 0;
+    let mut by = 0;
     let (mut mark, mut mask) = (None, u32::MAX);
     let (mut from, mut to) = (everything, everything);
     let mut plain = message.header.action == RuleAction::ToTable
         && message.header.tos == 0
         && !message.header.flags.contains(RuleFlags::Invert);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(pref) => rule.pref = RulePref(*pref),
-            RuleAttribute::Table(table) => rule.table = TableId(*table),
-            RuleAttribute::Protocol(p) => protocol = u8::from(*p),
-            RuleAttribute::Source(address) => from = *address,
-            RuleAttribute::Destination(address) => to = *address,
-            RuleAttribute::Iifname(name) => {
-                rule.iif = name.parse().ok();
-                plain &= rule.iif.is_some();
-            }
-            RuleAttribute::Oifname(name) => {
-                rule.oif = name.parse::<IfName>().ok();
-                plain &= rule.oif.is_some();
-            }
-            RuleAttribute::FwMark(value) => mark = Some(*value),
-            RuleAttribute::FwMask(value) => mask = *value,
-            RuleAttribute::IpProtocol(IpProtocol::Tcp) => rule.protocol = Some(PortProtocol::Tcp),
-            RuleAttribute::IpProtocol(IpProtocol::Udp) => rule.protocol = Some(PortProtocol::Udp),
-            RuleAttribute::DestinationPortRange(ports) => {
-                rule.ports = Some((ports.start, ports.end));
-            }
-            // Always listed: -1 is "does not suppress".
-            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
-            RuleAttribute::SuppressPrefixLen(length) => {
-                rule.suppress_prefix_length = u8::try_from(*length).ok();
-            }
-            _ => plain = false,
-        }
+    for (kind, value) in message.attributes.iter() {
+        // A rule that says anything else is not the kernel's own.
+        let understood = match kind {
+            fra::PRIORITY => native(value).map(|pref| rule.pref = RulePref(pref)),
+            fra::TABLE => native(value).map(|table| rule.table = TableId(table)),
+            fra::PROTOCOL => value.first().map(|number| by = *number),
+            fra::SRC => ip(value).map(|address| from = address),
+            fra::DST => ip(value).map(|address| to = address),
+            fra::IIFNAME => device(value).map(|name| rule.iif = Some(name)),
+            fra::OIFNAME => device(value).map(|name| rule.oif = Some(name)),
+            fra::FWMARK => native(value).map(|value| mark = Some(value)),
+            fra::FWMASK => native(value).map(|value| mask = value),
+            fra::IP_PROTO => protocol(value).map(|protocol| rule.protocol = Some(protocol)),
+            fra::DPORT_RANGE => range(value).map(|ports| rule.ports = Some(ports)),
+            fra::SUPPRESS_PREFIXLEN => native(value).map(|length| {
+                // Always listed: -1 is "does not suppress".
+                if length != u32::MAX {
+                    rule.suppress_prefix_length = u8::try_from(length).ok();
+                }
+            }),
+            _ => None,
+        };
+        plain &= understood.is_some();
     }
     rule.from = selector(from, message.header.src_len);
     rule.to = selector(to, message.header.dst_len);
@@ -198,7 +196,7 @@ pub(super) fn decode(message: &RuleMessage) -> Listed {
         || rule.protocol.is_some()
         || rule.ports.is_some()
         || rule.suppress_prefix_length.is_some();
-    if protocol == OUR_PROTOCOL {
+    if by == OUR_PROTOCOL {
         Listed::Ours(rule)
     } else if plain && !narrow && rule.table == TableId::LOCAL {
         Listed::Local(LocalTable {
@@ -215,4 +213,36 @@ fn selector(address: IpAddr, length: u8) -> Option<Prefix> {
         return None;
     }
     Prefix::new(address, length)
+}
+
+fn family_number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn number(protocol: PortProtocol) -> u8 {
+    let number = match protocol {
+        PortProtocol::Tcp => libc::IPPROTO_TCP,
+        PortProtocol::Udp => libc::IPPROTO_UDP,
+    };
+    u8::try_from(number).unwrap_or_default()
+}
+
+fn protocol(value: &[u8]) -> Option<PortProtocol> {
+    [PortProtocol::Tcp, PortProtocol::Udp]
+        .into_iter()
+        .find(|protocol| value == [number(*protocol)])
+}
+
+fn device(value: &[u8]) -> Option<IfName> {
+    text(value).parse().ok()
+}
+
+/// struct fib_rule_port_range.
+fn range(value: &[u8]) -> Option<(u16, u16)> {
+    let (start, end) = value.split_first_chunk()?;
+    let end = end.first_chunk()?;
+    Some((u16::from_ne_bytes(*start), u16::from_ne_bytes(*end)))
 }

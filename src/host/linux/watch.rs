@@ -5,8 +5,11 @@ use std::io;
 use futures_util::StreamExt;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkMessage;
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::SocketAddr;
+use rtnetlink::proto::new_connection;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
+
+use super::netlink::Raw;
 
 /// What is listened to: everything that our state and the links are made of. nf_tables has no
 /// notice here; the periodic resync sees to it.
@@ -22,9 +25,7 @@ const GROUPS: [MulticastGroup; 7] = [
 
 /// A socket that hears of changes.
 pub(super) struct Watch {
-    notices: std::pin::Pin<
-        Box<dyn futures_util::Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>,
-    >,
+    notices: std::pin::Pin<Box<dyn futures_util::Stream<Item = (NetlinkMessage<Raw>, SocketAddr)>>>,
     talk: tokio::task::JoinHandle<()>,
 }
 
@@ -37,7 +38,10 @@ impl std::fmt::Debug for Watch {
 impl Watch {
     /// Subscribes; from now on no change is missed, only repeated.
     pub(super) fn open() -> io::Result<Self> {
-        let (connection, _, notices) = rtnetlink::new_multicast_connection(&GROUPS)?;
+        let (mut connection, _, notices) = new_connection(NETLINK_ROUTE)?;
+        let groups = GROUPS.map(|group| 1 << (group as u32 - 1));
+        let address = SocketAddr::new(0, groups.iter().fold(0, |all, group| all | group));
+        connection.socket_mut().socket_mut().bind(&address)?;
         Ok(Self {
             notices: Box::pin(notices),
             talk: tokio::spawn(connection),

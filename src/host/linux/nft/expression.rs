@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::message::Attributes;
+use super::super::attributes::Attributes;
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName};
 

@@ -1,6 +1,6 @@
-//! The bytes of nf_tables' netlink (linux/netfilter/nfnetlink.h, nf_tables.h): messages and
-//! attributes. Lengths and types are in the host's byte order, numbers within attributes in
-//! network byte order.
+//! The messages of nf_tables' netlink (linux/netfilter/nfnetlink.h, nf_tables.h).
+
+use super::super::attributes::Attributes;
 
 /// One message's header and its nfgenmsg, bytes.
 pub(super) const HEADER: usize = 20;
@@ -58,46 +58,6 @@ impl Verb {
     /// The message's type: the subsystem in the upper byte.
     pub(super) fn kind(self) -> u16 {
         SUBSYSTEM << 8 | self as u16
-    }
-}
-
-/// A run of attributes in the making.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attributes(pub(super) Vec<u8>);
-
-impl Attributes {
-    /// None yet.
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds bytes as they are.
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        // Values here are names, numbers, and rules of some hundred bytes.
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    /// Adds a number, in network byte order.
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    /// Adds a name, with its NUL.
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    /// Adds attributes within an attribute. Without NLA_F_NESTED: nf_tables does not ask for it
-    /// and lists its own expressions without, so that what is sent and listed compare equal.
-    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
-        self.bytes(kind, &inner.0)
     }
 }
 
@@ -161,40 +121,14 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// The attributes of a run, type and value, without the flag bits of the type.
-pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let whole = rest.get(..length)?;
-        let kind = u16::from_ne_bytes(*whole.get(2..)?.first_chunk()?);
-        let value = whole.get(4..)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // NLA_TYPE_MASK: the two upper bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
-        Some((kind & 0x3fff, value))
-    })
-}
-
-/// The value of the first attribute of this type.
-pub(super) fn find(run: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(run).find(|(k, _)| *k == kind).map(|(_, v)| v)
-}
-
-/// A name without its NUL.
-pub(super) fn text(value: &[u8]) -> &str {
-    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
-    std::str::from_utf8(&value[..end]).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::attributes::{attributes, text};
     use super::*;
 
     #[test]
     fn written_is_read() {
-        let attributes = Attributes::new()
-            .text(1, "nc0")
-            .number(2, 7)
-            .nest(3, &Attributes::new().bytes(1, &[9]));
+        let run = Attributes::new().text(1, "nc0");
         let mut datagram = Vec::new();
         for sequence in [5, 6] {
             push(
@@ -203,16 +137,14 @@ mod tests {
                 flag::ACK,
                 sequence,
                 (FAMILY_INET, 0),
-                &attributes,
+                &run,
             );
         }
         let read: Vec<_> = messages(&datagram).collect();
         assert_eq!(read.len(), 2);
         assert_eq!((read[1].kind, read[1].sequence), (0x0a06, 6));
-        let listed: Vec<_> = super::attributes(read[0].body()).collect();
+        let listed: Vec<_> = attributes(read[0].body()).collect();
         assert_eq!(text(listed[0].1), "nc0");
-        assert_eq!(listed[1], (2, &[0, 0, 0, 7][..]));
-        assert_eq!(find(listed[2].1, 1), Some(&[9][..]));
     }
 
     #[test]
@@ -231,7 +163,5 @@ mod tests {
         }
         // Lengths of nothing must not loop for ever.
         assert_eq!(messages(&[0; 64]).count(), 0);
-        assert_eq!(attributes(&[0; 64]).count(), 0);
-        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0);
     }
 }

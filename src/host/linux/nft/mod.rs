@@ -11,10 +11,11 @@ use std::io;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
+use super::attributes::{Attributes, attributes, find, text};
 use crate::config::units::IfName;
 use crate::route::lower::nft::table_name;
 use crate::route::resource::Filter;
-use message::{Attributes, BATCH_BEGIN, BATCH_END, FAMILY_ANY, FAMILY_INET, Verb, flag};
+use message::{BATCH_BEGIN, BATCH_END, FAMILY_ANY, FAMILY_INET, Verb, flag};
 use table::Chain;
 
 /// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE are all 1.
@@ -103,9 +104,9 @@ pub(super) fn observe(tunnel: &IfName) -> io::Result<Option<Filter>> {
     };
     let mut untouched = answers
         .iter()
-        .all(|run| matches!(message::find(run, TABLE_FLAGS), None | Some([0, 0, 0, 0])));
+        .all(|run| matches!(find(run, TABLE_FLAGS), None | Some([0, 0, 0, 0])));
 
-    let ours = |run: &Vec<u8>| message::find(run, TABLE).map(message::text) == Some(&*name);
+    let ours = |run: &Vec<u8>| find(run, TABLE).map(text) == Some(&*name);
     let mut rules = ask(Verb::GetRule, flag::DUMP, &of_table)?;
     rules.retain(ours);
     let clauses = rules.iter().filter_map(|run| table::parse(comment(run)));
@@ -144,15 +145,15 @@ fn encode_chain(table: &str, chain: Chain) -> Attributes {
 }
 
 fn is_chain(run: &[u8], chain: Chain) -> bool {
-    let hook = message::find(run, CHAIN_HOOK).unwrap_or_default();
-    message::find(run, CHAIN_NAME).map(message::text) == Some(chain.name)
-        && message::find(run, CHAIN_TYPE).map(message::text) == Some(chain.kind)
-        && message::find(hook, HOOK_NUMBER) == Some(&chain.hook.to_be_bytes()[..])
-        && message::find(hook, HOOK_PRIORITY) == Some(&chain.priority.to_be_bytes()[..])
+    let hook = find(run, CHAIN_HOOK).unwrap_or_default();
+    find(run, CHAIN_NAME).map(text) == Some(chain.name)
+        && find(run, CHAIN_TYPE).map(text) == Some(chain.kind)
+        && find(hook, HOOK_NUMBER) == Some(&chain.hook.to_be_bytes()[..])
+        && find(hook, HOOK_PRIORITY) == Some(&chain.priority.to_be_bytes()[..])
 }
 
 fn is_in(run: &[u8], chain: Chain) -> bool {
-    message::find(run, RULE_CHAIN).map(message::text) == Some(chain.name)
+    find(run, RULE_CHAIN).map(text) == Some(chain.name)
 }
 
 /// NFTNL_UDATA_RULE_COMMENT as nft writes it: type 0, length, text with its NUL.
@@ -164,8 +165,8 @@ fn userdata(comment: &str) -> Vec<u8> {
 }
 
 fn comment(run: &[u8]) -> &str {
-    match message::find(run, RULE_USERDATA) {
-        Some([0, _, comment @ ..]) => message::text(comment),
+    match find(run, RULE_USERDATA) {
+        Some([0, _, comment @ ..]) => text(comment),
         _ => "",
     }
 }
@@ -173,19 +174,19 @@ fn comment(run: &[u8]) -> &str {
 /// True when the listed rule has the same expressions, and each says all that we said; the kernel
 /// adds attributes of its own.
 fn same_steps(run: &[u8], wanted: &Attributes) -> bool {
-    let listed = message::find(run, RULE_EXPRESSIONS).unwrap_or_default();
-    let mut listed = message::attributes(listed);
-    let mut wanted = message::attributes(&wanted.0);
+    let listed = find(run, RULE_EXPRESSIONS).unwrap_or_default();
+    let mut listed = attributes(listed);
+    let mut wanted = attributes(&wanted.0);
     loop {
         match (listed.next(), wanted.next()) {
             (None, None) => return true,
             (Some((_, there)), Some((_, here))) => {
-                let name = |run| message::find(run, EXPRESSION_NAME).map(message::text);
-                let there_data = message::find(there, EXPRESSION_DATA).unwrap_or_default();
-                let here_data = message::find(here, EXPRESSION_DATA).unwrap_or_default();
+                let name = |run| find(run, EXPRESSION_NAME).map(text);
+                let there_data = find(there, EXPRESSION_DATA).unwrap_or_default();
+                let here_data = find(here, EXPRESSION_DATA).unwrap_or_default();
                 if name(there) != name(here)
-                    || message::attributes(here_data)
-                        .any(|(kind, value)| message::find(there_data, kind) != Some(value))
+                    || attributes(here_data)
+                        .any(|(kind, value)| find(there_data, kind) != Some(value))
                 {
                     return false;
                 }
