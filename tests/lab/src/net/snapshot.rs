@@ -7,7 +7,7 @@ use std::process::Command;
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -129,6 +129,9 @@ fn routes(
         let header = &message.header;
         if header.flags.contains(RouteFlags::Cloned) {
             continue; // a cached exception, e.g. of path MTU discovery
+        }
+        if header.kind == RouteType::Multicast {
+            continue; // the kernel's own, which comes a moment after a device is up
         }
         let mut text = format!(
             "route {:?} /{} {:?} scope {:?} proto {:?}",
