@@ -106,7 +106,7 @@ fn what_is_flushed_returns() {
             let mut changed = async || loop {
                 match told.recv().await.unwrap() {
                     Event::Changed(outcome) => return outcome.executed,
-                    Event::Links(_) => {}
+                    Event::Links(_) | Event::Looked => {}
                     Event::Failed(reason) => panic!("{reason}"),
                 }
             };
