@@ -85,7 +85,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 };
                 let largest = PacketNumber::expand(ack.largest, sender.next_number());
                 let acked = sender.on_ack(largest, ack.ranges(largest));
-                let (lost, _) = sender.detect_lost(now, ROUND_TRIP);
+                let (lost, _) = sender.detect_lost(now, ROUND_TRIP, PacketNumber(0));
                 assert!(acked.datagrams + lost.datagrams >= BATCH as u64 - 1);
                 sender.fates().count()
             });

@@ -77,6 +77,8 @@ fn shrinks(setup: Setup, sender: Sender, shrink: impl Fn(&Case) -> Result<(), Er
         for host in [&lab.client, &lab.server] {
             assert_eq!(fragments(host)?, 0, "in {}", host.name());
         }
+        // What was lost was too long, not marked.
+        assert_eq!(case.paths(side)?[0]["ecn"], "capable");
         // New connections, and both ways.
         for sender in [Sender::Connector, Sender::Listener] {
             let connection = Connection::new(&lab.client, &lab.server, SERVER, sender);
@@ -93,16 +95,11 @@ fn shrinks(setup: Setup, sender: Sender, shrink: impl Fn(&Case) -> Result<(), Er
 
 /// The paths' MTUs as `show` tells them; zero: not known.
 fn mtus(case: &Case, side: Side) -> Result<Vec<u64>, Error> {
-    let status = case.show(side)?;
-    let of = |path: &serde_json::Value| path["mtu"].as_u64().unwrap_or(0);
-    let listed = |key: &str| status[key].as_array().cloned().unwrap_or_default();
-    Ok(match side {
-        Side::Local => listed("links")
-            .iter()
-            .map(|link| of(&link["path"]))
-            .collect(),
-        Side::Remote => listed("paths").iter().map(of).collect(),
-    })
+    let paths = case.paths(side)?;
+    Ok(paths
+        .iter()
+        .map(|path| path["mtu"].as_u64().unwrap_or(0))
+        .collect())
 }
 
 /// The TUN's MTU as the kernel tells it.

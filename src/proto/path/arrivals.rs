@@ -28,6 +28,8 @@ pub struct Arrivals {
     ecn: EcnCounts,
     /// The last datagram was marked.
     marked: bool,
+    /// A mark is to be told at once, with the next answer.
+    first_mark: bool,
     unanswered: u32,
     /// When the acknowledgement is due.
     due: Option<Instant>,
@@ -51,20 +53,19 @@ impl Arrivals {
         }
         self.bytes += bytes as u64;
         self.datagrams += 1;
-        self.count_mark(now, codepoint);
+        self.count_mark(codepoint);
     }
 
-    /// The first marked datagram after others is told at once (RFC 9000 section 13.2.1). Of a run of
+    /// The first marked datagram after others is told at once (RFC 9000 section 13.2.1), if it is to be
+    /// answered at all: a mark of an acknowledgement is no reason for another one. Of a run of
     /// them the delayed acknowledgements tell, as in RFC 8257 section 3.2: a network that marks
     /// everything is to cost no acknowledgement a datagram.
-    fn count_mark(&mut self, now: Instant, codepoint: Codepoint) {
+    fn count_mark(&mut self, codepoint: Codepoint) {
         match codepoint {
             Codepoint::Capable => self.ecn.ect0 = self.ecn.ect0.wrapping_add(1),
             Codepoint::Experienced => {
                 self.ecn.ce = self.ecn.ce.wrapping_add(1);
-                if !self.marked {
-                    self.due = Some(now);
-                }
+                self.first_mark |= !self.marked;
             }
             // What is sent as ECT(0) and comes so was rewritten: it is not counted, and the sender
             // sees that something is missing.
@@ -80,7 +81,8 @@ impl Arrivals {
         self.unanswered = self.unanswered.saturating_add(1);
         let silent = self.last_at.is_none_or(|last| now.since(last) >= SILENCE);
         self.last_at = Some(now);
-        let delay = if silent || self.unanswered >= MOST_UNANSWERED {
+        let told_now = std::mem::take(&mut self.first_mark);
+        let delay = if silent || told_now || self.unanswered >= MOST_UNANSWERED {
             Duration::ZERO
         } else {
             min_rtt.map_or(LEAST_ACK_DELAY, |rtt| {
@@ -155,8 +157,13 @@ mod tests {
     #[test]
     fn a_bare_acknowledgement_is_not_answered() {
         let mut arrivals = Arrivals::default();
-        arrivals.on_datagram(at(1), PacketNumber(0), 40, Codepoint::NotCapable);
-        assert_eq!(arrivals.due(), None);
+        for (number, codepoint) in [Codepoint::NotCapable, Codepoint::Experienced]
+            .into_iter()
+            .enumerate()
+        {
+            arrivals.on_datagram(at(1), PacketNumber(number as u64), 40, codepoint);
+            assert_eq!(arrivals.due(), None);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::proto::Instant;
 use crate::proto::event::{EcnFault, EcnState};
 use crate::proto::recovery::Acked;
+use crate::proto::wire::PacketNumber;
 use crate::proto::wire::frame::EcnCounts;
 
 /// So many datagrams are risked before one is known to have arrived (RFC 9000 appendix A.4), and a
@@ -64,8 +65,10 @@ pub struct Ecn {
     last: EcnCounts,
     ect0: u64,
     ce: u64,
-    /// Lost since the last one that arrived.
+    /// Lost since the last one that arrived, of those from the last test's first on.
     lost: u32,
+    /// The last test's first; nothing: it has not begun.
+    tested_from: Option<PacketNumber>,
     /// Since when all that came was marked, and how many came.
     everything: Option<(Instant, u64)>,
 }
@@ -82,6 +85,7 @@ impl Ecn {
             ect0: 0,
             ce: 0,
             lost: 0,
+            tested_from: None,
             everything: None,
         }
     }
@@ -101,7 +105,14 @@ impl Ecn {
         self.acked = self.acked.min(self.ect0 + self.ce);
         self.sent = self.sent.max(self.ect0 + self.ce);
         self.lost = 0;
+        self.tested_from = None;
         self.everything = None;
+    }
+
+    /// The losses of datagrams from this number on count: what was under way when a test began says
+    /// nothing of it.
+    pub(super) fn tested_from(&self) -> PacketNumber {
+        self.tested_from.unwrap_or(PacketNumber(u64::MAX))
     }
 
     /// True when the next batch of data is to leave as ECT(0).
@@ -121,9 +132,10 @@ impl Ecn {
         }
     }
 
-    /// Notes that a datagram left as ECT(0).
-    pub(super) fn on_sent(&mut self) {
+    /// Notes that the datagram of this number leaves as ECT(0).
+    pub(super) fn on_sent(&mut self, number: PacketNumber) {
         self.sent += 1;
+        self.tested_from.get_or_insert(number);
         if let State::Testing { sent, .. } = &mut self.state {
             *sent = sent.saturating_add(1);
         }
@@ -183,7 +195,8 @@ impl Ecn {
         })
     }
 
-    /// Datagrams that left as ECT(0) are lost, and something sent later arrived.
+    /// Datagrams that left as ECT(0), from [`Ecn::tested_from`] on, are lost, and something sent later
+    /// arrived.
     pub(super) fn on_lost(&mut self, now: Instant, lost: u64) {
         let lost = u32::try_from(lost).unwrap_or(u32::MAX);
         self.lost = self.lost.saturating_add(lost);

@@ -12,6 +12,7 @@ fn at(ms: u64) -> Instant {
 struct Run {
     ecn: Ecn,
     ms: u64,
+    sent: u64,
     counts: EcnCounts,
 }
 
@@ -20,6 +21,7 @@ impl Run {
         Self {
             ecn: Ecn::new(true),
             ms: 1000,
+            sent: 0,
             counts: EcnCounts::default(),
         }
     }
@@ -29,7 +31,9 @@ impl Run {
         if !self.ecn.marks(at(self.ms)) {
             return 0;
         }
-        (0..count).for_each(|_| self.ecn.on_sent());
+        let numbers = self.sent..self.sent + count;
+        numbers.for_each(|number| self.ecn.on_sent(PacketNumber(number)));
+        self.sent += count;
         count
     }
 
@@ -114,7 +118,11 @@ fn a_route_that_begins_to_drop_is_tested_and_a_burst_is_forgiven() {
     assert_eq!(burst.ecn.state(), EcnState::Capable);
     let mut hole = burst;
     hole.lose(10);
+    // What is still under way is not the new test's.
+    let (none, first) = (PacketNumber(u64::MAX), PacketNumber(hole.sent));
+    assert_eq!(hole.ecn.tested_from(), none);
     hole.send(10);
+    assert_eq!(hole.ecn.tested_from(), first);
     hole.lose(10);
     assert_eq!(hole.failed(), Some(EcnFault::Dropped));
 }
@@ -232,7 +240,7 @@ proptest! {
             match step {
                 0 => if ecn.marks(now) {
                     let count = u64::from(ect0 % 70);
-                    (0..count).for_each(|_| ecn.on_sent());
+                    (0..count).for_each(|_| ecn.on_sent(PacketNumber(0)));
                     sent += count;
                 },
                 1 => ecn.on_lost(now, u64::from(more)),

@@ -381,7 +381,9 @@ impl Path {
     }
 
     fn detect_lost(&mut self, now: Instant) {
-        let (lost, next) = self.sent.detect_lost(now, self.rtt.loss_threshold());
+        let threshold = self.rtt.loss_threshold();
+        let ect_from = self.ecn.tested_from();
+        let (lost, next) = self.sent.detect_lost(now, threshold, ect_from);
         self.loss_at = next;
         self.note_lost(lost);
         self.mtu.on_lost(now, lost.long);
@@ -516,13 +518,17 @@ impl Path {
     /// Notes that a datagram was sent.
     pub fn on_sent(&mut self, now: Instant, sent: Sent) {
         let bytes = sent.bytes as usize;
+        if sent.ect {
+            self.ecn.on_sent(self.sent.next_number());
+        }
+        self.sent.keep_newest(match self.state {
+            PathState::Dead | PathState::Validating => MOST_QUESTIONS - 1,
+            PathState::Up | PathState::Suspect | PathState::Down => MOST_FLYING - 1,
+        });
         self.sent.push(sent);
         self.count.datagrams_sent += 1;
         self.count.bytes_sent += u64::from(sent.bytes);
         self.count.sent.add(now, bytes);
-        if sent.ect {
-            self.ecn.on_sent();
-        }
         if sent.eliciting {
             self.liveness.on_asked(now);
         }
@@ -535,9 +541,5 @@ impl Path {
             // The record's length goes before it.
             *budget = budget.saturating_sub(bytes + 4);
         }
-        self.sent.keep_newest(match self.state {
-            PathState::Dead | PathState::Validating => MOST_QUESTIONS,
-            PathState::Up | PathState::Suspect | PathState::Down => MOST_FLYING,
-        });
     }
 }

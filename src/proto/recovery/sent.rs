@@ -64,7 +64,7 @@ pub struct Lost {
     pub newest_sent: Option<Instant>,
     /// One of them carried a STATUS.
     pub status: bool,
-    /// Those that left as ECT(0), where it was seen that later ones arrived.
+    /// Those that left as ECT(0), from the number asked for on, where it was seen that later ones arrived.
     pub ect: u64,
     /// The long ones, where it was seen that later ones arrived.
     pub long: Long,
@@ -227,8 +227,14 @@ impl SentPackets {
     }
 
     /// Holds for lost what was overtaken by enough datagrams, or long enough ago: sent before `now -
-    /// threshold`. Returns when the next one would be, if nothing comes.
-    pub fn detect_lost(&mut self, now: Instant, threshold: Duration) -> (Lost, Option<Instant>) {
+    /// threshold`. Returns when the next one would be, if nothing comes. Of ECT(0) those from the
+    /// number `ect_from` on are told.
+    pub fn detect_lost(
+        &mut self,
+        now: Instant,
+        threshold: Duration,
+        ect_from: PacketNumber,
+    ) -> (Lost, Option<Instant>) {
         let mut lost = Lost::default();
         let mut next = None;
         self.reordering.adapt(now);
@@ -247,7 +253,7 @@ impl SentPackets {
                 self.reordering.condemn(number);
                 self.fates.extend(self.carried.of(span).map(Fate::Lost));
                 lost.long.add(number, sent.bytes, sent.passage);
-                lost.ect += u64::from(sent.ect);
+                lost.ect += u64::from(sent.ect && number >= ect_from.0);
                 if sent.eliciting {
                     self.in_flight -= u64::from(sent.bytes);
                     lost.add(sent);
@@ -262,7 +268,7 @@ impl SentPackets {
     }
 
     /// Forgets the oldest datagrams, but for so many: on a path that does not answer the questions
-    /// would pile up for ever.
+    /// would pile up for ever. Called before one is added, the ring does not outgrow them.
     pub fn keep_newest(&mut self, most: usize) {
         while self.ring.len() > most {
             if let Some(Some(Record { sent, span })) = self.ring.pop_front() {
@@ -306,6 +312,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const ALL: PacketNumber = PacketNumber(0);
 
     fn sent(at: u64) -> Sent {
         Sent {
@@ -330,14 +337,31 @@ mod tests {
         (0..8).for_each(|n| packets.push(sent(n)));
         packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter());
         let now = Instant::from_micros(10);
-        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 1);
+        assert_eq!(packets.detect_lost(now, 100 * MS, ALL).0.datagrams, 1);
         // It was only overtaken.
         let late = packets.on_ack(PacketNumber(1), [pn((0, 1))].into_iter());
         assert_eq!((late.spurious, late.datagrams), (1, 0));
         packets.on_ack(PacketNumber(3), [pn((3, 3))].into_iter());
-        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 0);
+        assert_eq!(packets.detect_lost(now, 100 * MS, ALL).0.datagrams, 0);
         packets.on_ack(PacketNumber(4), [pn((3, 4))].into_iter());
-        assert_eq!(packets.detect_lost(now, 100 * MS).0.datagrams, 1);
+        assert_eq!(packets.detect_lost(now, 100 * MS, ALL).0.datagrams, 1);
+    }
+
+    #[test]
+    fn what_left_as_ect_before_a_test_says_nothing_of_it() {
+        for (from, told) in [(0, 7), (3, 4), (9, 0)] {
+            let mut packets = SentPackets::default();
+            (0..8).for_each(|n| {
+                packets.push(Sent {
+                    ect: true,
+                    ..sent(n)
+                })
+            });
+            packets.on_ack(PacketNumber(7), [pn((7, 7))].into_iter());
+            let now = Instant::from_micros(10);
+            let (lost, _) = packets.detect_lost(now, 100 * MS, PacketNumber(from));
+            assert_eq!((lost.datagrams, lost.ect), (7, told));
+        }
     }
 
     #[test]
@@ -351,7 +375,7 @@ mod tests {
         packets.push(sent(6));
         assert_eq!(packets.tail(), Some((5, Instant::from_micros(5))));
         packets.on_ack(PacketNumber(2), [pn((1, 2))].into_iter());
-        packets.detect_lost(Instant::from_micros(10), 100 * MS);
+        packets.detect_lost(Instant::from_micros(10), 100 * MS, ALL);
         let fates: Vec<_> = packets.fates().collect();
         let arrived = (2..6).map(|n| Fate::Arrived(KeptId(n)));
         assert_eq!(
@@ -378,7 +402,7 @@ mod tests {
             acked.largest.map(|sent| sent.at),
             Some(Instant::from_micros(3))
         );
-        let (lost, next) = packets.detect_lost(Instant::from_micros(10), 100 * MS);
+        let (lost, next) = packets.detect_lost(Instant::from_micros(10), 100 * MS, ALL);
         assert_eq!((lost.datagrams, lost.bytes, next), (1, 100, None));
         assert_eq!(packets.in_flight(), 200);
         assert_eq!(packets.oldest_sent(), Some(Instant::from_micros(4)));
@@ -391,12 +415,12 @@ mod tests {
         packets.reordering.acquit(0, 0);
         (0..3).for_each(|n| packets.push(sent(n)));
         packets.on_ack(PacketNumber(1), [pn((1, 1))].into_iter());
-        let (lost, next) = packets.detect_lost(Instant::from_micros(10), MS);
+        let (lost, next) = packets.detect_lost(Instant::from_micros(10), MS, ALL);
         assert_eq!(
             (lost.datagrams, next),
             (0, Some(Instant::from_micros(1000)))
         );
-        let (lost, next) = packets.detect_lost(Instant::from_micros(1000), MS);
+        let (lost, next) = packets.detect_lost(Instant::from_micros(1000), MS, ALL);
         assert_eq!((lost.datagrams, next), (1, None));
     }
 
@@ -408,7 +432,9 @@ mod tests {
         let acked = packets.on_ack(PacketNumber(70_000), lie.into_iter());
         assert_eq!((acked.datagrams, acked.largest), (1, None));
         assert_eq!(
-            packets.detect_lost(Instant::from_micros(10), 100 * MS).0,
+            packets
+                .detect_lost(Instant::from_micros(10), 100 * MS, ALL)
+                .0,
             Lost::default()
         );
         assert_eq!(packets.in_flight(), 400);
@@ -418,9 +444,10 @@ mod tests {
     fn questions_without_answers_do_not_pile_up() {
         let mut packets = SentPackets::default();
         for n in 0..1000 {
+            packets.keep_newest(31);
             packets.push(sent(n));
-            packets.keep_newest(32);
         }
+        assert_eq!(packets.ring.capacity(), 32);
         assert_eq!(
             (packets.in_flight(), packets.next_number()),
             (3200, PacketNumber(1000))

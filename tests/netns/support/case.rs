@@ -112,6 +112,19 @@ impl Case {
         self.lab.show(&self.portals, side)
     }
 
+    /// What `show` tells of each path.
+    pub(crate) fn paths(&self, side: Side) -> Result<Vec<Value>, Error> {
+        let status = self.show(side)?;
+        let listed = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+        Ok(match side {
+            Side::Local => listed("links")
+                .iter()
+                .map(|link| link["path"].clone())
+                .collect(),
+            Side::Remote => listed("paths"),
+        })
+    }
+
     /// A count out of `show`'s discards.
     pub(crate) fn discards(&self, side: Side) -> Result<u64, Error> {
         let status = self.show(side)?;

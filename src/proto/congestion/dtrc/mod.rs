@@ -215,7 +215,7 @@ impl Dtrc {
         let received = rates.received / self.losses.kept();
         let delivered = received.min(rates.sent);
         let noise = self.delay.jitter().as_secs_f64() / rates.length;
-        self.link = (rates.dispersion > 1.0 && !rates.limited).then_some(received);
+        self.link = (rates.dispersion > 1.0 + noise && !rates.limited).then_some(received);
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             let limit = STARTUP_QUEUE.max(self.threshold());
@@ -405,8 +405,8 @@ impl Controller for Dtrc {
         if !first || self.phase == Phase::Startup {
             return;
         }
-        // What arrived more slowly than it was sent, arrived at the link's rate.
-        if let Some(link) = self.link {
+        // What arrived more slowly than it was sent, arrived at the link's rate. It is told once.
+        if let Some(link) = self.link.take() {
             self.bandwidth = self.bandwidth.min(link).max(LEAST_RATE);
         }
         self.set_gain(ce.now);
