@@ -29,8 +29,8 @@ Commands:
     --repeats N          how often each is measured (1)
     --full               BBR, eight flows and the TCP transport in every case, both ways
     --json FILE          where all figures go (target/bench.json); tests/lab/figures.py draws them
-  throughput [OPTION ...] how fast the data path is beside wireguard-go and boringtun over links
-                         without a shape, under 12 minutes; nothing else should run
+  throughput [OPTION ...] how fast the data path is beside wireguard-go, boringtun and gotatun over
+                         links without a shape, under 12 minutes; nothing else should run
     --program FILE       as above
     --only NAME          only this candidate or this load; again for more
     --seconds N          how long each is measured after 2 s of warm-up (5)

@@ -69,6 +69,7 @@ pub fn run(screen: &Screen, options: &Options, program: &Path) -> Result<(), Err
         netcombiner: program.to_owned(),
         wireguard_go: peers::find("wireguard-go").filter(|_| peers::find("wg").is_some()),
         boringtun: peers::find("boringtun-cli").filter(|_| peers::find("wg").is_some()),
+        gotatun: peers::find("gotatun").filter(|_| peers::find("wg").is_some()),
     };
     let whole = plan.is_whole();
     leave_out_missing(screen, &mut plan, &programs)?;
@@ -111,6 +112,7 @@ fn leave_out_missing(screen: &Screen, plan: &mut Plan, programs: &Programs) -> R
     let missing = |candidate: &Candidate| match candidate {
         Candidate::WireguardGo => programs.wireguard_go.is_none(),
         Candidate::Boringtun => programs.boringtun.is_none(),
+        Candidate::Gotatun => programs.gotatun.is_none(),
         Candidate::Veth | Candidate::Relay | Candidate::Netcombiner { .. } => false,
     };
     let names: Vec<&str> = plan
@@ -133,6 +135,7 @@ fn versions(programs: &Programs, iperf: String) -> BTreeMap<&'static str, String
         ("netcombiner", Some(&programs.netcombiner)),
         ("wireguard-go", programs.wireguard_go.as_ref()),
         ("boringtun", programs.boringtun.as_ref()),
+        ("gotatun", programs.gotatun.as_ref()),
     ] {
         if let Some(version) = program.and_then(|program| machine::version(program)) {
             versions.insert(name, version);

@@ -1,4 +1,4 @@
-//! wireguard-go and boringtun: where they are, their keys and their control sockets.
+//! wireguard-go, boringtun and gotatun: where they are, their keys and their control sockets.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::topology::PUBLIC;
 /// WireGuard's usual port.
 const PORT: u16 = 51820;
 
-/// Where both put the socket by which `wg` speaks to them; it is of the host, not of a namespace.
+/// Where all put the socket by which `wg` speaks to them; it is of the host, not of a namespace.
 const SOCKETS: &str = "/var/run/wireguard";
 
 /// The names of our devices: this, our process id, and the side's first letter.
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to get what was not found; the run goes on without it.
 pub(super) const HELP: &str = "apt-get install wireguard-go wireguard-tools; \
-                               cargo install boringtun-cli --root target/peers";
+                               cargo install boringtun-cli gotatun-cli --root target/peers";
 
 /// Why a peer is not measured.
 pub(super) fn missing() -> Error {

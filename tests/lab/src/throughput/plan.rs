@@ -68,6 +68,8 @@ pub(super) enum Candidate {
     Relay,
     WireguardGo,
     Boringtun,
+    /// Mullvad's successor of boringtun.
+    Gotatun,
     Netcombiner {
         links: usize,
         security: Security,
@@ -76,11 +78,12 @@ pub(super) enum Candidate {
 
 impl Candidate {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Veth,
         Self::Relay,
         Self::WireguardGo,
         Self::Boringtun,
+        Self::Gotatun,
         Self::netcombiner(1, Security::Encrypt),
         Self::netcombiner(1, Security::Authenticate),
         Self::netcombiner(1, Security::None),
@@ -101,6 +104,7 @@ impl Candidate {
             Self::Relay => "relay",
             Self::WireguardGo => "wireguard-go",
             Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
             Self::Netcombiner { links: 1, security } => match security {
                 Security::Encrypt => "encrypt-1",
                 Security::Authenticate => "authenticate-1",

@@ -95,7 +95,11 @@ impl Ratio {
 
 const ONE: Candidate = Candidate::netcombiner(1, Security::Encrypt);
 const TWO: Candidate = Candidate::netcombiner(2, Security::Encrypt);
-const WIREGUARDS: [Candidate; 2] = [Candidate::WireguardGo, Candidate::Boringtun];
+const WIREGUARDS: [Candidate; 3] = [
+    Candidate::WireguardGo,
+    Candidate::Boringtun,
+    Candidate::Gotatun,
+];
 
 impl Results {
     /// A cell.

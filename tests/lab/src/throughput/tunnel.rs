@@ -45,6 +45,7 @@ pub(super) struct Programs {
     pub(super) netcombiner: PathBuf,
     pub(super) wireguard_go: Option<PathBuf>,
     pub(super) boringtun: Option<PathBuf>,
+    pub(super) gotatun: Option<PathBuf>,
 }
 
 /// A tunnel that packets pass. Dropped, its daemons are killed and its files are gone.
@@ -91,17 +92,22 @@ impl Tunnel {
                 tunnel.wireguard(pair, program.ok_or_else(peers::missing)?, &["-f"])?;
             }
             Candidate::Boringtun => {
-                let program = programs.boringtun.as_deref();
-                // Privileges are dropped to the user of sudo, who cannot open the device.
-                let arguments = ["--foreground", "--disable-drop-privileges"];
-                tunnel.wireguard(pair, program.ok_or_else(peers::missing)?, &arguments)?;
+                tunnel.of_boringtuns_kind(pair, programs.boringtun.as_deref())?;
             }
+            Candidate::Gotatun => tunnel.of_boringtuns_kind(pair, programs.gotatun.as_deref())?,
             Candidate::Netcombiner { links, security } => {
                 tunnel.netcombiner(pair, &programs.netcombiner, links, security)?;
             }
         }
         tunnel.reachable(pair)?;
         Ok(tunnel)
+    }
+
+    /// boringtun, or what took its command line over.
+    fn of_boringtuns_kind(&mut self, pair: &Pair, program: Option<&Path>) -> Result<(), Error> {
+        // Privileges are dropped to the user of sudo, who cannot open the device.
+        let arguments = ["--foreground", "--disable-drop-privileges"];
+        self.wireguard(pair, program.ok_or_else(peers::missing)?, &arguments)
     }
 
     /// The addresses at the two ends, the local one first.
