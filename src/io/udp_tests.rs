@@ -74,7 +74,7 @@ fn a_batch_arrives_as_the_datagrams_it_was_made_of() {
     }
     assert_eq!(got[100].1, [200; 7]);
     #[cfg(target_os = "linux")]
-    assert!(a.state.max_gso_segments() > 1);
+    assert!(a.most_segments() > 1);
 }
 
 /// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
@@ -118,14 +118,103 @@ fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
             let freely = a.send(&how(to, 1480, Cutting::Free), &bytes);
             assert_eq!(freely, SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
+            // Nor is it, when an invalid one before it made quinn-udp's state anew.
+            a.stale = true;
+            let marked = event::Transmit {
+                ect: true,
+                ..how(to, 1480, Cutting::Free)
+            };
+            assert_eq!(a.send(&marked, &bytes), SendReport::default());
+            assert!(!a.stale);
+            assert_eq!(receive_all(&mut b, 20).len(), 20);
             // Shorter ones go the quick way all the same.
             let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
             assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
-            assert!(a.state.max_gso_segments() > 1);
+            assert!(a.most_segments() > 1);
         }
     });
     thread.join().unwrap();
+}
+
+fn capable(to: SocketAddr, segment_size: usize) -> event::Transmit {
+    event::Transmit {
+        ect: true,
+        ..how(to, segment_size, Cutting::IfRefused)
+    }
+}
+
+/// The codepoints of the datagrams that came.
+fn codepoints(socket: &mut UdpSocket, count: usize) -> Vec<Codepoint> {
+    let mut buffer = ReceiveBuffer::default();
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        while socket.receive(&mut buffer).unwrap() {
+            buffer.for_each(|_, bytes, length, codepoint| {
+                got.extend(bytes.chunks(length).map(|_| codepoint));
+            });
+        }
+        if got.len() >= count {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    got
+}
+
+/// A socket without checksums is refused segments (EINVAL), as a device without them is (EIO).
+#[cfg(target_os = "linux")]
+#[test]
+fn without_segmentation_datagrams_leave_singly_and_as_capable() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let host: SocketAddr = host.parse().unwrap();
+        let Ok(mut a) = UdpSocket::listen(host) else {
+            continue;
+        };
+        let mut b = UdpSocket::listen(host).unwrap();
+        let to = b.local_addr().unwrap();
+        if host.is_ipv6() {
+            set_number(&a.socket, libc::SOL_UDP, 101, 1).unwrap();
+            set_number(&b.socket, libc::SOL_UDP, 102, 1).unwrap();
+        } else {
+            set_number(&a.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(a.send(&capable(to, 100), &[7; 1000]), SendReport::default());
+            assert_eq!(codepoints(&mut b, 10), [Codepoint::Capable; 10], "{host}");
+            assert_eq!(a.offload().gso_segments, 1);
+        }
+        assert!(!a.stale, "{host}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_left_the_host_is_forgotten_and_costs_no_datagram() {
+    // One that the host does not have, and one that no host has: EINVAL in every kernel.
+    for (offload, source) in [
+        (true, [203, 0, 113, 9]),
+        (true, [224, 0, 0, 1]),
+        (false, [224, 0, 0, 1]),
+    ] {
+        let (mut a, mut b) = (localhost(), localhost());
+        if !offload {
+            a.forbid_offload();
+        }
+        let before = a.offload();
+        let to = b.local_addr().unwrap();
+        a.locals.note(to, source.into());
+        assert_eq!(a.send(&capable(to, 100), &[7; 1000]), SendReport::default());
+        assert_eq!(codepoints(&mut b, 10), [Codepoint::Capable; 10]);
+        assert_eq!(a.locals.find(to), None);
+        assert_eq!(a.offload(), before);
+        // What has no codepoint needs no new state.
+        a.locals.note(to, source.into());
+        assert_eq!(send(&mut a, to, 100, &[7; 1000]), SendReport::default());
+        assert_eq!(a.offload(), before);
+        assert!(a.stale || source[0] == 203);
+        assert_eq!(codepoints(&mut b, 10), [Codepoint::NotCapable; 10]);
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -188,25 +277,13 @@ fn a_batch_leaves_as_capable_and_its_codepoint_is_told() {
         };
         let mut b = UdpSocket::listen(host).unwrap();
         let to = b.local_addr().unwrap();
-        let mut buffer = ReceiveBuffer::default();
         for ect in [true, false, true] {
             let transmit = event::Transmit {
                 ect,
                 ..how(to, 100, Cutting::IfRefused)
             };
             assert_eq!(a.send(&transmit, &[7; 1000]), SendReport::default());
-            let mut got = Vec::new();
-            for _ in 0..200 {
-                while b.receive(&mut buffer).unwrap() {
-                    buffer.for_each(|_, bytes, length, codepoint| {
-                        got.extend(bytes.chunks(length).map(|_| codepoint));
-                    });
-                }
-                if got.len() == 10 {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+            let got = codepoints(&mut b, 10);
             let expected = match ect {
                 true => Codepoint::Capable,
                 false => Codepoint::NotCapable,
