@@ -13,6 +13,7 @@ use super::cut;
 use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
 use crate::config::Transport;
+use crate::config::units::Family;
 use crate::packet::ecn::Codepoint;
 use crate::proto::event::{self, Cutting};
 
@@ -29,6 +30,9 @@ const SPARE_BUFFERS: usize = BACKLOG_BYTES / GSO_BYTES;
 const RECEIVE_SLOTS: usize = 16;
 /// The longest GRO super-datagram (a UDP datagram's length is 16 bits).
 const RECEIVE_SLOT: usize = 65_536;
+/// So long a datagram is never cut, bytes: with its headers it is below the least MTU that Linux
+/// believes an ICMP error of IPv4 (552, `ip_rt_min_pmtu`), and below IPv6's least (1,280).
+const NEVER_CUT: usize = 512;
 /// How many peers a listening socket remembers its own address for.
 const LOCAL_ADDRESSES: usize = 32;
 
@@ -36,6 +40,7 @@ const LOCAL_ADDRESSES: usize = 32;
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: Socket,
+    family: Family,
     state: UdpSocketState,
     /// A send failed with EINVAL or EIO: quinn-udp leaves the codepoint out from then on (IPv4).
     stale: bool,
@@ -96,8 +101,14 @@ impl UdpSocket {
     fn new(socket: Socket) -> io::Result<Self> {
         enlarge_buffers(&socket, SOCKET_BUFFER);
         let state = new_state(&socket)?;
+        let family = if socket.local_addr()?.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
         Ok(Self {
             socket,
+            family,
             segments: state.max_gso_segments(),
             state,
             stale: false,
@@ -218,11 +229,16 @@ impl UdpSocket {
             refused: None,
             pieces: Pieces::Many,
         };
-        self.let_cut(transmit.cutting == Cutting::Free);
+        // Short ones leave as the socket is: setting it for each acknowledgement would cost two to
+        // four system calls a batch, where one path's data is cut and another's is not.
+        let can_be_cut = segment_size > NEVER_CUT;
+        if can_be_cut {
+            self.let_cut(transmit.cutting == Cutting::Free);
+        }
         let mut sent = 0;
         while sent < bytes.len() {
             // What is cut goes singly: the kernel does not cut segments.
-            let singly = attempt.pieces != Pieces::Many || self.cuts;
+            let singly = attempt.pieces != Pieces::Many || (self.cuts && can_be_cut);
             let most = if singly { 1 } else { GSO_BYTES / segment_size };
             let segments = self.most_segments().min(most).max(1);
             let end = bytes.len().min(sent + segments * segment_size);
@@ -335,7 +351,7 @@ impl UdpSocket {
 
     /// Lets datagrams be cut, here and on the way, or not. Where that cannot be set, all stays.
     fn let_cut(&mut self, cuts: bool) {
-        if cuts != self.cuts && cut::set(&self.socket, cuts).is_ok() {
+        if cuts != self.cuts && cut::set(&self.socket, self.family, cuts).is_ok() {
             self.cuts = cuts;
         }
     }

@@ -127,6 +127,10 @@ fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
             assert_eq!(a.send(&marked, &bytes), SendReport::default());
             assert!(!a.stale);
             assert_eq!(receive_all(&mut b, 20).len(), 20);
+            // An acknowledgement between them does not switch the socket.
+            assert_eq!(send(&mut a, to, 60, &[0; 60]), SendReport::default());
+            assert!(a.cuts);
+            assert_eq!(receive_all(&mut b, 1).len(), 1);
             // Shorter ones go the quick way all the same.
             let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
             assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
