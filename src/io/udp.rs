@@ -9,6 +9,7 @@ use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
 
 use super::cut;
+use super::locals::LocalAddresses;
 #[cfg(target_os = "linux")]
 use super::socket::set_number;
 use super::socket::{OpenError, Origin, bind_link, bind_listen, enlarge_buffers};
@@ -16,6 +17,8 @@ use crate::config::Transport;
 use crate::config::units::Family;
 use crate::packet::ecn::Codepoint;
 use crate::proto::event::{self, Cutting};
+
+pub use super::locals::Ends;
 
 /// What the kernel may keep for us in each direction: 4 MiB is 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -33,8 +36,6 @@ const RECEIVE_SLOT: usize = 65_536;
 /// So long a datagram is never cut, bytes: with its headers it is below the least MTU that Linux
 /// believes an ICMP error of IPv4 (552, `ip_rt_min_pmtu`), and below IPv6's least (1,280).
 const NEVER_CUT: usize = 512;
-/// How many peers a listening socket remembers its own address for.
-const LOCAL_ADDRESSES: usize = 32;
 
 /// A UDP socket, non-blocking.
 #[derive(Debug)]
@@ -80,6 +81,8 @@ pub struct UdpOffload {
 #[derive(Debug)]
 struct Batch {
     transmit: event::Transmit,
+    /// From which of the host's addresses.
+    source: Option<IpAddr>,
     bytes: Vec<u8>,
     /// How many of the bytes the kernel took.
     sent: usize,
@@ -171,11 +174,12 @@ impl UdpSocket {
             segment_size: transmit.segment_size.clamp(1, bytes.len()),
             ..*transmit
         };
+        let source = self.locals.find(transmit.destination, transmit.answers);
         let mut sent = 0;
         if !self.is_blocked() {
-            sent = self.try_send(&transmit, bytes, &mut report);
+            sent = self.try_send(&transmit, source, bytes, &mut report);
         }
-        report.lost += self.keep(transmit, &bytes[sent..]);
+        report.lost += self.keep(transmit, source, &bytes[sent..]);
         report
     }
 
@@ -183,7 +187,8 @@ impl UdpSocket {
     pub fn flush(&mut self) -> SendReport {
         let mut report = SendReport::default();
         while let Some(mut batch) = self.backlog.pop_front() {
-            let sent = self.try_send(&batch.transmit, &batch.bytes[batch.sent..], &mut report);
+            let rest = &batch.bytes[batch.sent..];
+            let sent = self.try_send(&batch.transmit, batch.source, rest, &mut report);
             self.backlog_bytes -= sent;
             batch.sent += sent;
             if batch.sent < batch.bytes.len() {
@@ -198,7 +203,7 @@ impl UdpSocket {
         report
     }
 
-    fn keep(&mut self, transmit: event::Transmit, bytes: &[u8]) -> u64 {
+    fn keep(&mut self, transmit: event::Transmit, source: Option<IpAddr>, bytes: &[u8]) -> u64 {
         if bytes.is_empty() {
             return 0;
         }
@@ -210,6 +215,7 @@ impl UdpSocket {
         kept.extend_from_slice(bytes);
         self.backlog.push_back(Batch {
             transmit,
+            source,
             bytes: kept,
             sent: 0,
         });
@@ -220,12 +226,13 @@ impl UdpSocket {
     fn try_send(
         &mut self,
         transmit: &event::Transmit,
+        source: Option<IpAddr>,
         bytes: &[u8],
         report: &mut SendReport,
     ) -> usize {
         let segment_size = transmit.segment_size;
         let mut attempt = Attempt {
-            source: self.locals.find(transmit.destination),
+            source,
             refused: None,
             pieces: Pieces::Many,
         };
@@ -376,6 +383,7 @@ impl UdpSocket {
         let mut slots: [IoSliceMut<'_>; RECEIVE_SLOTS] =
             std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
         into.filled = 0;
+        self.locals.begin_reception();
         match self
             .state
             .recv(UdpSockRef::from(&self.socket), &mut slots, &mut into.meta)
@@ -385,11 +393,14 @@ impl UdpSocket {
             Err(error) => return Err(error),
         }
         for meta in &into.meta[..into.filled] {
-            if let Some(local) = meta.dst_ip {
-                self.locals.note(meta.addr, local);
-            }
+            self.locals.hear(ends(meta));
         }
         Ok(into.filled > 0)
+    }
+
+    /// What came between these was authentic: what is sent to that peer leaves from that address.
+    pub fn confirm(&mut self, ends: Ends) {
+        self.locals.confirm(ends);
     }
 }
 
@@ -463,7 +474,7 @@ impl ReceiveBuffer {
     /// Hands over the datagrams of the last reception: those of one sender that have one length
     /// (the last may be shorter) together, with that length, and what their IP headers say of
     /// congestion: the kernel joins only what says the same.
-    pub fn for_each(&mut self, mut take: impl FnMut(SocketAddr, &mut [u8], usize, Codepoint)) {
+    pub fn for_each(&mut self, mut take: impl FnMut(Ends, &mut [u8], usize, Codepoint)) {
         let slots = self.storage.chunks_exact_mut(RECEIVE_SLOT);
         for (slot, meta) in slots.zip(&self.meta[..self.filled]) {
             let length = meta.len.min(slot.len());
@@ -471,7 +482,7 @@ impl ReceiveBuffer {
                 .ecn
                 .map_or(Codepoint::NotCapable, |ecn| Codepoint::from_bits(ecn as u8));
             take(
-                meta.addr,
+                ends(meta),
                 &mut slot[..length],
                 meta.stride.max(1),
                 codepoint,
@@ -480,37 +491,10 @@ impl ReceiveBuffer {
     }
 }
 
-/// By which of the host's addresses each peer of a listening socket last spoke to us: the answer
-/// must come from there, or the peer's NAT drops it.
-#[derive(Debug, Default)]
-struct LocalAddresses {
-    known: Vec<(SocketAddr, IpAddr)>,
-    next: usize,
-}
-
-impl LocalAddresses {
-    fn find(&self, peer: SocketAddr) -> Option<IpAddr> {
-        self.known
-            .iter()
-            .find(|(known, _)| *known == peer)
-            .map(|&(_, local)| local)
-    }
-
-    fn forget(&mut self, peer: SocketAddr, local: IpAddr) {
-        self.known.retain(|entry| *entry != (peer, local));
-        self.next = 0;
-    }
-
-    fn note(&mut self, peer: SocketAddr, local: IpAddr) {
-        if let Some(entry) = self.known.iter_mut().find(|(known, _)| *known == peer) {
-            entry.1 = local;
-        } else if self.known.len() < LOCAL_ADDRESSES {
-            self.known.push((peer, local));
-        } else {
-            // A flood of made-up senders costs a peer its entry until its next datagram, no more.
-            self.known[self.next] = (peer, local);
-            self.next = (self.next + 1) % LOCAL_ADDRESSES;
-        }
+fn ends(meta: &RecvMeta) -> Ends {
+    Ends {
+        peer: meta.addr,
+        local: meta.dst_ip,
     }
 }
 
