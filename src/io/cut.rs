@@ -9,17 +9,17 @@ use std::io;
 use socket2::Socket;
 
 use super::socket::set_number;
+use crate::config::units::Family;
 
 /// Fragments that every IPv6 link takes, bytes (RFC 8200 section 5).
 #[cfg(target_os = "linux")]
 const LEAST_V6: libc::c_int = 1280;
 
 /// Lets them be cut, or not.
-pub(super) fn set(socket: &Socket, cuts: bool) -> io::Result<()> {
-    if socket.local_addr()?.is_ipv4() {
-        set_v4(socket, cuts)
-    } else {
-        set_v6(socket, cuts)
+pub(super) fn set(socket: &Socket, family: Family, cuts: bool) -> io::Result<()> {
+    match family {
+        Family::V4 => set_v4(socket, cuts),
+        Family::V6 => set_v6(socket, cuts),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod clock;
 mod cut;
 pub mod entropy;
+mod locals;
 pub mod poll;
 pub mod socket;
 pub mod tcp;

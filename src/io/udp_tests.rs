@@ -17,6 +17,7 @@ fn how(destination: SocketAddr, segment_size: usize, cutting: Cutting) -> event:
         segment_size,
         cutting,
         ect: false,
+        answers: false,
     }
 }
 
@@ -43,8 +44,12 @@ fn receive_all(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>
     let mut got = Vec::new();
     for _ in 0..200 {
         while socket.receive(&mut buffer).unwrap() {
-            buffer.for_each(|from, bytes, length, _| {
-                got.extend(bytes.chunks(length).map(|bytes| (from, bytes.to_vec())));
+            buffer.for_each(|ends, bytes, length, _| {
+                got.extend(
+                    bytes
+                        .chunks(length)
+                        .map(|bytes| (ends.peer, bytes.to_vec())),
+                );
             });
         }
         if got.len() >= count {
@@ -74,7 +79,7 @@ fn a_batch_arrives_as_the_datagrams_it_was_made_of() {
     }
     assert_eq!(got[100].1, [200; 7]);
     #[cfg(target_os = "linux")]
-    assert!(a.state.max_gso_segments() > 1);
+    assert!(a.most_segments() > 1);
 }
 
 /// More than the loopback's 64 KiB in one datagram is refused by UDP itself; so a device with a
@@ -118,14 +123,117 @@ fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
             let freely = a.send(&how(to, 1480, Cutting::Free), &bytes);
             assert_eq!(freely, SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
+            // Nor is it, when an invalid one before it made quinn-udp's state anew.
+            a.stale = true;
+            let marked = event::Transmit {
+                ect: true,
+                ..how(to, 1480, Cutting::Free)
+            };
+            assert_eq!(a.send(&marked, &bytes), SendReport::default());
+            assert!(!a.stale);
+            assert_eq!(receive_all(&mut b, 20).len(), 20);
+            // An acknowledgement between them does not switch the socket.
+            assert_eq!(send(&mut a, to, 60, &[0; 60]), SendReport::default());
+            assert!(a.cuts);
+            assert_eq!(receive_all(&mut b, 1).len(), 1);
             // Shorter ones go the quick way all the same.
             let bytes: Vec<u8> = (0..20u8).flat_map(|n| vec![n; 1000]).collect();
             assert_eq!(send(&mut a, to, 1000, &bytes), SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
-            assert!(a.state.max_gso_segments() > 1);
+            assert!(a.most_segments() > 1);
         }
     });
     thread.join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+fn capable(to: SocketAddr, segment_size: usize) -> event::Transmit {
+    event::Transmit {
+        ect: true,
+        ..how(to, segment_size, Cutting::IfRefused)
+    }
+}
+
+/// An address that this host does not have.
+#[cfg(target_os = "linux")]
+fn gone(peer: SocketAddr, local: [u8; 4]) -> Ends {
+    Ends {
+        peer,
+        local: Some(local.into()),
+    }
+}
+
+/// The codepoints of the datagrams that came.
+fn codepoints(socket: &mut UdpSocket, count: usize) -> Vec<Codepoint> {
+    let mut buffer = ReceiveBuffer::default();
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        while socket.receive(&mut buffer).unwrap() {
+            buffer.for_each(|_, bytes, length, codepoint| {
+                got.extend(bytes.chunks(length).map(|_| codepoint));
+            });
+        }
+        if got.len() >= count {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    got
+}
+
+/// A socket without checksums is refused segments (EINVAL), as a device without them is (EIO).
+#[cfg(target_os = "linux")]
+#[test]
+fn without_segmentation_datagrams_leave_singly_and_as_capable() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let host: SocketAddr = host.parse().unwrap();
+        let Ok(mut a) = UdpSocket::listen(host) else {
+            continue;
+        };
+        let mut b = UdpSocket::listen(host).unwrap();
+        let to = b.local_addr().unwrap();
+        if host.is_ipv6() {
+            set_number(&a.socket, libc::SOL_UDP, 101, 1).unwrap();
+            set_number(&b.socket, libc::SOL_UDP, 102, 1).unwrap();
+        } else {
+            set_number(&a.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(a.send(&capable(to, 100), &[7; 1000]), SendReport::default());
+            assert_eq!(codepoints(&mut b, 10), [Codepoint::Capable; 10], "{host}");
+            assert_eq!(a.offload().gso_segments, 1);
+        }
+        assert!(!a.stale, "{host}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_left_the_host_is_forgotten_and_costs_no_datagram() {
+    // One that the host does not have, and one that no host has: EINVAL in every kernel.
+    for (offload, source) in [
+        (true, [203, 0, 113, 9]),
+        (true, [224, 0, 0, 1]),
+        (false, [224, 0, 0, 1]),
+    ] {
+        let (mut a, mut b) = (localhost(), localhost());
+        if !offload {
+            a.forbid_offload();
+        }
+        let before = a.offload();
+        let to = b.local_addr().unwrap();
+        a.confirm(gone(to, source));
+        assert_eq!(a.send(&capable(to, 100), &[7; 1000]), SendReport::default());
+        assert_eq!(codepoints(&mut b, 10), [Codepoint::Capable; 10]);
+        assert_eq!(a.locals.find(to, false), None);
+        assert_eq!(a.offload(), before);
+        // What has no codepoint needs no new state.
+        a.confirm(gone(to, source));
+        assert_eq!(send(&mut a, to, 100, &[7; 1000]), SendReport::default());
+        assert_eq!(a.offload(), before);
+        assert!(a.stale || source[0] == 203);
+        assert_eq!(codepoints(&mut b, 10), [Codepoint::NotCapable; 10]);
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -154,29 +262,48 @@ fn a_datagram_that_cannot_leave_is_counted_and_harms_nothing() {
     assert_eq!(got, [b"abc".to_vec(), b"de".to_vec()]);
 }
 
-#[test]
-fn answers_leave_by_the_address_that_was_spoken_to() {
-    let mut server = UdpSocket::listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
-    let port = server.local_addr().unwrap().port();
-    let mut client = localhost();
-    let other = SocketAddr::from(([127, 0, 0, 77], port));
-    assert_eq!(send(&mut client, other, 2, b"hi").lost, 0);
-    let (from, _) = receive_all(&mut server, 1).remove(0);
-    assert_eq!(send(&mut server, from, 2, b"ho").lost, 0);
-    let (from, _) = receive_all(&mut client, 1).remove(0);
-    assert_eq!(from, other);
+/// One reception, as the daemon makes it before it answers; gives how many came.
+fn receive_once(socket: &mut UdpSocket) -> usize {
+    let mut buffer = ReceiveBuffer::default();
+    for _ in 0..200 {
+        if socket.receive(&mut buffer).unwrap() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    buffer.filled
 }
 
 #[test]
-fn a_flood_of_senders_is_forgotten_but_the_newest_is_known() {
-    let mut locals = LocalAddresses::default();
-    let local = IpAddr::from([127, 0, 0, 1]);
-    for port in 1..1000 {
-        locals.note(([192, 0, 2, 1], port).into(), local);
-        assert_eq!(locals.find(([192, 0, 2, 1], port).into()), Some(local));
-    }
-    assert_eq!(locals.known.len(), LOCAL_ADDRESSES);
-    assert_eq!(locals.find(([192, 0, 2, 1], 1).into()), None);
+fn data_leaves_by_the_authentic_address_and_an_answer_by_the_one_spoken_to() {
+    let mut server = UdpSocket::listen((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut client = localhost();
+    let peer = client.local_addr().unwrap();
+    let spoken_to = |last| SocketAddr::from(([127, 0, 0, last], port));
+    let hear = |server: &mut UdpSocket, client: &mut UdpSocket, last| {
+        assert_eq!(send(client, spoken_to(last), 2, b"hi").lost, 0);
+        assert_eq!(receive_once(server), 1);
+    };
+    let from = |server: &mut UdpSocket, client: &mut UdpSocket, answers| {
+        let transmit = event::Transmit {
+            answers,
+            ..how(peer, 2, Cutting::IfRefused)
+        };
+        assert_eq!(server.send(&transmit, b"ho"), SendReport::default());
+        receive_all(client, 1).remove(0).0
+    };
+    // Before anything is authentic.
+    hear(&mut server, &mut client, 77);
+    assert_eq!(from(&mut server, &mut client, true), spoken_to(77));
+    server.confirm(Ends {
+        peer,
+        local: Some(spoken_to(77).ip()),
+    });
+    // As somebody who makes up the client's address would speak.
+    hear(&mut server, &mut client, 78);
+    assert_eq!(from(&mut server, &mut client, true), spoken_to(78));
+    assert_eq!(from(&mut server, &mut client, false), spoken_to(77));
 }
 
 #[test]
@@ -188,25 +315,13 @@ fn a_batch_leaves_as_capable_and_its_codepoint_is_told() {
         };
         let mut b = UdpSocket::listen(host).unwrap();
         let to = b.local_addr().unwrap();
-        let mut buffer = ReceiveBuffer::default();
         for ect in [true, false, true] {
             let transmit = event::Transmit {
                 ect,
                 ..how(to, 100, Cutting::IfRefused)
             };
             assert_eq!(a.send(&transmit, &[7; 1000]), SendReport::default());
-            let mut got = Vec::new();
-            for _ in 0..200 {
-                while b.receive(&mut buffer).unwrap() {
-                    buffer.for_each(|_, bytes, length, codepoint| {
-                        got.extend(bytes.chunks(length).map(|_| codepoint));
-                    });
-                }
-                if got.len() == 10 {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+            let got = codepoints(&mut b, 10);
             let expected = match ect {
                 true => Codepoint::Capable,
                 false => Codepoint::NotCapable,

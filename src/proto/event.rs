@@ -89,6 +89,9 @@ pub struct Transmit {
     /// They leave as ECT(0): a full queue may mark them instead of dropping them (RFC 3168). TCP
     /// ignores it.
     pub ect: bool,
+    /// It answers a datagram that came in this round and may be anybody's: it leaves from the address
+    /// that one was sent to. Without it, from where authentic datagrams of the peer were sent to.
+    pub answers: bool,
 }
 
 /// Whether a datagram may be cut into fragments where it is too long for a device or a link.

@@ -136,6 +136,7 @@ fn datagrams_sent_in_one_piece_arrive_one_by_one() {
                 segment_size: 900,
                 cutting: Cutting::IfRefused,
                 ect: true,
+                answers: false,
             },
             &bytes,
         );

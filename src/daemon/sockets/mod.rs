@@ -277,8 +277,12 @@ impl Sockets {
                 // An error on a UDP socket concerns one datagram that is lost already.
                 if ready.readable && socket.receive(&mut self.received).unwrap_or(false) {
                     self.received
-                        .for_each(|from, datagrams, length, codepoint| {
-                            tunnel.handle_datagrams(now, id, from, datagrams, length, codepoint);
+                        .for_each(|ends, datagrams, length, codepoint| {
+                            let from = ends.peer;
+                            if tunnel.handle_datagrams(now, id, from, datagrams, length, codepoint)
+                            {
+                                socket.confirm(ends);
+                            }
                         });
                 }
                 self.heed(now, id, report, tunnel);

@@ -83,7 +83,8 @@ impl Tunnel {
     }
 
     /// Datagrams of one sender came, each of them `segment` bytes long, the last one perhaps shorter,
-    /// all with the same mark of the network in their IP headers.
+    /// all with the same mark of the network in their IP headers. True: something of it was sealed by
+    /// the peer, and new. No handshake is: copies of its messages are answered too.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
@@ -92,9 +93,9 @@ impl Tunnel {
         datagrams: &mut [u8],
         segment: usize,
         codepoint: Codepoint,
-    ) {
+    ) -> bool {
         if !self.knows(socket) {
-            return;
+            return false;
         }
         let segment = segment.max(1);
         let origin = Origin {
@@ -104,14 +105,16 @@ impl Tunnel {
             },
             codepoint,
         };
+        let mut authentic = false;
         for group in datagrams.chunks_mut(segment.saturating_mul(GROUP)) {
             let claims = self.open(group, segment);
             for (claim, datagram) in claims.into_iter().zip(group.chunks(segment)) {
-                self.on_datagram(now, origin, claim, datagram);
+                authentic |= self.on_datagram(now, origin, claim, datagram);
             }
         }
         self.reorder.release(now, &mut self.delivered);
         self.report(now);
+        authentic
     }
 
     /// Opens what of a group is sealed under keys that we know.
@@ -169,22 +172,34 @@ impl Tunnel {
             .filter(|_| !owner.fresh)
     }
 
-    fn on_datagram(&mut self, now: Instant, origin: Origin, claim: Option<Claim>, datagram: &[u8]) {
+    /// True: it is sealed, genuine and new.
+    fn on_datagram(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        claim: Option<Claim>,
+        datagram: &[u8],
+    ) -> bool {
         let from = origin.from;
-        let result = match datagram.first().copied().and_then(Kind::from_byte) {
-            Some(Kind::Initiation) => return self.on_initiation(now, from, datagram),
-            Some(Kind::Response) => return self.on_handshake_response(now, from, datagram),
-            Some(Kind::Cookie) => return self.on_cookie(now, from, datagram),
-            Some(Kind::UnknownIndex) => return self.on_unknown_index(now, datagram),
-            Some(Kind::Sealed) => self.admit_sealed(now, from, claim, datagram),
-            Some(Kind::Bare) => self.admit_bare(now, from, datagram),
-            None => Err(Some(Discard::Malformed)),
-        };
+        let mut result = Err(None);
+        match datagram.first().copied().and_then(Kind::from_byte) {
+            Some(Kind::Initiation) => self.on_initiation(now, from, datagram),
+            Some(Kind::Response) => self.on_handshake_response(now, from, datagram),
+            Some(Kind::Cookie) => self.on_cookie(now, from, datagram),
+            Some(Kind::UnknownIndex) => self.on_unknown_index(now, datagram),
+            Some(Kind::Sealed) => result = self.admit_sealed(now, from, claim, datagram),
+            Some(Kind::Bare) => result = self.admit_bare(now, from, datagram),
+            None => result = Err(Some(Discard::Malformed)),
+        }
         match result {
-            Ok(opened) => self.on_opened(now, origin, &opened),
+            Ok(opened) => {
+                self.on_opened(now, origin, &opened);
+                return opened.kind == Kind::Sealed;
+            }
             Err(None) => {}
             Err(Some(cause)) => self.count.discard(cause),
         }
+        false
     }
 
     /// A sealed datagram that is new and genuine. One that is refused with no cause is counted

@@ -158,7 +158,11 @@ impl Tunnel {
     fn next_batch(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if let Some((place, datagram)) = self.outbox.pop_front() {
             out.bytes.extend_from_slice(&datagram);
-            return Some(transmit(place, datagram.len(), Cutting::IfRefused));
+            return Some(Transmit {
+                // An initiation is our own beginning; the others answer somebody.
+                answers: datagram.first() != Some(&(Kind::Initiation as u8)),
+                ..transmit(place, datagram.len(), Cutting::IfRefused)
+            });
         }
         self.keys.current()?;
         if self.closing {
@@ -514,5 +518,6 @@ pub(super) fn transmit(place: Place, segment_size: usize, cutting: Cutting) -> T
         segment_size,
         cutting,
         ect: false,
+        answers: false,
     }
 }

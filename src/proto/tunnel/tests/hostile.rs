@@ -8,6 +8,8 @@ use super::ecn::{DROPS, ERASES, MARKS_ALL, MARKS_SOME};
 use super::pair::{Link, MS, Pair, To, inner, numbers};
 use super::repair::segment;
 use crate::config::Security;
+use crate::packet::ecn::Codepoint;
+use crate::proto::batch::Batch;
 use crate::proto::crypto::{BootId, Hello, Identity, Initiator};
 use crate::proto::event::PathState;
 use crate::proto::recovery::Ranges;
@@ -115,23 +117,70 @@ fn a_spoofed_source_gets_no_more_than_was_sent_from_it() {
     );
 }
 
+/// An initiation made by somebody who knows both keys: the worst case.
+fn initiation(pair: &mut Pair) -> Vec<u8> {
+    let hello = Hello {
+        boot: BootId::generate(&mut pair.random),
+        counter: 1,
+        security: Security::Encrypt,
+        aes: false,
+    };
+    let config = &pair.local.config;
+    let identity = Identity::new(config.private.clone(), config.peer, None);
+    Initiator::start(&identity, hello, &mut pair.random).message(None, pair.now)
+}
+
+#[test]
+fn only_what_is_sealed_and_new_is_authentic() {
+    let mut pair = running();
+    pair.links.iter_mut().for_each(|link| link.up = false);
+    let before = pair.tap.len();
+    pair.send_up(5, 77, 200);
+    let (_, caught) = pair.tap[before..]
+        .iter()
+        .find(|(to, _)| *to == To::Remote)
+        .unwrap()
+        .clone();
+    let mut forged = caught.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let initiation = initiation(&mut pair);
+    let mut come = |bytes: &[u8]| {
+        let (now, length) = (pair.now, bytes.len());
+        pair.remote.handle_datagrams(
+            now,
+            super::pair::LISTEN,
+            stranger(),
+            &mut bytes.to_vec(),
+            length,
+            Codepoint::NotCapable,
+        )
+    };
+    assert!(!come(&forged));
+    assert!(!come(&initiation));
+    assert!(come(&caught));
+    assert!(!come(&caught));
+    // The initiation's answer goes by the address it was sent to, the question for a proof by that of
+    // what is authentic.
+    let mut batch = Batch::default();
+    let mut answers = Vec::new();
+    while pair.remote.poll_transmit(pair.now, &mut batch) {
+        let Some((transmit, bytes)) = batch.seal() else {
+            break;
+        };
+        if transmit.destination == stranger() {
+            answers.push((Kind::from_byte(bytes[0]), transmit.answers));
+        }
+    }
+    let expected = [(Some(Kind::Response), true), (Some(Kind::Sealed), false)];
+    assert_eq!(answers, expected);
+}
+
 #[test]
 fn a_flood_of_initiations_is_answered_with_less_and_then_with_cookies() {
     let mut pair = running();
     let mut sent = 0;
     for n in 0..500u16 {
-        // Made by somebody who knows both keys: the worst case.
-        let boot = BootId::generate(&mut pair.random);
-        let hello = Hello {
-            boot,
-            counter: 1,
-            security: Security::Encrypt,
-            aes: false,
-        };
-        let config = &pair.local.config;
-        let identity = Identity::new(config.private.clone(), config.peer, None);
-        let initiator = Initiator::start(&identity, hello, &mut pair.random);
-        let initiation = initiator.message(None, pair.now);
+        let initiation = initiation(&mut pair);
         sent += initiation.len() as u64;
         let from = SocketAddr::from(([198, 51, (n % 200) as u8, 1], n + 1));
         pair.inject(To::Remote, from, &initiation);

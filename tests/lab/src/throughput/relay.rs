@@ -103,6 +103,7 @@ impl Relay {
                 segment_size: segment,
                 cutting: Cutting::IfRefused,
                 ect: false,
+                answers: false,
             };
             self.udp.send(&transmit, bytes);
         };
