@@ -116,6 +116,9 @@ impl TunThread {
     pub(super) fn receive(&self) -> Result<Option<FromTun>, Dead> {
         match self.from.try_recv() {
             Ok(came) => {
+                // Of this and the swap in `hand_over` one is the first. Is it this one, the other reads
+                // what it wrote and so sees the room; else this one reads `true`. That holds because both
+                // read and write: a plain store there could pass the look at the channel behind it.
                 if self.stalled.swap(false, Ordering::AcqRel) {
                     self.waker.wake();
                 }
@@ -318,8 +321,9 @@ impl Body {
         let is_urgent = !next.packets.is_empty() || next.error.is_some();
         let mut result = self.outbox.try_send(next);
         if let Err(TrySendError::Full(next)) = result {
-            // Room that was made before this was said would never be told.
-            self.stalled.store(true, Ordering::Release);
+            // Room that was made before this was said would never be told. What it was before is of no
+            // interest, but it has to be read (see `receive`).
+            let _ = self.stalled.swap(true, Ordering::AcqRel);
             result = self.outbox.try_send(next);
         }
         let is_held = match result {
@@ -340,7 +344,8 @@ impl Body {
             };
             service.fail(watched);
         }
-        if is_urgent {
+        // The packet thread may sleep on a channel full of empty buffers: nobody reads the TUN then.
+        if is_urgent || is_held {
             self.packets.0.wake();
         }
         Ok(())
