@@ -31,9 +31,10 @@ const MOST_SOJOURN: Duration = Duration::from_millis(500);
 const MOST_SPARSE: usize = 64_000;
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Packets for which an empty flow keeps memory: 1 MB in all flows. Whoever fills one after the other
-/// makes us keep no more.
-const SPARE: usize = 128;
+/// Packets for which an empty flow keeps memory: a round of the TUN, which a lone bulk flow fills and
+/// empties each time (128, and its last super-packet is taken whole: 64 KiB in pieces of 512 bytes).
+/// 40 bytes each, so 2.6 MB in all flows: whoever fills one after the other makes us keep no more.
+const SPARE: usize = 256;
 
 /// Why the queue dropped a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -552,6 +553,6 @@ mod tests {
             while next(&mut queue, 0).is_some() {}
         }
         let kept: usize = queue.flows.iter().map(|f| f.packets.capacity()).sum();
-        assert!(kept <= 256 * SPARE, "{kept}");
+        assert!(kept * size_of::<Waiting>() < 3_000_000, "{kept}");
     }
 }
