@@ -15,6 +15,7 @@ use tokio::sync::{mpsc as news, oneshot};
 use tokio::time::timeout;
 
 use super::busy::{self, Busy, Place, Sharing};
+use super::lists::Lists;
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
 use super::tun_thread::{Dead, FromTun, MOST_PACKETS, TunThread};
@@ -31,8 +32,6 @@ use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
 use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
-/// Lists of packets kept to be filled again: those of a few batches.
-const MOST_LISTS: usize = 8;
 /// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
 const TUN_KEY: usize = 0;
 
@@ -163,7 +162,7 @@ impl PacketThread {
             tun_count: Count::default(),
             outgoing: Vec::new(),
             lent: Vec::new(),
-            lists: Vec::new(),
+            lists: Lists::default(),
             busy: Busy::new(now, Duration::ZERO),
             tun_busy: (0.0, now),
             sharing: Sharing::new(now),
@@ -249,7 +248,7 @@ struct PacketLoop {
     /// Empty buffers on their way there.
     lent: Vec<Packet>,
     /// Lists to be filled again.
-    lists: Vec<Vec<Packet>>,
+    lists: Lists,
     busy: Busy,
     /// How much of a core the TUN's thread uses, and when it said so.
     tun_busy: (f32, Instant),
@@ -347,8 +346,8 @@ impl PacketLoop {
             return Err(LoopError::Tun(error));
         }
         tunnel.lend(count, &mut self.lent);
-        self.lists.extend([came.packets, came.empty]);
-        self.lists.truncate(MOST_LISTS);
+        self.lists.give(came.packets);
+        self.lists.give(came.empty);
         Ok(())
     }
 
@@ -437,21 +436,22 @@ impl PacketLoop {
             side.flush(|packet| self.tunnel.recycle(packet));
             self.tun_count.add(side.take_count());
         } else if let Some(thread) = &self.tun_thread {
-            let mut list = || self.lists.pop().unwrap_or_default();
             loop {
                 let packets = std::iter::from_fn(|| self.tunnel.poll_packet());
                 self.outgoing.extend(packets.take(MOST_PACKETS));
                 if self.outgoing.is_empty() {
                     break;
                 }
-                let outgoing = std::mem::replace(&mut self.outgoing, list());
-                thread.send(outgoing, std::mem::replace(&mut self.lent, list()));
+                let outgoing = std::mem::replace(&mut self.outgoing, self.lists.take());
+                let lent = std::mem::replace(&mut self.lent, self.lists.take());
+                thread.send(outgoing, lent);
             }
             if !self.lent.is_empty() {
-                let lent = std::mem::replace(&mut self.lent, list());
-                let back = thread.lend(lent);
-                back.into_iter()
+                let lent = std::mem::replace(&mut self.lent, self.lists.take());
+                let mut back = thread.lend(lent, &mut self.lists);
+                back.drain(..)
                     .for_each(|buffer| self.tunnel.recycle(buffer));
+                self.lists.give(back);
             }
         }
     }
