@@ -1,7 +1,8 @@
 //! The packet path: one thread that carries bytes between the TUN, the sockets and the tunnel.
 //!
-//! No lock, no runtime, no allocation once warm. Every round takes a bounded batch from each source
-//! that is ready, so none starves, and then gives away all that the tunnel has for others.
+//! No lock, no runtime, no allocation once warm (but now and then a list of packets, while the TUN has
+//! a thread of its own). Every round takes a bounded batch from each source that is ready, so none
+//! starves, and then gives away all that the tunnel has for others.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,7 +19,7 @@ use super::busy::{self, Busy, Place, Sharing};
 use super::lists::Lists;
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
-use super::tun_thread::{Dead, FromTun, MOST_PACKETS, TunThread};
+use super::tun_thread::{BATCHES, Dead, FromTun, MOST_PACKETS, TunThread};
 use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
@@ -260,9 +261,15 @@ struct PacketLoop {
 impl PacketLoop {
     fn run(mut self) -> Result<Tun, LoopError> {
         let mut ready = Vec::new();
+        let mut all_came = true;
         loop {
-            let timeout = self.next_timeout();
-            let timeout = timeout.map(|at| at.since(self.clock.now()));
+            let timeout = if all_came {
+                let at = self.next_timeout();
+                at.map(|at| at.since(self.clock.now()))
+            } else {
+                // We were woken for it already.
+                Some(Duration::ZERO)
+            };
             self.sockets
                 .wait(timeout, &mut ready)
                 .map_err(LoopError::Poll)?;
@@ -270,9 +277,7 @@ impl PacketLoop {
             for &ready in &ready {
                 self.serve(now, ready)?;
             }
-            while let Some(came) = self.came_from_tun()? {
-                self.take(now, came)?;
-            }
+            all_came = self.take_from_tun(now)?;
             if self.obey(now) {
                 self.bring_together(now)?;
                 self.drain(now);
@@ -291,6 +296,18 @@ impl PacketLoop {
                 self.share(now, used)?;
             }
         }
+    }
+
+    /// Takes what the TUN's thread brought: as much as its channel holds, for it may bring more
+    /// meanwhile. True: that was all.
+    fn take_from_tun(&mut self, now: Instant) -> Result<bool, LoopError> {
+        for _ in 0..BATCHES {
+            match self.came_from_tun()? {
+                Some(came) => self.take(now, came)?,
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     fn came_from_tun(&mut self) -> Result<Option<FromTun>, LoopError> {

@@ -22,7 +22,7 @@ use crate::packet::{Packet, Pool};
 /// Batches that may wait in each direction: with [`MOST_PACKETS`] in each 3 MB, or 23 ms of 1 Gbit/s.
 /// When so much waits to be written, the packet thread waits for the room of one, 0.3 ms, and so the
 /// queue builds where it is managed: at the sender.
-const BATCHES: usize = 16;
+pub(super) const BATCHES: usize = 16;
 /// Packets in a batch to be written.
 pub(super) const MOST_PACKETS: usize = 128;
 /// Free buffers that the TUN's side keeps to read into; what it has more goes back. Two batches.
