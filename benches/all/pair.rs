@@ -31,6 +31,8 @@ pub(crate) struct Setting {
     pub(crate) aes: bool,
     /// How many links.
     pub(crate) links: u8,
+    /// How many packets go at once.
+    pub(crate) batch: usize,
 }
 
 /// Datagrams under way.
@@ -91,6 +93,8 @@ impl Pair {
             batch: Batch::default(),
             inner: segments(BATCH)
                 .iter()
+                .cycle()
+                .take(setting.batch)
                 .map(|packet| packet.bytes().to_vec())
                 .collect(),
             up: Vec::new(),
@@ -102,7 +106,8 @@ impl Pair {
         pair.remote
             .handle_socket_up(now, LISTEN, Attachment::Listen { transport });
         // Of several links none can take it all alone.
-        let offered = (BATCH * LENGTH * 8) as u64 * 1_000_000 / (2 * DELAY).as_micros() as u64;
+        let offered =
+            (setting.batch * LENGTH * 8) as u64 * 1_000_000 / (2 * DELAY).as_micros() as u64;
         let share = Bitrate::from_bits_per_second(offered * 6 / 10);
         for link in 0..setting.links {
             let attachment = Attachment::Link {
@@ -131,7 +136,7 @@ impl Pair {
 
     /// A batch of packets goes to the peer, and its acknowledgements come back.
     pub(crate) fn round(&mut self) {
-        self.step(BATCH);
+        self.step(self.inner.len());
     }
 
     /// How many packets came out since the last call.

@@ -20,6 +20,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 security,
                 aes,
                 links,
+                batch: BATCH,
             };
             // Made when it is asked for: what is filtered out costs nothing.
             let mut made = None;

@@ -6,6 +6,7 @@
 
 mod busy;
 mod links;
+mod lists;
 mod lock;
 mod logger;
 mod notify;

@@ -1,7 +1,8 @@
 //! The packet path: one thread that carries bytes between the TUN, the sockets and the tunnel.
 //!
-//! No lock, no runtime, no allocation once warm. Every round takes a bounded batch from each source
-//! that is ready, so none starves, and then gives away all that the tunnel has for others.
+//! No lock, no runtime, no allocation once warm (but now and then a list of packets, while the TUN has
+//! a thread of its own). Every round takes a bounded batch from each source that is ready, so none
+//! starves, and then gives away all that the tunnel has for others.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,9 +16,10 @@ use tokio::sync::{mpsc as news, oneshot};
 use tokio::time::timeout;
 
 use super::busy::{self, Busy, Place, Sharing};
+use super::lists::Lists;
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
-use super::tun_thread::{Dead, FromTun, MOST_PACKETS, TunThread};
+use super::tun_thread::{BATCHES, Dead, FromTun, MOST_PACKETS, TunThread};
 use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
@@ -31,8 +33,6 @@ use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
 use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
-/// Lists of packets kept to be filled again: those of a few batches.
-const MOST_LISTS: usize = 8;
 /// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
 const TUN_KEY: usize = 0;
 
@@ -163,7 +163,7 @@ impl PacketThread {
             tun_count: Count::default(),
             outgoing: Vec::new(),
             lent: Vec::new(),
-            lists: Vec::new(),
+            lists: Lists::default(),
             busy: Busy::new(now, Duration::ZERO),
             tun_busy: (0.0, now),
             sharing: Sharing::new(now),
@@ -249,7 +249,7 @@ struct PacketLoop {
     /// Empty buffers on their way there.
     lent: Vec<Packet>,
     /// Lists to be filled again.
-    lists: Vec<Vec<Packet>>,
+    lists: Lists,
     busy: Busy,
     /// How much of a core the TUN's thread uses, and when it said so.
     tun_busy: (f32, Instant),
@@ -261,9 +261,15 @@ struct PacketLoop {
 impl PacketLoop {
     fn run(mut self) -> Result<Tun, LoopError> {
         let mut ready = Vec::new();
+        let mut all_came = true;
         loop {
-            let timeout = self.next_timeout();
-            let timeout = timeout.map(|at| at.since(self.clock.now()));
+            let timeout = if all_came {
+                let at = self.next_timeout();
+                at.map(|at| at.since(self.clock.now()))
+            } else {
+                // We were woken for it already.
+                Some(Duration::ZERO)
+            };
             self.sockets
                 .wait(timeout, &mut ready)
                 .map_err(LoopError::Poll)?;
@@ -271,9 +277,7 @@ impl PacketLoop {
             for &ready in &ready {
                 self.serve(now, ready)?;
             }
-            while let Some(came) = self.came_from_tun()? {
-                self.take(now, came)?;
-            }
+            all_came = self.take_from_tun(now)?;
             if self.obey(now) {
                 self.bring_together(now)?;
                 self.drain(now);
@@ -292,6 +296,18 @@ impl PacketLoop {
                 self.share(now, used)?;
             }
         }
+    }
+
+    /// Takes what the TUN's thread brought: as much as its channel holds, for it may bring more
+    /// meanwhile. True: that was all.
+    fn take_from_tun(&mut self, now: Instant) -> Result<bool, LoopError> {
+        for _ in 0..BATCHES {
+            match self.came_from_tun()? {
+                Some(came) => self.take(now, came)?,
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     fn came_from_tun(&mut self) -> Result<Option<FromTun>, LoopError> {
@@ -347,8 +363,8 @@ impl PacketLoop {
             return Err(LoopError::Tun(error));
         }
         tunnel.lend(count, &mut self.lent);
-        self.lists.extend([came.packets, came.empty]);
-        self.lists.truncate(MOST_LISTS);
+        self.lists.give(came.packets);
+        self.lists.give(came.empty);
         Ok(())
     }
 
@@ -437,21 +453,22 @@ impl PacketLoop {
             side.flush(|packet| self.tunnel.recycle(packet));
             self.tun_count.add(side.take_count());
         } else if let Some(thread) = &self.tun_thread {
-            let mut list = || self.lists.pop().unwrap_or_default();
             loop {
                 let packets = std::iter::from_fn(|| self.tunnel.poll_packet());
                 self.outgoing.extend(packets.take(MOST_PACKETS));
                 if self.outgoing.is_empty() {
                     break;
                 }
-                let outgoing = std::mem::replace(&mut self.outgoing, list());
-                thread.send(outgoing, std::mem::replace(&mut self.lent, list()));
+                let outgoing = std::mem::replace(&mut self.outgoing, self.lists.take());
+                let lent = std::mem::replace(&mut self.lent, self.lists.take());
+                thread.send(outgoing, lent);
             }
             if !self.lent.is_empty() {
-                let lent = std::mem::replace(&mut self.lent, list());
-                let back = thread.lend(lent);
-                back.into_iter()
+                let lent = std::mem::replace(&mut self.lent, self.lists.take());
+                let mut back = thread.lend(lent, &mut self.lists);
+                back.drain(..)
                     .for_each(|buffer| self.tunnel.recycle(buffer));
+                self.lists.give(back);
             }
         }
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::busy::Busy;
+use super::lists::Lists;
 use super::tun_side::{Count, TunSide};
 use crate::io::Clock;
 use crate::io::clock::thread_time;
@@ -21,13 +22,11 @@ use crate::packet::{Packet, Pool};
 /// Batches that may wait in each direction: with [`MOST_PACKETS`] in each 3 MB, or 23 ms of 1 Gbit/s.
 /// When so much waits to be written, the packet thread waits for the room of one, 0.3 ms, and so the
 /// queue builds where it is managed: at the sender.
-const BATCHES: usize = 16;
+pub(super) const BATCHES: usize = 16;
 /// Packets in a batch to be written.
 pub(super) const MOST_PACKETS: usize = 128;
 /// Free buffers that the TUN's side keeps to read into; what it has more goes back. Two batches.
 const KEPT: usize = 256;
-/// Lists kept to be filled again: those of a few batches.
-const MOST_LISTS: usize = 8;
 /// The number of the TUN in the poll set.
 const KEY: usize = 0;
 
@@ -116,6 +115,9 @@ impl TunThread {
     pub(super) fn receive(&self) -> Result<Option<FromTun>, Dead> {
         match self.from.try_recv() {
             Ok(came) => {
+                // Of this and the swap in `hand_over` one is the first. Is it this one, the other reads
+                // what it wrote and so sees the room; else this one reads `true`. That holds because both
+                // read and write: a plain store there could pass the look at the channel behind it.
                 if self.stalled.swap(false, Ordering::AcqRel) {
                     self.waker.wake();
                 }
@@ -133,12 +135,16 @@ impl TunThread {
         let _ = self.tell(ToTun::Work { packets, empty });
     }
 
-    /// Gives buffers to be read into, when that is no trouble; else they come back.
-    pub(super) fn lend(&self, empty: Vec<Packet>) -> Vec<Packet> {
-        let packets = Vec::new();
+    /// Gives buffers to be read into, when that is no trouble; else they come back. With them goes a
+    /// list to be filled: what was read came with two, and these are those.
+    pub(super) fn lend(&self, empty: Vec<Packet>, lists: &mut Lists) -> Vec<Packet> {
+        let packets = lists.take();
         let to = self.to.as_ref();
         match to.map(|to| to.try_send(ToTun::Work { packets, empty })) {
-            Some(Err(TrySendError::Full(ToTun::Work { empty, .. }))) => empty,
+            Some(Err(TrySendError::Full(ToTun::Work { packets, empty }))) => {
+                lists.give(packets);
+                empty
+            }
             Some(_) | None => Vec::new(),
         }
     }
@@ -196,7 +202,7 @@ struct Service {
     /// It could not: nothing more is read before it does.
     is_held: bool,
     /// Lists to be filled again.
-    lists: Vec<Vec<Packet>>,
+    lists: Lists,
 }
 
 impl Service {
@@ -243,7 +249,7 @@ impl Body {
             busy: Busy::new(self.clock.now(), thread_time()),
             next: FromTun::default(),
             is_held: false,
-            lists: Vec::new(),
+            lists: Lists::default(),
         };
         service.fail(self.poll.add(service.side.tun(), KEY));
         let mut ready = Vec::new();
@@ -290,7 +296,8 @@ impl Body {
                 service.side.write(packet, &mut back);
             }
             service.side.flush(&mut back);
-            service.lists.extend([packets, empty]);
+            service.lists.give(packets);
+            service.lists.give(empty);
         }
     }
 
@@ -309,23 +316,25 @@ impl Body {
             return Ok(());
         }
         let fresh = FromTun {
-            packets: service.lists.pop().unwrap_or_default(),
-            empty: service.lists.pop().unwrap_or_default(),
+            packets: service.lists.take(),
+            empty: service.lists.take(),
             ..FromTun::default()
         };
-        service.lists.truncate(MOST_LISTS);
         let next = std::mem::replace(&mut service.next, fresh);
         let is_urgent = !next.packets.is_empty() || next.error.is_some();
         let mut result = self.outbox.try_send(next);
         if let Err(TrySendError::Full(next)) = result {
-            // Room that was made before this was said would never be told.
-            self.stalled.store(true, Ordering::Release);
+            // Room that was made before this was said would never be told. What it was before is of no
+            // interest, but it has to be read (see `receive`).
+            let _ = self.stalled.swap(true, Ordering::AcqRel);
             result = self.outbox.try_send(next);
         }
         let is_held = match result {
             Ok(()) => false,
             Err(TrySendError::Full(next)) => {
-                service.next = next;
+                let unused = std::mem::replace(&mut service.next, next);
+                service.lists.give(unused.packets);
+                service.lists.give(unused.empty);
                 true
             }
             Err(TrySendError::Disconnected(_)) => return Err(Ended),
@@ -340,7 +349,8 @@ impl Body {
             };
             service.fail(watched);
         }
-        if is_urgent {
+        // The packet thread may sleep on a channel full of empty buffers: nobody reads the TUN then.
+        if is_urgent || is_held {
             self.packets.0.wake();
         }
         Ok(())

@@ -123,6 +123,32 @@ fn a_packet_thread_that_is_slow_stops_the_reading_and_not_for_ever() {
 }
 
 #[test]
+fn a_packet_thread_that_sleeps_is_woken_before_the_reading_stops_for_ever() {
+    std::thread::spawn(|| {
+        let Some(side) = tun() else { return };
+        let mut poll = PollSet::new().unwrap();
+        let thread = TunThread::spawn(CAPACITY, Clock::start(), poll.waker()).unwrap();
+        thread.serve(side).unwrap();
+        let mut ready = Vec::new();
+        // Empty buffers that it does not keep: none is worth waking anybody.
+        while !thread.stalled.load(Ordering::Acquire) {
+            poll.wait(Some(Duration::ZERO), &mut ready).unwrap();
+            let empty = (0..KEPT).map(|_| Pool::new(CAPACITY).take()).collect();
+            thread.send(Vec::new(), empty);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let clock = Clock::start();
+        let start = clock.now();
+        let patience = Duration::from_secs(2);
+        poll.wait(Some(patience), &mut ready).unwrap();
+        assert!(clock.now().since(start) < patience);
+        assert!(thread.take_back(|_| {}).is_some());
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn a_thread_that_ended_is_noticed() {
     let poll = PollSet::new().unwrap();
     let mut thread = TunThread::spawn(CAPACITY, Clock::start(), poll.waker()).unwrap();
