@@ -8,8 +8,9 @@ use std::io;
 
 use futures_util::StreamExt;
 use rtnetlink::packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
+    NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use rtnetlink::packet_route::address::AddressHeader;
 use rtnetlink::packet_route::link::LinkHeader;
@@ -21,6 +22,10 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use super::attributes::Attributes;
+
+/// How often a list is asked for that changes while it is read. Each takes a millisecond or so: who
+/// changes something at every one of these has not come to rest, and the next notice tells of it.
+const LISTINGS: u32 = 5;
 
 /// What a message is of: its fixed part.
 pub(super) trait Header: Emitable + Sized {
@@ -107,6 +112,58 @@ impl NetlinkDeserializable for Raw {
     }
 }
 
+/// The kernel's answer to a request, as far as it has come.
+#[derive(Debug, Default)]
+struct Answer {
+    messages: Vec<Raw>,
+    /// Acknowledged, or a list's end.
+    ended: bool,
+    /// What was listed changed meanwhile: something may be missing, or there twice.
+    interrupted: bool,
+}
+
+impl Answer {
+    /// Takes the next message; an error when it says that the request failed.
+    fn take(&mut self, message: NetlinkMessage<Raw>) -> io::Result<()> {
+        self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(raw) => self.messages.push(raw),
+            // Prints as the kernel's words and number. Without a code it is the acknowledgement.
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            // A list that fails on its way says so at its end.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
+            }
+            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => self.ended = true,
+            NetlinkPayload::Overrun(_) => {
+                return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// All of it; an error when it broke off (the socket was closed), or is inconsistent (EINTR).
+    fn whole(self) -> io::Result<Vec<Raw>> {
+        if !self.ended {
+            return Err(closed());
+        }
+        if self.interrupted {
+            return Err(io::Error::from_raw_os_error(libc::EINTR));
+        }
+        Ok(self.messages)
+    }
+
+    /// The one message that answers a question: nothing ends it, for nothing follows.
+    fn first(self) -> io::Result<Raw> {
+        self.messages.into_iter().next().ok_or_else(closed)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the netlink socket was closed")
+}
+
 /// Asks the kernel, by a [`Connection`] that somebody has to poll.
 #[derive(Debug)]
 pub(super) struct Handle(ConnectionHandle<Raw>);
@@ -114,20 +171,37 @@ pub(super) struct Handle(ConnectionHandle<Raw>);
 impl Handle {
     /// Opens a socket.
     pub(super) fn open() -> io::Result<(Connection<Raw>, Self)> {
-        let (connection, handle, _) = new_connection(NETLINK_ROUTE)?;
+        let (mut connection, handle, _) = new_connection(NETLINK_ROUTE)?;
+        // Else an answer that broke off would look like one that ended.
+        connection.set_forward_done(true);
+        connection.set_forward_ack(true);
         Ok((connection, Self(handle)))
     }
 
     /// Everything of this kind, or what of it the request names.
     pub(super) async fn list<H: Header>(&self, request: Message<H>) -> io::Result<Vec<Message<H>>> {
-        self.get(NLM_F_DUMP, request).await
+        let mut tries = 0;
+        let listed = loop {
+            tries += 1;
+            let bytes = request.to_bytes();
+            let answer = self.exchange(H::NEW + 2, NLM_F_DUMP, bytes).await?;
+            match answer.whole() {
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) && tries < LISTINGS => {}
+                listed => break listed?,
+            }
+        };
+        let listed = listed.iter().filter(|raw| raw.kind == H::NEW);
+        Ok(listed
+            .filter_map(|raw| Message::parse(&raw.bytes))
+            .collect())
     }
 
     /// The answer to one question.
     pub(super) async fn ask<H: Header>(&self, request: Message<H>) -> io::Result<Message<H>> {
-        let answers = self.get(0, request).await?;
+        let answer = self.exchange(H::NEW + 2, 0, request.to_bytes()).await?;
         let none = || io::Error::other("the kernel gave no answer");
-        answers.into_iter().next().ok_or_else(none)
+        let raw = answer.first()?;
+        Message::parse(&raw.bytes).ok_or_else(none)
     }
 
     /// Adds what there must not be yet (EEXIST).
@@ -147,13 +221,6 @@ impl Handle {
         self.change(H::NEW + 1, 0, message).await
     }
 
-    async fn get<H: Header>(&self, flags: u16, request: Message<H>) -> io::Result<Vec<Message<H>>> {
-        let answers = self.exchange(H::NEW + 2, flags, request.to_bytes()).await?;
-        let listed = answers.iter().filter(|answer| answer.kind == H::NEW);
-        let parse = |answer: &Raw| Message::parse(&answer.bytes);
-        Ok(listed.filter_map(parse).collect())
-    }
-
     async fn change<H: Header>(
         &self,
         kind: u16,
@@ -161,34 +228,32 @@ impl Handle {
         message: &Message<H>,
     ) -> io::Result<()> {
         let flags = NLM_F_ACK | flags;
-        self.exchange(kind, flags, message.to_bytes()).await?;
-        Ok(())
+        let answer = self.exchange(kind, flags, message.to_bytes()).await?;
+        answer.whole().map(drop)
     }
 
-    /// Sends a request and waits for all of its answer.
-    async fn exchange(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Vec<Raw>> {
+    /// Sends a request and waits for what comes in answer to it.
+    async fn exchange(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Answer> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         let raw = Raw { kind, bytes };
         let request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(raw));
-        let closed = |_| io::Error::other("the netlink socket was closed");
         let kernel = SocketAddr::new(0, 0);
-        let mut stream = self.0.request(request, kernel).map_err(closed)?;
-        let mut answers = Vec::new();
-        while let Some(answer) = stream.next().await {
-            match answer.payload {
-                NetlinkPayload::InnerMessage(raw) => answers.push(raw),
-                // Prints as the kernel's words and number.
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
+        let mut stream = self.0.request(request, kernel).map_err(|_| closed())?;
+        let mut answer = Answer::default();
+        while let Some(message) = stream.next().await {
+            answer.take(message)?;
         }
-        Ok(answers)
+        Ok(answer)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroI32;
+
+    use rtnetlink::packet_core::{DoneMessage, ErrorMessage};
+
     use super::*;
 
     #[test]
@@ -199,5 +264,81 @@ mod tests {
         let bytes = message.to_bytes();
         assert_eq!(Message::parse(&bytes), Some(message));
         assert_eq!(Message::<RouteHeader>::parse(&bytes[..11]), None);
+    }
+
+    fn message(flags: u16, payload: NetlinkPayload<Raw>) -> NetlinkMessage<Raw> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, payload)
+    }
+
+    fn route() -> NetlinkPayload<Raw> {
+        NetlinkPayload::InnerMessage(Raw {
+            kind: libc::RTM_NEWROUTE,
+            bytes: vec![0; 12],
+        })
+    }
+
+    fn done(code: i32) -> NetlinkPayload<Raw> {
+        let mut done = DoneMessage::default();
+        done.code = code;
+        NetlinkPayload::Done(done)
+    }
+
+    fn error(code: i32) -> NetlinkPayload<Raw> {
+        let mut error = ErrorMessage::default();
+        error.code = NonZeroI32::new(code);
+        NetlinkPayload::Error(error)
+    }
+
+    /// How many messages the whole answer has, or the number of its error; 0 for one without.
+    fn judged<const N: usize>(messages: [(u16, NetlinkPayload<Raw>); N]) -> Result<usize, i32> {
+        let mut answer = Answer::default();
+        messages
+            .into_iter()
+            .try_for_each(|(flags, payload)| answer.take(message(flags, payload)))
+            .and_then(|()| answer.whole())
+            .map(|raws| raws.len())
+            .map_err(|error| error.raw_os_error().unwrap_or(0))
+    }
+
+    #[test]
+    fn an_answer_counts_when_its_end_has_come() {
+        assert_eq!(judged([(2, route()), (2, route()), (2, done(0))]), Ok(2));
+        assert_eq!(judged([(0, error(0))]), Ok(0));
+        assert_eq!(judged([(2, route())]), Err(0));
+        assert_eq!(judged([]), Err(0));
+    }
+
+    #[test]
+    fn an_answer_fails_as_its_end_says() {
+        assert_eq!(judged([(0, error(-libc::EEXIST))]), Err(libc::EEXIST));
+        let codes = [
+            (-libc::EMSGSIZE, Err(libc::EMSGSIZE)),
+            (i32::MIN, Err(i32::MAX)),
+        ];
+        for (code, outcome) in codes {
+            assert_eq!(judged([(2, route()), (2, done(code))]), outcome);
+        }
+        let overrun = NetlinkPayload::Overrun(Vec::new());
+        assert_eq!(judged([(2, route()), (0, overrun)]), Err(libc::ENOBUFS));
+    }
+
+    #[test]
+    fn a_list_that_changed_meanwhile_does_not_count() {
+        let late = 2 | NLM_F_DUMP_INTR;
+        for flags in [[late, 2, 2], [2, late, 2], [2, 2, late]] {
+            let [first, second, end] = flags;
+            let list = [(first, route()), (second, route()), (end, done(0))];
+            assert_eq!(judged(list), Err(libc::EINTR), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_has_one_answer_and_no_end() {
+        let mut answer = Answer::default();
+        assert!(Answer::default().first().is_err());
+        answer.take(message(0, route())).unwrap();
+        assert_eq!(answer.first().unwrap().kind, libc::RTM_NEWROUTE);
     }
 }
