@@ -37,7 +37,6 @@ use watch::Watch;
 pub struct System {
     handle: Handle,
     watch: Watch,
-    talk: tokio::task::JoinHandle<()>,
 }
 
 impl System {
@@ -45,24 +44,30 @@ impl System {
     /// in the network namespace.
     pub fn open() -> Result<Self, HostError> {
         let open = |error| HostError::read("netlink (is this Linux without rtnetlink?)", error);
-        let (connection, handle) = Handle::open().map_err(open)?;
         Ok(Self {
-            handle,
+            handle: Handle::open().map_err(open)?,
             watch: Watch::open().map_err(open)?,
-            talk: tokio::spawn(connection),
         })
+    }
+
+    /// The socket to ask by; a new one when the last is broken.
+    fn handle(&mut self) -> io::Result<&Handle> {
+        if self.handle.is_broken() {
+            self.handle = Handle::open()?;
+        }
+        Ok(&self.handle)
     }
 
     /// What kind of device has this name, when it is none that this program makes: whoever asks
     /// for a tunnel of that name has mistaken somebody's device for it.
     pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
-        links::foreign_kind(&self.handle, name)
-            .await
-            .map_err(|error| HostError::read("the devices", error))
+        let read = |error| HostError::read("the devices", error);
+        let handle = self.handle().map_err(read)?;
+        links::foreign_kind(handle, name).await.map_err(read)
     }
 
     async fn try_execute(&mut self, operation: &Operation) -> io::Result<()> {
-        let handle = &self.handle;
+        let handle = self.handle()?;
         match operation {
             Operation::Set(setting) => sysctl::write(setting),
             Operation::AddAddress(address) => {
@@ -107,10 +112,11 @@ impl System {
         }
     }
 
-    async fn verify(&self, operation: &Operation, lookup: &Lookup) -> Result<(), HostError> {
+    async fn verify(&mut self, operation: &Operation, lookup: &Lookup) -> Result<(), HostError> {
         let step = |error| HostError::step(operation, error);
-        let names = Names::read(&self.handle).await.map_err(step)?;
-        let (table, kind) = routes::look_up(&self.handle, &names, lookup)
+        let handle = self.handle().map_err(step)?;
+        let names = Names::read(handle).await.map_err(step)?;
+        let (table, kind) = routes::look_up(handle, &names, lookup)
             .await
             .map_err(step)?;
         // Until the first rule is added, the kernel keeps table local within main and says so
@@ -126,12 +132,6 @@ impl System {
             question: operation.to_string(),
             answer: format!("table {table}, {kind:?}"),
         })
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        self.talk.abort();
     }
 }
 
@@ -153,10 +153,9 @@ impl Host for System {
                 }));
             }
         }
-        let handle = &self.handle;
-        let names = Names::read(handle)
-            .await
-            .map_err(|error| HostError::read("the devices", error))?;
+        let devices = |error| HostError::read("the devices", error);
+        let handle = self.handle().map_err(devices)?;
+        let names = Names::read(handle).await.map_err(devices)?;
         let listed = addresses::list(handle)
             .await
             .map_err(|error| HostError::read("the addresses", error))?;
@@ -219,9 +218,9 @@ impl Host for System {
     }
 
     async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
-        links::observe(&self.handle, tunnel)
-            .await
-            .map_err(|error| HostError::read("the devices and their gateways", error))
+        let read = |error| HostError::read("the devices and their gateways", error);
+        let handle = self.handle().map_err(read)?;
+        links::observe(handle, tunnel).await.map_err(read)
     }
 
     async fn changed(&mut self) -> Result<(), HostError> {

@@ -3,8 +3,10 @@
 //! asked for. That crate's own messages know each attribute of every kind of device, queue and tunnel,
 //! which was a fifth of a router's program, and fail as a whole when they cannot read a single one.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use rtnetlink::packet_core::{
@@ -17,15 +19,21 @@ use rtnetlink::packet_route::link::LinkHeader;
 use rtnetlink::packet_route::neighbour::NeighbourHeader;
 use rtnetlink::packet_route::route::RouteHeader;
 use rtnetlink::packet_route::rule::RuleHeader;
-use rtnetlink::proto::{Connection, ConnectionHandle, new_connection};
+use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::attributes::Attributes;
 
 /// How often a list is asked for that changes while it is read. Each takes a millisecond or so: who
 /// changes something at every one of these has not come to rest, and the next notice tells of it.
 const LISTINGS: u32 = 5;
+
+/// How long an answer is waited for. The kernel makes it within milliseconds, a list of a million
+/// routes within seconds; one that was dropped for want of room (ENOBUFS) never comes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a message is of: its fixed part.
 pub(super) trait Header: Emitable + Sized {
@@ -164,18 +172,37 @@ fn closed() -> io::Error {
     io::Error::other("the netlink socket was closed")
 }
 
-/// Asks the kernel, by a [`Connection`] that somebody has to poll.
+/// Asks the kernel.
 #[derive(Debug)]
-pub(super) struct Handle(ConnectionHandle<Raw>);
+pub(super) struct Handle {
+    connection: ConnectionHandle<Raw>,
+    talk: JoinHandle<()>,
+    /// A request went out whose answer did not come, or not yet.
+    unanswered: Cell<bool>,
+}
 
 impl Handle {
-    /// Opens a socket.
-    pub(super) fn open() -> io::Result<(Connection<Raw>, Self)> {
+    /// Opens a socket. Must be called within a tokio runtime.
+    pub(super) fn open() -> io::Result<Self> {
         let (mut connection, handle, _) = new_connection(NETLINK_ROUTE)?;
         // Else an answer that broke off would look like one that ended.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
-        Ok((connection, Self(handle)))
+        Ok(Self::of(handle, tokio::spawn(connection)))
+    }
+
+    fn of(connection: ConnectionHandle<Raw>, talk: JoinHandle<()>) -> Self {
+        Self {
+            connection,
+            talk,
+            unanswered: Cell::new(false),
+        }
+    }
+
+    /// True when the next request needs another socket: this one is closed, or left a request
+    /// without its answer, also one that the caller waited for no longer.
+    pub(super) fn is_broken(&self) -> bool {
+        self.unanswered.get() || self.talk.is_finished()
     }
 
     /// Everything of this kind, or what of it the request names.
@@ -232,19 +259,43 @@ impl Handle {
         answer.whole().map(drop)
     }
 
-    /// Sends a request and waits for what comes in answer to it.
+    /// Sends a request and waits for what comes in answer to it, in bounded time.
     async fn exchange(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Answer> {
+        self.unanswered.set(true);
+        let slow = |_| {
+            let text = format!("the kernel gave no answer in {} s", PATIENCE.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        };
+        let talk = self.talk_of(kind, flags, bytes);
+        timeout(PATIENCE, talk).await.map_err(slow)?
+    }
+
+    async fn talk_of(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Answer> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         let raw = Raw { kind, bytes };
         let request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(raw));
         let kernel = SocketAddr::new(0, 0);
-        let mut stream = self.0.request(request, kernel).map_err(|_| closed())?;
+        let sent = self.connection.request(request, kernel);
+        let mut stream = sent.map_err(|_| closed())?;
         let mut answer = Answer::default();
+        let mut outcome = Ok(());
         while let Some(message) = stream.next().await {
-            answer.take(message)?;
+            outcome = answer.take(message);
+            if outcome.is_err() {
+                break;
+            }
         }
-        Ok(answer)
+        // An error of the kernel's is an answer too.
+        self.unanswered
+            .set(outcome.is_ok() && !answer.ended && answer.messages.is_empty());
+        outcome.map(|()| answer)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.talk.abort();
     }
 }
 
@@ -340,5 +391,26 @@ mod tests {
         assert!(Answer::default().first().is_err());
         answer.take(message(0, route())).unwrap();
         assert_eq!(answer.first().unwrap().kind, libc::RTM_NEWROUTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn socket_without_an_answer_is_broken() {
+        let (_silent, connection, _) = new_connection(NETLINK_ROUTE).unwrap();
+        let handle = Handle::of(connection, tokio::spawn(std::future::pending()));
+        assert!(!handle.is_broken());
+        let listed = handle.list(Message::<RouteHeader>::default()).await;
+        assert_eq!(listed.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(handle.is_broken());
+    }
+
+    #[tokio::test]
+    async fn socket_that_was_closed_is_broken() {
+        let handle = Handle::open().unwrap();
+        let links = || handle.list(Message::<LinkHeader>::default());
+        assert!(!links().await.unwrap().is_empty());
+        assert!(!handle.is_broken());
+        handle.talk.abort();
+        assert!(links().await.is_err());
+        assert!(handle.is_broken());
     }
 }
