@@ -16,13 +16,17 @@ mod routes;
 mod rules;
 mod sysctl;
 mod watch;
+#[cfg(test)]
+mod wire;
 
 use std::collections::BTreeSet;
 use std::io;
 
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteType;
 
 use super::{Host, HostError, Scope};
+use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, TableId};
 use crate::route::links::Observed;
 use crate::route::resource::Setting;
@@ -229,6 +233,23 @@ impl Host for System {
             .await
             .map_err(|error| HostError::read("the kernel's notices", error))
     }
+}
+
+/// The kernel's number of a family.
+fn family_number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// IPPROTO_*, a byte of the IP header.
+fn protocol_number(protocol: PortProtocol) -> u8 {
+    let number = match protocol {
+        PortProtocol::Tcp => libc::IPPROTO_TCP,
+        PortProtocol::Udp => libc::IPPROTO_UDP,
+    };
+    u8::try_from(number).unwrap_or_default()
 }
 
 /// A list from the kernel: empty where it was built without what is listed, for example without IPv6

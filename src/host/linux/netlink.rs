@@ -74,14 +74,14 @@ pub(super) struct Message<H> {
 }
 
 impl<H: Header> Message<H> {
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.header.buffer_len()];
         self.header.emit(&mut bytes);
         bytes.extend_from_slice(&self.attributes.0);
         bytes
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let header = H::parse(bytes)?;
         let attributes = Attributes(bytes.get(header.buffer_len()..)?.to_vec());
         Some(Self { header, attributes })
@@ -168,6 +168,15 @@ impl Answer {
     }
 }
 
+/// The message in it; what cannot be read is not left out of a list in silence.
+fn read<H: Header>(raw: &Raw) -> io::Result<Message<H>> {
+    Message::parse(&raw.bytes).ok_or_else(|| {
+        let (kind, length) = (raw.kind, raw.bytes.len());
+        let text = format!("the kernel's message of type {kind} is too short ({length} bytes)");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
+}
+
 fn closed() -> io::Error {
     io::Error::other("the netlink socket was closed")
 }
@@ -218,17 +227,13 @@ impl Handle {
             }
         };
         let listed = listed.iter().filter(|raw| raw.kind == H::NEW);
-        Ok(listed
-            .filter_map(|raw| Message::parse(&raw.bytes))
-            .collect())
+        listed.map(read).collect()
     }
 
     /// The answer to one question.
     pub(super) async fn ask<H: Header>(&self, request: Message<H>) -> io::Result<Message<H>> {
         let answer = self.exchange(H::NEW + 2, 0, request.to_bytes()).await?;
-        let none = || io::Error::other("the kernel gave no answer");
-        let raw = answer.first()?;
-        Message::parse(&raw.bytes).ok_or_else(none)
+        read(&answer.first()?)
     }
 
     /// Adds what there must not be yet (EEXIST).
@@ -315,6 +320,12 @@ mod tests {
         let bytes = message.to_bytes();
         assert_eq!(Message::parse(&bytes), Some(message));
         assert_eq!(Message::<RouteHeader>::parse(&bytes[..11]), None);
+        let short = Raw {
+            kind: libc::RTM_NEWROUTE,
+            bytes: bytes[..11].to_vec(),
+        };
+        let error = read::<RouteHeader>(&short).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     fn message(flags: u16, payload: NetlinkPayload<Raw>) -> NetlinkMessage<Raw> {
