@@ -10,7 +10,7 @@ use lexopt::prelude::*;
 use super::args::{CliError, unexpected};
 use super::help;
 use crate::config::units::IfName;
-use crate::control::{self, Answer, Form, Request};
+use crate::control::{self, Answer, AskError, Form, Request};
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
@@ -49,11 +49,8 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             .to_string_lossy()
             .parse()
             .map_err(|error| CliError::usage(format!("{error}")))?;
-        let mut text = ask(&run_dir, name.as_str(), form).map_err(|reason| {
-            CliError::failed(format!(
-                "{name}: {reason} (start it: netcombiner up {name})"
-            ))
-        })?;
+        let mut text = ask(&run_dir, name.as_str(), form)
+            .map_err(|reason| CliError::failed(format!("{name}: {reason}")))?;
         if form == Form::Json {
             text.push('\n');
         }
@@ -91,8 +88,17 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
 fn ask(run_dir: &Path, name: &str, form: Form) -> Result<String, String> {
     match control::ask(&control::socket_path(run_dir, name), Request::Show(form)) {
         Ok(Answer::Text(text)) => Ok(text),
+        Ok(Answer::Error(reason)) if reason.starts_with("not a request") => {
+            let restart = format!("netcombiner down {name}, then netcombiner up {name}");
+            Err(format!(
+                "its daemon is of another version ({reason}): restart it: {restart}"
+            ))
+        }
         Ok(Answer::Error(reason)) => Err(reason),
         Ok(Answer::Stopping) => Err("it is stopping".to_owned()),
+        Err(error @ AskError::NotRunning) => {
+            Err(format!("{error} (start it: netcombiner up {name})"))
+        }
         Err(error) => Err(error.to_string()),
     }
 }

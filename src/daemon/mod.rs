@@ -140,7 +140,8 @@ impl DaemonError {
 ///
 /// # Errors
 /// See [`DaemonError`]. Whatever it is, the routing is given back first, also what a killed instance
-/// left behind; unless the device could not even be made.
+/// left behind; unless the device could not even be made, or after a panic in a build that aborts
+/// (routers'), which leaves the host as a SIGKILL does.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let (config, warnings) = Config::read(&options.config)?;
     for warning in warnings {

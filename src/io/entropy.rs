@@ -24,6 +24,8 @@ impl SystemEntropy {
 impl Entropy for SystemEntropy {
     fn fill(&mut self, out: &mut [u8]) {
         if let Err(error) = getrandom::fill(out) {
+            // A router's program panics without a word: what the log has is all that is told.
+            log::error!("the system's random number generator failed: {error}");
             // Keys of no randomness would be worse than no program.
             panic!("the system's random number generator failed: {error}");
         }

@@ -65,7 +65,8 @@ pub(super) async fn delete(handle: &Handle, names: &Names, address: &Address) ->
     handle.delete(&message).await
 }
 
-fn encode(address: &Address, index: u32) -> AddressMessage {
+/// The message that adds `address` to the device with this index, marked as ours.
+pub(super) fn encode(address: &Address, index: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
     let header = &mut message.header;
     header.prefix_len = address.prefix.length();

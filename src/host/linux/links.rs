@@ -60,6 +60,12 @@ impl Names {
         Self(named.collect())
     }
 
+    /// One device, for tests.
+    #[cfg(test)]
+    pub(super) fn one(index: u32, name: &IfName) -> Self {
+        Self(BTreeMap::from([(index, name.clone())]))
+    }
+
     /// The device of this index.
     pub(super) fn name(&self, index: u32) -> Option<&IfName> {
         self.0.get(&index)

@@ -16,13 +16,17 @@ mod routes;
 mod rules;
 mod sysctl;
 mod watch;
+#[cfg(test)]
+mod wire;
 
 use std::collections::BTreeSet;
 use std::io;
 
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteType;
 
 use super::{Host, HostError, Scope};
+use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, TableId};
 use crate::route::links::Observed;
 use crate::route::resource::Setting;
@@ -37,7 +41,6 @@ use watch::Watch;
 pub struct System {
     handle: Handle,
     watch: Watch,
-    talk: tokio::task::JoinHandle<()>,
 }
 
 impl System {
@@ -45,24 +48,30 @@ impl System {
     /// in the network namespace.
     pub fn open() -> Result<Self, HostError> {
         let open = |error| HostError::read("netlink (is this Linux without rtnetlink?)", error);
-        let (connection, handle) = Handle::open().map_err(open)?;
         Ok(Self {
-            handle,
+            handle: Handle::open().map_err(open)?,
             watch: Watch::open().map_err(open)?,
-            talk: tokio::spawn(connection),
         })
+    }
+
+    /// The socket to ask by; a new one when the last is broken.
+    fn handle(&mut self) -> io::Result<&Handle> {
+        if self.handle.is_broken() {
+            self.handle = Handle::open()?;
+        }
+        Ok(&self.handle)
     }
 
     /// What kind of device has this name, when it is none that this program makes: whoever asks
     /// for a tunnel of that name has mistaken somebody's device for it.
     pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
-        links::foreign_kind(&self.handle, name)
-            .await
-            .map_err(|error| HostError::read("the devices", error))
+        let read = |error| HostError::read("the devices", error);
+        let handle = self.handle().map_err(read)?;
+        links::foreign_kind(handle, name).await.map_err(read)
     }
 
     async fn try_execute(&mut self, operation: &Operation) -> io::Result<()> {
-        let handle = &self.handle;
+        let handle = self.handle()?;
         match operation {
             Operation::Set(setting) => sysctl::write(setting),
             Operation::AddAddress(address) => {
@@ -107,10 +116,11 @@ impl System {
         }
     }
 
-    async fn verify(&self, operation: &Operation, lookup: &Lookup) -> Result<(), HostError> {
+    async fn verify(&mut self, operation: &Operation, lookup: &Lookup) -> Result<(), HostError> {
         let step = |error| HostError::step(operation, error);
-        let names = Names::read(&self.handle).await.map_err(step)?;
-        let (table, kind) = routes::look_up(&self.handle, &names, lookup)
+        let handle = self.handle().map_err(step)?;
+        let names = Names::read(handle).await.map_err(step)?;
+        let (table, kind) = routes::look_up(handle, &names, lookup)
             .await
             .map_err(step)?;
         // Until the first rule is added, the kernel keeps table local within main and says so
@@ -126,12 +136,6 @@ impl System {
             question: operation.to_string(),
             answer: format!("table {table}, {kind:?}"),
         })
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        self.talk.abort();
     }
 }
 
@@ -153,10 +157,9 @@ impl Host for System {
                 }));
             }
         }
-        let handle = &self.handle;
-        let names = Names::read(handle)
-            .await
-            .map_err(|error| HostError::read("the devices", error))?;
+        let devices = |error| HostError::read("the devices", error);
+        let handle = self.handle().map_err(devices)?;
+        let names = Names::read(handle).await.map_err(devices)?;
         let listed = addresses::list(handle)
             .await
             .map_err(|error| HostError::read("the addresses", error))?;
@@ -219,9 +222,9 @@ impl Host for System {
     }
 
     async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
-        links::observe(&self.handle, tunnel)
-            .await
-            .map_err(|error| HostError::read("the devices and their gateways", error))
+        let read = |error| HostError::read("the devices and their gateways", error);
+        let handle = self.handle().map_err(read)?;
+        links::observe(handle, tunnel).await.map_err(read)
     }
 
     async fn changed(&mut self) -> Result<(), HostError> {
@@ -230,6 +233,23 @@ impl Host for System {
             .await
             .map_err(|error| HostError::read("the kernel's notices", error))
     }
+}
+
+/// The kernel's number of a family.
+fn family_number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// IPPROTO_*, a byte of the IP header.
+fn protocol_number(protocol: PortProtocol) -> u8 {
+    let number = match protocol {
+        PortProtocol::Tcp => libc::IPPROTO_TCP,
+        PortProtocol::Udp => libc::IPPROTO_UDP,
+    };
+    u8::try_from(number).unwrap_or_default()
 }
 
 /// A list from the kernel: empty where it was built without what is listed, for example without IPv6

@@ -38,18 +38,24 @@ pub(super) async fn add(
     {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
+    let index = names.index(&neighbour.device)?;
+    handle.add(&encode(neighbour, index)).await
+}
+
+/// The message that adds `neighbour` to the device with this index, marked as ours.
+pub(super) fn encode(neighbour: &ProxyNeighbour, index: u32) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = match neighbour.address {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     };
-    message.header.ifindex = names.index(&neighbour.device)?;
+    message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.header.flags = NeighbourFlags::Proxy;
     message.attributes = Attributes::new()
         .ip(libc::NDA_DST, neighbour.address)
         .bytes(NDA_PROTOCOL, &[OUR_PROTOCOL]);
-    handle.add(&message).await
+    message
 }
 
 /// Deletes ours, by the kernel's own message.

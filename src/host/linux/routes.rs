@@ -12,8 +12,7 @@ use rtnetlink::packet_route::route::{
 use super::attributes::{Attributes, ip, native};
 use super::links::Names;
 use super::netlink::{Handle, Message};
-use super::or_none;
-use crate::config::PortProtocol;
+use super::{family_number, or_none, protocol_number};
 use crate::config::units::{Family, Prefix, TableId};
 use crate::route::operation::Lookup;
 use crate::route::resource::{OUR_PROTOCOL, Route};
@@ -159,6 +158,14 @@ pub(super) async fn look_up(
     names: &Names,
     lookup: &Lookup,
 ) -> io::Result<(TableId, RouteType)> {
+    let answer = handle.ask(question(names, lookup)?).await?;
+    let table = answer.attributes.find(libc::RTA_TABLE).and_then(native);
+    let table = TableId(table.unwrap_or(answer.header.table.into()));
+    Ok((table, answer.header.kind))
+}
+
+/// The message that asks it.
+pub(super) fn question(names: &Names, lookup: &Lookup) -> io::Result<RouteMessage> {
     let family = Family::of(lookup.to);
     let mut message = RouteMessage::default();
     message.header.address_family = family_number(family);
@@ -179,24 +186,10 @@ pub(super) async fn look_up(
             .ip(libc::RTA_SRC, source);
     }
     if let Some((protocol, port)) = lookup.port {
-        let protocol = match protocol {
-            PortProtocol::Tcp => libc::IPPROTO_TCP,
-            PortProtocol::Udp => libc::IPPROTO_UDP,
-        };
         attributes = attributes
-            .bytes(RTA_IP_PROTO, &[u8::try_from(protocol).unwrap_or_default()])
+            .bytes(RTA_IP_PROTO, &[protocol_number(protocol)])
             .bytes(RTA_DPORT, &port.to_be_bytes());
     }
     message.attributes = attributes;
-    let answer = handle.ask(message).await?;
-    let table = answer.attributes.find(libc::RTA_TABLE).and_then(native);
-    let table = TableId(table.unwrap_or(answer.header.table.into()));
-    Ok((table, answer.header.kind))
-}
-
-fn family_number(family: Family) -> AddressFamily {
-    match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
+    Ok(message)
 }

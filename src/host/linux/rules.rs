@@ -10,7 +10,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleFlags, RuleHeader};
 
 use super::attributes::{Attributes, ip, native, text};
 use super::netlink::{Handle, Message};
-use super::or_none;
+use super::{family_number, or_none, protocol_number};
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::route::resource::{LocalTable, OUR_PROTOCOL, Rule};
@@ -18,7 +18,7 @@ use crate::route::resource::{LocalTable, OUR_PROTOCOL, Rule};
 /// FRA_*: what a rule is made of (linux/fib_rules.h).
 pub(super) mod fra {
     pub(super) const DST: u16 = 1;
-    pub(super) const SRC: u16 = 2;
+    pub(in super::super) const SRC: u16 = 2;
     pub(super) const IIFNAME: u16 = 3;
     pub(in super::super) const PRIORITY: u16 = 6;
     pub(in super::super) const FWMARK: u16 = 10;
@@ -28,7 +28,7 @@ pub(super) mod fra {
     pub(super) const OIFNAME: u16 = 17;
     pub(super) const PROTOCOL: u16 = 21;
     pub(super) const IP_PROTO: u16 = 22;
-    pub(super) const DPORT_RANGE: u16 = 24;
+    pub(in super::super) const DPORT_RANGE: u16 = 24;
 }
 
 /// A message of a rule.
@@ -81,7 +81,7 @@ pub(super) fn encode(rule: &Rule) -> RuleMessage {
             .native(fra::FWMASK, mask);
     }
     if let Some(protocol) = rule.protocol {
-        attributes = attributes.bytes(fra::IP_PROTO, &[number(protocol)]);
+        attributes = attributes.bytes(fra::IP_PROTO, &[protocol_number(protocol)]);
     }
     if let Some((start, end)) = rule.ports {
         let range = [start.to_ne_bytes(), end.to_ne_bytes()].concat();
@@ -215,25 +215,10 @@ fn selector(address: IpAddr, length: u8) -> Option<Prefix> {
     Prefix::new(address, length)
 }
 
-fn family_number(family: Family) -> AddressFamily {
-    match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-fn number(protocol: PortProtocol) -> u8 {
-    let number = match protocol {
-        PortProtocol::Tcp => libc::IPPROTO_TCP,
-        PortProtocol::Udp => libc::IPPROTO_UDP,
-    };
-    u8::try_from(number).unwrap_or_default()
-}
-
 fn protocol(value: &[u8]) -> Option<PortProtocol> {
     [PortProtocol::Tcp, PortProtocol::Udp]
         .into_iter()
-        .find(|protocol| value == [number(*protocol)])
+        .find(|protocol| value == [protocol_number(*protocol)])
 }
 
 fn device(value: &[u8]) -> Option<IfName> {
