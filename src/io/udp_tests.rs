@@ -193,8 +193,10 @@ fn without_segmentation_datagrams_leave_singly_and_as_capable() {
         let mut b = UdpSocket::listen(host).unwrap();
         let to = b.local_addr().unwrap();
         if host.is_ipv6() {
-            set_number(&a.socket, libc::SOL_UDP, 101, 1).unwrap();
-            set_number(&b.socket, libc::SOL_UDP, 102, 1).unwrap();
+            // linux/udp.h: UDP_NO_CHECK6_TX and UDP_NO_CHECK6_RX, which libc lacks.
+            let (no_check6_tx, no_check6_rx) = (101, 102);
+            set_number(&a.socket, libc::SOL_UDP, no_check6_tx, 1).unwrap();
+            set_number(&b.socket, libc::SOL_UDP, no_check6_rx, 1).unwrap();
         } else {
             set_number(&a.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
         }
