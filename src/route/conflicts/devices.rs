@@ -1,0 +1,102 @@
+//! Links and the client's device, and the filters of the links.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::warn;
+use crate::config::units::{Family, Prefix};
+use crate::config::{Config, Role, Warning};
+use crate::route::link;
+use crate::route::links::{Observed, device_setting};
+
+/// Links and the client's device: there, up, with a way out, and apart from each other.
+pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    for (index, configured) in config.links.iter().enumerate() {
+        let device = &configured.device;
+        let place = format!("link[{}].device", index + 1);
+        match observed.link(device) {
+            None => warn(warnings, place, format!("there is no device {device}")),
+            Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
+            Some(_) => {}
+        }
+        if link::delivery_device(config) == Some(device) {
+            warn(
+                warnings,
+                format!("link[{}].device", index + 1),
+                format!("{device} is the client's device too"),
+            );
+        }
+    }
+    let used = link::used(config, observed);
+    for used in &used {
+        if link::FAMILIES
+            .iter()
+            .all(|family| used.hop(*family).is_none())
+        {
+            let device = &used.link.device;
+            warn(
+                warnings,
+                "link",
+                format!(
+                    "{device} has no address with a way out: no default route leaves by it, and no `gateway` is given"
+                ),
+            );
+        }
+    }
+    if used.is_empty() && matches!(config.role, Role::Local(_)) && config.links.is_empty() {
+        warn(
+            warnings,
+            "link",
+            "no device has a default route, and none is configured",
+        );
+    }
+    if let Some(device) = link::delivery_device(config)
+        && observed.link(device).is_none()
+    {
+        warn(
+            warnings,
+            "client.device",
+            format!("there is no device {device}"),
+        );
+    }
+    let mut owners: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+    for used in &used {
+        for prefix in used.link.addresses.iter().map(Prefix::address) {
+            owners
+                .entry(prefix)
+                .or_default()
+                .push(used.link.device.as_str());
+        }
+    }
+    for (address, devices) in owners.iter().filter(|(_, devices)| devices.len() > 1) {
+        warn(
+            warnings,
+            "link",
+            format!(
+                "{} all hold {address}: what the kernel itself sends from there leaves by the first of them",
+                devices.join(", ")
+            ),
+        );
+    }
+}
+
+/// Strict reverse-path filters that we do not loosen.
+pub(super) fn reverse_path(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    if config.manage_routing {
+        return;
+    }
+    let all = observed.number(&device_setting(Family::V4, "all", "rp_filter"));
+    for used in link::used(config, observed) {
+        let key = device_setting(Family::V4, used.link.device.as_str(), "rp_filter");
+        if observed.number(&key).max(all) == Some(1) {
+            warn(
+                warnings,
+                "manage_routing",
+                format!(
+                    "the reverse-path filter of {} is strict and drops what comes back by it: `sysctl -w {key}=2`",
+                    used.link.device
+                ),
+            );
+        }
+    }
+}

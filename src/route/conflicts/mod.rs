@@ -1,0 +1,40 @@
+//! What stands in the way of a configuration on a host: questions of `netcombiner check`.
+
+mod addresses;
+mod devices;
+mod numbers;
+
+use super::links::Observed;
+use super::reach;
+use crate::config::units::Family;
+use crate::config::{Config, Warning};
+
+/// Everything about this host that will not work, or not as one thinks.
+pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let state = super::desired(config, observed);
+    numbers::occupied(&mut warnings, &state, observed);
+    numbers::marks(&mut warnings, config, observed);
+    addresses::public_address(&mut warnings, config, observed);
+    devices::devices(&mut warnings, config, observed);
+    devices::reverse_path(&mut warnings, config, observed);
+    reach::listeners(&mut warnings, config, observed);
+    warnings
+}
+
+fn warn(warnings: &mut Vec<Warning>, place: impl Into<String>, text: impl Into<String>) {
+    warnings.push(Warning {
+        place: place.into(),
+        text: text.into(),
+    });
+}
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip -4",
+        Family::V6 => "ip -6",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+use super::*;
+use crate::config::units::TableId;
+use crate::route::cases;
+use crate::route::links::{ForeignRoute, ForeignRule};
+
+/// One warning of `conflicts` that says this word.
+fn said(config: &Config, observed: &Observed, place: &str, word: &str) {
+    let warnings = conflicts(config, observed);
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.place == place && warning.text.contains(word)),
+        "{place}: {word} is not in {warnings:#?}"
+    );
+}
+
+#[test]
+fn good_hosts_have_none() {
+    for (config, observed) in [
+        (cases::remote(), cases::vps()),
+        (cases::local_client(), cases::router()),
+        (cases::local_nat(), cases::router()),
+    ] {
+        assert_eq!(conflicts(&config, &observed), []);
+    }
+}
+
+#[test]
+fn preferences_tables_and_marks_of_others() {
+    let rule = |pref, mark| ForeignRule {
+        family: Family::V4,
+        pref,
+        table: Some(7),
+        mark,
+    };
+    let mut observed = cases::vps();
+    observed.foreign_rules = vec![rule(19, None), rule(5210, Some((0x0200_0000, 0xff00_0000)))];
+    observed.foreign_routes = vec![ForeignRoute {
+        table: 19,
+        destination: "10.0.0.0/8".parse().unwrap(),
+        device: None,
+    }];
+    let config = cases::remote();
+    said(&config, &observed, "table_base", "preference 19");
+    said(&config, &observed, "table_base", "table 19 already");
+    said(&config, &observed, "mark_mask", "preference 5210");
+    let moved = Config {
+        numbers: cases::moved(),
+        ..config
+    };
+    let left = conflicts(&moved, &observed);
+    assert!(left.iter().all(|w| w.place == "mark_mask"), "{left:#?}");
+}
+
+#[test]
+fn the_public_address_is_the_vpss_and_nobody_elses() {
+    let mut observed = cases::vps();
+    observed.links[0].addresses = vec!["10.0.0.5/24".parse().unwrap()];
+    said(&cases::remote(), &observed, "public_address", "10.0.0.5");
+    let mut observed = cases::router();
+    observed.links[0]
+        .addresses
+        .push("203.0.113.2/32".parse().unwrap());
+    said(
+        &cases::local_client(),
+        &observed,
+        "public_address",
+        "lan of this router",
+    );
+    observed.foreign_routes = vec![ForeignRoute {
+        table: TableId::MAIN.0,
+        destination: "203.0.113.2/32".parse().unwrap(),
+        device: Some("wan0".into()),
+    }];
+    said(
+        &cases::local_client(),
+        &observed,
+        "public_address",
+        "table main",
+    );
+}
+
+#[test]
+fn links_without_a_way_out() {
+    let mut config = cases::local_client();
+    config.links = ["wan0", "wan1", "wan2", "lan"].map(cases::link).to_vec();
+    let mut observed = cases::router();
+    observed.links[1].up = false;
+    observed.links[2].gateways.clear();
+    said(&config, &observed, "link[1].device", "wan0 is down");
+    said(
+        &config,
+        &observed,
+        "link",
+        "wan1 has no address with a way out",
+    );
+    said(&config, &observed, "link[3].device", "no device wan2");
+    said(&config, &observed, "link[4].device", "client's device");
+    config.links.clear();
+    observed.links.truncate(1);
+    said(&config, &observed, "link", "no device has a default route");
+    observed.links.clear();
+    said(&config, &observed, "client.device", "no device lan");
+}
+
+#[test]
+fn one_address_on_two_links() {
+    let mut observed = cases::router();
+    observed.links[2].addresses = observed.links[1].addresses.clone();
+    said(
+        &cases::local_client(),
+        &observed,
+        "link",
+        "wan0, wan1 all hold 198.51.100.7",
+    );
+}
+
+#[test]
+fn strict_filters_that_are_left_alone() {
+    let config = Config {
+        manage_routing: false,
+        ..cases::local_client()
+    };
+    said(
+        &config,
+        &cases::router(),
+        "manage_routing",
+        "net.ipv4.conf.wan1.rp_filter=2",
+    );
+}
