@@ -1,5 +1,6 @@
 //! What is run: the cases shared with the benchmark, and more of our own.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use netcombiner_lab::cases::{self, Case, CaseLink, Change, Pause, Step};
@@ -93,7 +94,7 @@ impl SimLink {
 #[derive(Debug, Clone)]
 pub struct SimCase {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The efficiency asked for, 0 to 1.
     pub target: Option<f64>,
     /// What is run.
@@ -106,7 +107,7 @@ impl SimCase {
         let mut run = RunSpec::new(case.links.iter().map(SimLink::from).collect(), lasts);
         run.steps.clone_from(&case.steps);
         Self {
-            name: case.name,
+            name: case.name.into(),
             target: case.target,
             run,
         }
@@ -114,7 +115,7 @@ impl SimCase {
 
     fn new(name: &'static str, links: Vec<SimLink>, lasts: Duration) -> Self {
         Self {
-            name,
+            name: name.into(),
             target: None,
             run: RunSpec::new(links, lasts),
         }

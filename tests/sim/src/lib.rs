@@ -5,7 +5,8 @@
 //! - [`endpoint`]: TCP as Linux does it, datagram streams.
 //! - [`network`]: the world and its clock.
 //! - [`measure`]: what is recorded.
-//! - [`run`]: one run and what it is judged by; [`cases`]: what is run; [`table`]: how it is shown.
+//! - [`run`]: one run and what it is judged by; [`cases`]: what is run; [`table`]: how it is shown;
+//!   [`sweep`]: slow links beside fast ones, with a table of their own.
 
 pub mod cases;
 pub mod endpoint;
@@ -14,5 +15,6 @@ pub mod network;
 pub mod packet;
 pub mod run;
 pub mod suite;
+pub mod sweep;
 pub mod table;
 pub mod trace;
