@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod netns {
+    mod client_device;
     mod closed;
     mod command;
     mod ecn;

@@ -219,11 +219,8 @@ fn choices(
 ) -> Vec<(IpAddr, IpAddr)> {
     let has_way_out = |family| {
         device.point_to_point
-            || device
-                .gateways
-                .iter()
-                .chain(&link.gateway)
-                .any(|gateway| Family::of(*gateway) == family)
+            || device.gateway(family).is_some()
+            || link.gateway.map(Family::of) == Some(family)
     };
     let mut choices: Vec<(IpAddr, IpAddr)> = targets
         .iter()
@@ -274,6 +271,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
             point_to_point: false,
             addresses: vec![address.parse().unwrap()],
             gateways: gateway.map(|it| it.parse().unwrap()).into_iter().collect(),
+            v4_by_v6: Vec::new(),
             mtu: 1500,
         }
     }

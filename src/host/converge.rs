@@ -211,9 +211,10 @@ mod tests {
                 table: TableId(19),
                 destination: Prefix::host(public),
                 via: Some(gateway),
-                device: tunnel(),
+                device: Some(tunnel()),
                 source: None,
                 onlink: false,
+                metric: 0,
             }),
             Resource::Filter(Filter {
                 tunnel: tunnel(),

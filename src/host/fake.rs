@@ -81,8 +81,10 @@ impl Fake {
     }
 
     fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        self.has_device(&route.device)?;
-        let place = |other: &Route| (other.table, other.destination);
+        if let Some(device) = &route.device {
+            self.has_device(device)?;
+        }
+        let place = |other: &Route| (other.table, other.destination, other.metric);
         if self.routes().any(|other| place(other) == place(route)) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
@@ -90,7 +92,7 @@ impl Fake {
             route.onlink
                 || self.state.iter().any(|resource| {
                     matches!(resource, Resource::Address(address)
-                        if address.device == route.device
+                        if Some(&address.device) == route.device.as_ref()
                             && (address.prefix.contains(via) || address.peer == Some(via)))
                 })
         });
@@ -159,7 +161,10 @@ impl Fake {
             Operation::ReplaceRoute(route) => {
                 let old = self
                     .routes()
-                    .find(|old| (old.table, old.destination) == (route.table, route.destination))
+                    .find(|old| {
+                        (old.table, old.destination, old.metric)
+                            == (route.table, route.destination, route.metric)
+                    })
                     .cloned();
                 let old = old.map(Resource::Route);
                 if let Some(old) = &old {
@@ -303,6 +308,7 @@ impl Host for Fake {
             point_to_point: false,
             addresses: Vec::new(),
             gateways: Vec::new(),
+            v4_by_v6: Vec::new(),
             mtu: 1500,
         };
         let settings = self.state.iter().filter_map(|resource| match resource {

@@ -310,9 +310,10 @@ mod tests {
                 table: TableId(19),
                 destination: "203.0.113.2/32".parse().unwrap(),
                 via: None,
-                device: tunnel(),
+                device: Some(tunnel()),
                 source: None,
                 onlink: false,
+                metric: 0,
             }),
             Resource::Rule(Rule::new(Family::V4, RulePref(19), TableId(19))),
         ])

@@ -38,14 +38,10 @@ impl Used<'_> {
     pub(super) fn hop(&self, family: Family) -> Option<Hop> {
         self.link.addresses_of(family).next()?;
         let of_family = |address: &&IpAddr| Family::of(**address) == family;
-        let known = self
-            .gateways
-            .iter()
-            .find(of_family)
-            .or_else(|| self.link.gateways.iter().find(of_family));
-        match known {
+        let named = self.gateways.iter().find(of_family).copied();
+        match named.or_else(|| self.link.gateway(family)) {
             Some(gateway) if gateway.is_unspecified() => Some(Hop::Direct),
-            Some(&gateway) => Some(Hop::Via(gateway)),
+            Some(gateway) => Some(Hop::Via(gateway)),
             None if self.named && self.link.point_to_point => Some(Hop::Direct),
             None => None,
         }

@@ -61,6 +61,9 @@ pub struct ObservedLink {
     /// has no next hop.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
+    /// The IPv6 next hops of its IPv4 default routes (RFC 8950), best first.
+    #[serde(default)]
+    pub v4_by_v6: Vec<IpAddr>,
     /// The largest packet, bytes.
     #[serde(default = "ethernet")]
     pub mtu: u32,
@@ -233,7 +236,15 @@ impl ObservedLink {
 
     /// True when it carries a default route of any family.
     pub fn has_default(&self) -> bool {
-        !self.gateways.is_empty()
+        !self.gateways.is_empty() || !self.v4_by_v6.is_empty()
+    }
+
+    /// The next hop of its best default route of a family; the unspecified address for one that
+    /// has none.
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        let of_family = |address: &&IpAddr| Family::of(**address) == family;
+        let crossed = self.v4_by_v6.first().filter(|_| family == Family::V4);
+        self.gateways.iter().find(of_family).or(crossed).copied()
     }
 }
 

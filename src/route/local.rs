@@ -28,18 +28,20 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
         Deliver::Client { device, gateway } => {
             link::forwarding(&mut state, config, observed);
             state.insert(Resource::Filter(inside(config, device)));
-            if observed.link(device).is_some() {
+            let client = observed.link(device);
+            if client.is_some() {
                 gateway_address(&mut state, device, *gateway, observed);
-                for address in config.public.iter() {
-                    to_client(&mut state, config, device, address);
-                }
+            }
+            // A device that is down takes no routes.
+            let reachable = client.is_some_and(|link| link.up);
+            for address in config.public.iter() {
+                to_client(&mut state, config, device, reachable, address);
             }
         }
         Deliver::Nat { device, forwards } => {
             link::forwarding(&mut state, config, observed);
-            let lan = observed.link(device).map(|link| &link.device);
             for address in config.public.iter() {
-                hold(&mut state, config, lan, address);
+                hold(&mut state, config, device, address);
             }
             state.insert(Resource::Filter(translation(config, forwards)));
         }
@@ -64,16 +66,27 @@ fn gateway_address(state: &mut HostState, device: &IfName, gateway: Ipv4Addr, ob
     }
 }
 
-/// One public address to the client and back.
-fn to_client(state: &mut HostState, config: &Config, device: &IfName, address: IpAddr) {
+/// One public address to the client and back. The rules and the ends of their tables stand whatever
+/// becomes of the client's device: without them packets for the client would follow the default
+/// route, in clear, and come back from the remote portal.
+fn to_client(
+    state: &mut HostState,
+    config: &Config,
+    device: &IfName,
+    reachable: bool,
+    address: IpAddr,
+) {
     let family = Family::of(address);
     let (out, back) = (table(config, 1), table(config, 2));
     let host = Prefix::host(address);
     // In main too, as in the dissertation: who flushes our tables (mwan3, up to 60) does not cut
     // the client off from this router.
-    for table in [TableId::MAIN, back] {
-        state.insert(Resource::Route(Route::direct(table, host, device)));
+    if reachable {
+        for table in [TableId::MAIN, back] {
+            state.insert(Resource::Route(Route::direct(table, host, device)));
+        }
     }
+    state.insert(Resource::Route(Route::unreachable(back, host)));
     into_tunnel(state, config, family);
     state.insert(Resource::Rule(Rule {
         from: Some(host),
@@ -88,7 +101,7 @@ fn to_client(state: &mut HostState, config: &Config, device: &IfName, address: I
 
 /// One public address on this router: the LAN's packets and the router's own from that address go
 /// into the tunnel, those for networks that table main knows stay.
-fn hold(state: &mut HostState, config: &Config, lan: Option<&IfName>, address: IpAddr) {
+fn hold(state: &mut HostState, config: &Config, lan: &IfName, address: IpAddr) {
     let family = Family::of(address);
     let (near, out) = (table(config, 0), table(config, 1));
     let host = Prefix::host(address);
@@ -98,8 +111,7 @@ fn hold(state: &mut HostState, config: &Config, lan: Option<&IfName>, address: I
         peer: None,
     }));
     into_tunnel(state, config, family);
-    let from_lan = lan.map(|lan| (None, Some(lan.clone())));
-    for (from, iif) in from_lan.into_iter().chain([(Some(host), None)]) {
+    for (from, iif) in [(None, Some(lan.clone())), (Some(host), None)] {
         state.insert(Resource::Rule(Rule {
             from,
             iif: iif.clone(),
@@ -114,12 +126,14 @@ fn hold(state: &mut HostState, config: &Config, lan: Option<&IfName>, address: I
     }
 }
 
-/// Table 20: all by the other portal.
+/// Table 20: all by the other portal, or nowhere.
 fn into_tunnel(state: &mut HostState, config: &Config, family: Family) {
+    let (table, everything) = (table(config, 1), Prefix::default_of(family));
     state.insert(Resource::Route(Route {
         via: Some(link::tunnel_peer(config, family)),
-        ..Route::direct(table(config, 1), Prefix::default_of(family), &config.name)
+        ..Route::direct(table, everything, &config.name)
     }));
+    state.insert(Resource::Route(Route::unreachable(table, everything)));
 }
 
 /// The client's packets stay inside when the tunnel's device is gone, and table 20 empty with it.
@@ -204,14 +218,14 @@ mod tests {
         observed.links.remove(1);
         assert_eq!(down, state(&config, &observed));
         let tables: Vec<_> = routes(&down)
-            .filter(|route| route.device == cases::name("wan1"))
+            .filter(|route| route.device == Some(cases::name("wan1")))
             .map(|route| route.table.0)
             .collect();
         assert!(
             !tables.is_empty() && tables.iter().all(|table| *table == 28261),
             "{tables:?}"
         );
-        assert!(routes(&down).all(|route| route.device != cases::name("wan0")));
+        assert!(routes(&down).all(|route| route.device != Some(cases::name("wan0"))));
     }
 
     #[test]
@@ -297,14 +311,36 @@ mod tests {
         assert!(added(&observed));
     }
 
+    /// Field row B3: the rules stand, and their tables end, whatever devices there are.
     #[test]
-    fn without_the_clients_device_only_the_links_are_set_up() {
-        let mut observed = cases::router();
-        observed.links.remove(0);
-        for config in [cases::local_client(), cases::local_nat()] {
-            let state = state(&config, &observed);
-            assert!(routes(&state).all(|route| route.device != cases::name("lan")));
-            assert!(rules(&state).all(|rule| rule.iif.is_none()));
+    fn without_the_clients_device_its_packets_go_nowhere() {
+        let whole = cases::router();
+        let (mut down, mut gone) = (whole.clone(), whole.clone());
+        down.links[0].up = false;
+        gone.links.remove(0);
+        for mut config in [cases::local_client(), cases::local_nat()] {
+            config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+            let whole = state(&config, &whole);
+            for observed in [&down, &gone] {
+                let state = state(&config, observed);
+                assert!(routes(&state).all(|route| route.device != Some(cases::name("lan"))));
+                assert!(rules(&state).eq(rules(&whole)));
+                for rule in rules(&state).filter(|rule| [20, 21].contains(&rule.table.0)) {
+                    let ends = |route: &&Route| {
+                        (route.table, route.device.is_none()) == (rule.table, true)
+                            && route.destination.family() == rule.family
+                    };
+                    assert!(routes(&state).any(|route| ends(&route)), "{rule:?}");
+                }
+            }
+            // The gateway's address stays while there is a device for it.
+            let addresses = |of: &Observed| {
+                let state = state(&config, of);
+                let on_lan = |r: &&Resource| matches!(r, Resource::Address(a) if a.device == cases::name("lan"));
+                state.iter().filter(on_lan).count()
+            };
+            assert_eq!(addresses(&down), addresses(&cases::router()));
+            assert_eq!(addresses(&gone), 0);
         }
     }
 

@@ -116,7 +116,7 @@ fn answer_arp(state: &mut HostState, observed: &Observed, address: IpAddr) {
     if address.is_ipv4() {
         let floats = observed.has_on_loopback(address);
         let asked = observed.links.iter().filter(|link| {
-            link.holds(address).is_some() || floats && link.gateways.iter().any(IpAddr::is_ipv4)
+            link.holds(address).is_some() || floats && link.gateway(Family::V4).is_some()
         });
         for holder in asked {
             let device = holder.device.as_str();

@@ -10,6 +10,10 @@ use crate::config::{Forward, PortProtocol};
 /// iproute2's rt_protos uses 98 (PLATFORMS.md 1.8).
 pub const OUR_PROTOCOL: u8 = 98;
 
+/// The metric of a route that every other one goes before (Documentation/networking/vrf.rst of the
+/// kernel, which says why this number: routing daemons read it as "worse than all of ours").
+pub const LAST_METRIC: u32 = 4_278_198_272;
+
 /// One thing of the host's state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
@@ -76,14 +80,17 @@ pub struct Route {
     pub table: TableId,
     /// Where it leads; its host bits are zero.
     pub destination: Prefix,
-    /// The next hop; nothing: the destination is on the device's link.
+    /// The next hop; nothing: the destination is on the device's link. An IPv4 route can have an
+    /// IPv6 next hop (RFC 8950).
     pub via: Option<IpAddr>,
-    /// The device.
-    pub device: IfName,
+    /// The device; nothing: what goes there is refused (`unreachable`).
+    pub device: Option<IfName>,
     /// The source address that the host's own packets get.
     pub source: Option<IpAddr>,
     /// The next hop is reachable although no prefix of the device holds it (`onlink`).
     pub onlink: bool,
+    /// Of several routes to one destination the lowest counts; 0: this system's default.
+    pub metric: u32,
 }
 
 /// A policy rule that ends in a look-up; ours are marked with [`OUR_PROTOCOL`].
@@ -139,9 +146,24 @@ impl Route {
             table,
             destination,
             via: None,
-            device: device.clone(),
+            device: Some(device.clone()),
             source: None,
             onlink: false,
+            metric: 0,
+        }
+    }
+
+    /// The last word of a table: what finds no other route to this destination goes nowhere.
+    /// Without it the look-up would go on to the next rule, and the packet out in clear.
+    pub fn unreachable(table: TableId, destination: Prefix) -> Self {
+        Self {
+            table,
+            destination,
+            via: None,
+            device: None,
+            source: None,
+            onlink: false,
+            metric: LAST_METRIC,
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod down;
 mod filter;
+mod hops;
 mod kernel_habits;
 mod namespace;
 mod portals;

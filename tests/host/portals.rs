@@ -53,9 +53,10 @@ pub(crate) fn remote() -> HostState {
                 Family::V4 => "172.19.152.3",
                 Family::V6 => "fd6e:6362::3",
             })),
-            device: name("nc0"),
+            device: Some(name("nc0")),
             source: None,
             onlink: family == Family::V4,
+            metric: 0,
         }));
         state.insert(Resource::LocalTable(LocalTable {
             family,
@@ -128,18 +129,24 @@ pub(crate) fn local() -> HostState {
             table: TableId(28260),
             destination: Prefix::default_of(family),
             via: Some(address(gateway)),
-            device: name("wan0"),
+            device: Some(name("wan0")),
             source: Some(address(own)),
             onlink: false,
+            metric: 0,
         }));
         state.insert(Resource::Route(Route {
             table: TableId(20),
             destination: Prefix::default_of(family),
             via: None,
-            device: name("nc0"),
+            device: Some(name("nc0")),
             source: None,
             onlink: false,
+            metric: 0,
         }));
+        state.insert(Resource::Route(Route::unreachable(
+            TableId(20),
+            Prefix::default_of(family),
+        )));
         state.insert(Resource::Rule(Rule {
             oif: Some(name("wan0")),
             ..rule(family, 10, TableId(28260))

@@ -34,6 +34,7 @@ fn device(line: &str) -> Option<ObservedLink> {
         point_to_point: has("POINTOPOINT"),
         addresses: Vec::new(),
         gateways: Vec::new(),
+        v4_by_v6: Vec::new(),
         mtu: after(rest, "mtu")?.parse().ok()?,
     })
 }

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::link::{LinkFlags, LinkHeader};
 use rtnetlink::packet_route::route::{RouteFlags, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
 
-use super::attributes::{find, ip, native, text};
+use super::attributes::{attributes, find, ip, native, text};
 use super::netlink::{Handle, Message};
 use super::routes::RouteMessage;
 use super::rules::{Listed, RuleMessage, fra};
@@ -120,6 +120,7 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
                 point_to_point: flags.contains(LinkFlags::Pointopoint),
                 addresses: Vec::new(),
                 gateways: Vec::new(),
+                v4_by_v6: Vec::new(),
                 mtu: message
                     .attributes
                     .find(libc::IFLA_MTU)
@@ -151,7 +152,7 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
     for family in [Family::V4, Family::V6] {
         add_routes(
             &mut observed,
-            &routes::list(handle, family).await?,
+            (family, &routes::list(handle, family).await?),
             &names,
             tunnel,
             &tunnels,
@@ -173,7 +174,7 @@ fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut Ob
 
 fn add_routes(
     observed: &mut Observed,
-    messages: &[RouteMessage],
+    (family, messages): (Family, &[RouteMessage]),
     names: &Names,
     tunnel: &IfName,
     tunnels: &BTreeSet<u32>,
@@ -211,10 +212,16 @@ fn add_routes(
         let Some(device) = names.name(index) else {
             continue;
         };
-        if let Some(link) = link_of(observed, device)
-            && !link.gateways.contains(&via)
-        {
-            link.gateways.push(via);
+        let Some(link) = link_of(observed, device) else {
+            continue;
+        };
+        let gateways = if Family::of(via) == family {
+            &mut link.gateways
+        } else {
+            &mut link.v4_by_v6
+        };
+        if !gateways.contains(&via) {
+            gateways.push(via);
         }
     }
 }
@@ -248,10 +255,12 @@ impl Seen {
                 libc::RTA_TABLE => seen.table = TableId(number),
                 libc::RTA_PRIORITY => seen.metric = number,
                 libc::RTA_OIF => device = Some(number),
-                libc::RTA_GATEWAY => via = ip(value).unwrap_or(nowhere),
+                libc::RTA_GATEWAY | libc::RTA_VIA => {
+                    via = routes::next_hop(kind, value).unwrap_or(nowhere);
+                }
                 libc::RTA_DST => destination = ip(value).unwrap_or(nowhere),
                 libc::RTA_MULTIPATH => seen.hops.extend(hops(value).map(|(device, run)| {
-                    let via = find(run, libc::RTA_GATEWAY).and_then(ip);
+                    let via = attributes(run).find_map(|(kind, it)| routes::next_hop(kind, it));
                     (device, via.unwrap_or(nowhere))
                 })),
                 _ => {}
@@ -326,10 +335,14 @@ mod tests {
     #[test]
     fn hops_of_a_multi_path_route() {
         let gateway = IpAddr::from([192, 0, 2, 1]);
+        // struct rtvia: a family, an address.
+        let crossed = IpAddr::from([9; 16]);
+        let via = [&[0, 10][..], &[9; 16]].concat();
         let mut bytes = Vec::new();
         for (device, run) in [
             (3_u32, Attributes::new().ip(libc::RTA_GATEWAY, gateway)),
             (4, Attributes::new()),
+            (5, Attributes::new().bytes(libc::RTA_VIA, &via)),
         ] {
             let length = u16::try_from(8 + run.0.len()).unwrap();
             bytes.extend_from_slice(&length.to_ne_bytes());
@@ -342,7 +355,10 @@ mod tests {
             ..RouteMessage::default()
         };
         let hops = Seen::of(&message).hops;
-        assert_eq!(hops, [(3, gateway), (4, IpAddr::from([0; 4]))]);
+        assert_eq!(
+            hops,
+            [(3, gateway), (4, IpAddr::from([0; 4])), (5, crossed)]
+        );
         for end in 0..8 {
             assert_eq!(super::hops(&bytes[..end]).count(), 0, "{end}");
         }

@@ -87,8 +87,8 @@ impl System {
                 neighbours::delete(handle, &Names::read(handle).await?, neighbour).await
             }
             Operation::AddRoute(route) => {
-                let index = Names::read(handle).await?.index(&route.device)?;
-                routes::add(handle, &routes::encode(route, index)).await
+                let names = Names::read(handle).await?;
+                routes::add(handle, &routes::encode(route, &names)?).await
             }
             Operation::ReplaceRoute(route) => {
                 routes::replace(handle, &Names::read(handle).await?, route).await

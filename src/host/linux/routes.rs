@@ -19,13 +19,15 @@ use crate::route::resource::{OUR_PROTOCOL, Route};
 
 /// RTA_DPORT.
 const RTA_DPORT: u16 = 29;
+/// What IPv6 gives a route that comes without a metric (linux/ipv6_route.h, IP6_RT_PRIO_USER).
+const V6_METRIC: u32 = 1024;
 /// RTA_IP_PROTO.
 const RTA_IP_PROTO: u16 = 27;
 
 /// A message of a route.
 pub(super) type RouteMessage = Message<RouteHeader>;
 
-/// All unicast routes of a family in all tables, as the kernel lists them.
+/// All routes of a family in all tables, as the kernel lists them.
 pub(super) async fn list(handle: &Handle, family: Family) -> io::Result<Vec<RouteMessage>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_number(family);
@@ -56,15 +58,15 @@ pub(super) async fn add(handle: &Handle, message: &RouteMessage) -> io::Result<(
 /// IPv6 looks for the next hop by the rules, so a rule that leads to this very table finds the old
 /// default route and refuses the new one (ip6_route_check_nh); there the old one has to go first.
 pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io::Result<()> {
-    let message = encode(route, names.index(&route.device)?);
+    let message = encode(route, names)?;
     let result = handle.replace(&message).await;
     let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EHOSTUNREACH);
     if route.destination.family() == Family::V4 || !result.as_ref().is_err_and(refused) {
         return result;
     }
     for old in list(handle, Family::V6).await? {
-        let place = decode(&old, names).map(|old| (old.table, old.destination));
-        if is_ours(&old) && place == Some((route.table, route.destination)) {
+        let place = decode(&old, names).map(|old| (old.table, old.destination, old.metric));
+        if is_ours(&old) && place == Some((route.table, route.destination, route.metric)) {
             handle.delete(&old).await?;
         }
     }
@@ -81,16 +83,20 @@ pub(super) async fn delete(handle: &Handle, names: &Names, route: &Route) -> io:
     handle.delete(&message).await
 }
 
-/// The message that adds `route` by the device with this index, marked as ours.
-pub(super) fn encode(route: &Route, index: u32) -> RouteMessage {
+/// The message that adds `route`, marked as ours.
+pub(super) fn encode(route: &Route, names: &Names) -> io::Result<RouteMessage> {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
     header.address_family = family_number(route.destination.family());
     header.destination_prefix_length = route.destination.length();
     header.protocol = RouteProtocol::from(OUR_PROTOCOL);
-    header.kind = RouteType::Unicast;
+    header.kind = match route.device {
+        Some(_) => RouteType::Unicast,
+        None => RouteType::Unreachable,
+    };
+    let family = route.destination.family();
     // IPv4 refuses a next hop on a link-scope route and a wide scope without one; IPv6 has none.
-    header.scope = if route.via.is_none() && route.destination.family() == Family::V4 {
+    header.scope = if route.device.is_some() && route.via.is_none() && family == Family::V4 {
         RouteScope::Link
     } else {
         RouteScope::Universe
@@ -99,47 +105,83 @@ pub(super) fn encode(route: &Route, index: u32) -> RouteMessage {
     if route.onlink {
         header.flags |= RouteFlags::Onlink;
     }
-    let mut attributes = Attributes::new()
-        .native(libc::RTA_TABLE, route.table.0)
-        .native(libc::RTA_OIF, index);
+    let mut attributes = Attributes::new().native(libc::RTA_TABLE, route.table.0);
+    if let Some(device) = &route.device {
+        attributes = attributes.native(libc::RTA_OIF, names.index(device)?);
+    }
     if !route.destination.is_default() {
         attributes = attributes.ip(libc::RTA_DST, route.destination.address());
     }
-    if let Some(via) = route.via {
-        attributes = attributes.ip(libc::RTA_GATEWAY, via);
+    match route.via {
+        Some(via) if Family::of(via) != family => {
+            attributes = attributes.bytes(libc::RTA_VIA, &rtvia(via));
+        }
+        Some(via) => attributes = attributes.ip(libc::RTA_GATEWAY, via),
+        None => {}
     }
     if let Some(source) = route.source {
         attributes = attributes.ip(libc::RTA_PREFSRC, source);
     }
+    if route.metric != 0 {
+        attributes = attributes.native(libc::RTA_PRIORITY, route.metric);
+    }
     message.attributes = attributes;
-    message
+    Ok(message)
 }
 
-/// Reads a listed unicast route with one next hop; nothing for any other.
+/// A next hop of the other family (linux/rtnetlink.h, struct rtvia).
+fn rtvia(via: IpAddr) -> Vec<u8> {
+    let family = u16::from(u8::from(family_number(Family::of(via))));
+    let mut bytes = family.to_ne_bytes().to_vec();
+    match via {
+        IpAddr::V4(via) => bytes.extend_from_slice(&via.octets()),
+        IpAddr::V6(via) => bytes.extend_from_slice(&via.octets()),
+    }
+    bytes
+}
+
+/// The next hop that an attribute names, of the route's own family or of the other.
+pub(super) fn next_hop(kind: u16, value: &[u8]) -> Option<IpAddr> {
+    match kind {
+        libc::RTA_GATEWAY => ip(value),
+        // Its length says the family as well.
+        libc::RTA_VIA => ip(value.get(2..)?),
+        _ => None,
+    }
+}
+
+/// Reads a listed unicast route with one next hop, or an unreachable one; nothing for any other.
 pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
     let family = family_of(message)?;
-    if message.header.kind != RouteType::Unicast {
+    let refused = message.header.kind == RouteType::Unreachable;
+    if message.header.kind != RouteType::Unicast && !refused {
         return None;
     }
     let mut destination = Prefix::default_of(family).address();
     let mut table = TableId(message.header.table.into());
-    let (mut via, mut device, mut source) = (None, None, None);
+    let (mut via, mut device, mut source, mut metric) = (None, None, None, 0);
     for (kind, value) in message.attributes.iter() {
         match kind {
             libc::RTA_TABLE => table = TableId(native(value)?),
             libc::RTA_DST => destination = ip(value)?,
-            libc::RTA_GATEWAY => via = Some(ip(value)?),
+            libc::RTA_GATEWAY | libc::RTA_VIA => via = Some(next_hop(kind, value)?),
+            libc::RTA_PRIORITY => metric = native(value)?,
             libc::RTA_PREFSRC => source = Some(ip(value)?),
             libc::RTA_OIF => device = names.name(native(value)?).cloned(),
             _ => {}
         }
     }
+    if family == Family::V6 && metric == V6_METRIC {
+        metric = 0;
+    }
     Some(Route {
         table,
         destination: Prefix::new(destination, message.header.destination_prefix_length)?,
         via,
-        device: device?,
+        // IPv6 shows an unreachable route by the loopback.
+        device: if refused { None } else { Some(device?) },
         source,
+        metric,
         onlink: message.header.flags.contains(RouteFlags::Onlink),
     })
 }

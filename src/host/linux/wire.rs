@@ -140,10 +140,17 @@ fn routes() {
                 via: Some(gateway),
                 source: Some(gateway),
                 onlink: true,
+                metric: 7,
                 ..direct.clone()
             };
-            for route in [direct, by] {
-                let message = listed(&routes::encode(&route, INDEX));
+            // Field row C3: RTA_VIA.
+            let crossed = Route {
+                via: Some("fe80::1".parse().unwrap()),
+                ..direct.clone()
+            };
+            let unreachable = Route::unreachable(TableId(21), destination);
+            for route in [direct, by, crossed, unreachable] {
+                let message = listed(&routes::encode(&route, &names()).unwrap());
                 assert!(routes::is_ours(&message));
                 assert_eq!(routes::decode(&message, &names()), Some(route));
                 let broken = with(message, libc::RTA_GATEWAY, &[1; 5]);

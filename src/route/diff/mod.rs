@@ -235,9 +235,9 @@ fn raises(setting: &Setting, from: &HostState) -> bool {
     }
 }
 
-/// Two routes of one table to one destination: the kernel keeps one of them.
+/// Two routes of one table to one destination with one metric: the kernel keeps one of them.
 fn same_place(a: &Route, b: &Route) -> bool {
-    a.table == b.table && a.destination == b.destination
+    a.table == b.table && a.destination == b.destination && a.metric == b.metric
 }
 
 /// Moves the rule `from all lookup local` of a family: the new one is added before the old goes.

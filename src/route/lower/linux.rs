@@ -111,16 +111,34 @@ fn write_neighbour(
 
 fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, route: &Route) -> fmt::Result {
     let family = ip(route.destination.family());
-    write!(f, "{family} route {verb} {}", short(&route.destination))?;
-    if let Some(via) = route.via {
-        write!(f, " via {via}")?;
+    let refused = if route.device.is_none() {
+        "unreachable "
+    } else {
+        ""
+    };
+    write!(
+        f,
+        "{family} route {verb} {refused}{}",
+        short(&route.destination)
+    )?;
+    match route.via {
+        Some(via) if Family::of(via) != route.destination.family() => {
+            write!(f, " via inet6 {via}")?;
+        }
+        Some(via) => write!(f, " via {via}")?,
+        None => {}
     }
-    write!(f, " dev {}", route.device)?;
+    if let Some(device) = &route.device {
+        write!(f, " dev {device}")?;
+    }
     if let Some(source) = route.source {
         write!(f, " src {source}")?;
     }
     if route.onlink {
         f.write_str(" onlink")?;
+    }
+    if route.metric != 0 {
+        write!(f, " metric {}", route.metric)?;
     }
     write!(f, " table {} proto {OUR_PROTOCOL}", route.table)
 }
