@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
-use crate::route::resource::{Address, LocalTable, ProxyNeighbour};
+use crate::route::resource::{Address, Filter, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
@@ -99,6 +99,9 @@ pub struct Scope {
     /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
     /// invisible to whoever does not want it.
     pub neighbours: BTreeSet<ProxyNeighbour>,
+    /// The packet filters that are wanted, or were put by us: the table that stands there is
+    /// compared with those of them that bear the tunnel's name.
+    pub filters: BTreeSet<Filter>,
 }
 
 impl Scope {
@@ -111,6 +114,7 @@ impl Scope {
             addresses: BTreeSet::new(),
             marked: false,
             neighbours: BTreeSet::new(),
+            filters: BTreeSet::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -128,7 +132,11 @@ impl Scope {
                     scope.neighbours.insert(neighbour.clone());
                     scope.marked = true;
                 }
-                Resource::Route(_) | Resource::Filter(_) | Resource::Rule(_) => {
+                Resource::Filter(filter) => {
+                    scope.filters.insert(filter.clone());
+                    scope.marked = true;
+                }
+                Resource::Route(_) | Resource::Rule(_) => {
                     scope.marked = true;
                 }
             }

@@ -1,6 +1,7 @@
 //! Keeps the host as desired while the daemon runs: looks at the whole of it whenever the kernel
 //! tells of a change, and now and then without being told.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::config::units::IfName;
 use crate::route::HostState;
 use crate::route::forwarding::written_over;
 use crate::route::links::Observed;
+use crate::route::resource::Filter;
 
 /// How long changes are collected before the host is looked at: a link that comes up changes its
 /// device, address and routes within some ten milliseconds.
@@ -58,6 +60,8 @@ pub struct Reconciler<H = super::System> {
     host: H,
     tunnel: IfName,
     baseline: Baseline,
+    /// The packet filters that were put last: what stands there is compared with them too.
+    filters: BTreeSet<Filter>,
 }
 
 impl<H: Host> Reconciler<H> {
@@ -67,6 +71,7 @@ impl<H: Host> Reconciler<H> {
             host,
             tunnel: tunnel.clone(),
             baseline: Baseline::open(run_directory, tunnel)?,
+            filters: BTreeSet::new(),
         })
     }
 
@@ -104,12 +109,15 @@ impl<H: Host> Reconciler<H> {
             cause: Cause::Host(error),
             back: Back::Restored,
         };
-        let scope = self.baseline.scope(desired);
+        let mut scope = self.baseline.scope(desired);
+        let wanted = std::mem::take(&mut scope.filters);
+        scope.filters = wanted.union(&self.filters).cloned().collect();
         let present = self.host.observe(&scope).await.map_err(unchanged)?;
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
         let result = converge(&mut self.host, &self.tunnel, &present, &target).await;
         if result.is_ok() {
+            self.filters = wanted;
             self.baseline
                 .settle(desired)
                 .map_err(|error| ConvergeError {
@@ -370,7 +378,7 @@ mod tests {
         let before = kernel.state.clone();
         let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
         reconciler.apply(&desired()).await.unwrap();
-        let prefs = |state: &std::collections::BTreeSet<Resource>| -> Vec<u32> {
+        let prefs = |state: &BTreeSet<Resource>| -> Vec<u32> {
             let v4 = state.iter().filter_map(|resource| match resource {
                 Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
                 Resource::Setting(_)

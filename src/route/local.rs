@@ -161,14 +161,15 @@ fn translation(config: &Config, forwards: &[Forward]) -> Filter {
             device: device.clone(),
             address,
         });
-        for forward in forwards {
-            if Family::of(forward.to) == Family::of(address) {
-                filter.clauses.insert(FilterClause::Forward {
-                    device: device.clone(),
-                    address,
-                    forward: forward.clone(),
-                });
-            }
+        let family = Family::of(address);
+        let of_family = |forward: &&Forward| Family::of(forward.to) == family;
+        let forwards: Vec<_> = forwards.iter().filter(of_family).cloned().collect();
+        if !forwards.is_empty() {
+            filter.clauses.insert(FilterClause::Forwards {
+                device: device.clone(),
+                address,
+                forwards,
+            });
         }
     }
     filter

@@ -222,14 +222,14 @@ pub enum FilterClause {
         /// The public address.
         address: IpAddr,
     },
-    /// A port of the public address is handed on to a machine of the LAN.
-    Forward {
+    /// Ports of the public address are handed on to machines of the LAN.
+    Forwards {
         /// The tunnel's device.
         device: IfName,
         /// The public address.
         address: IpAddr,
-        /// The port and its target.
-        forward: Forward,
+        /// The ports and their targets, of the address's family.
+        forwards: Vec<Forward>,
     },
     /// What the client sends leaves by the tunnel or not at all: while the tunnel is gone it would
     /// follow the default route, in clear.

@@ -169,15 +169,15 @@ pub(crate) fn local() -> HostState {
             device: name("nc0"),
             address: address(own),
         });
-        clauses.insert(FilterClause::Forward {
+        clauses.insert(FilterClause::Forwards {
             device: name("nc0"),
             address: address(own),
-            forward: Forward {
+            forwards: vec![Forward {
                 protocol: PortProtocol::Tcp,
                 port: 443,
                 to: address(inner),
                 to_port: 8443,
-            },
+            }],
         });
     }
     state.insert(Resource::Filter(Filter {

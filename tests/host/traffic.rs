@@ -133,15 +133,15 @@ fn addresses_are_translated() {
                 device: device.clone(),
                 address: address(public),
             });
-            clauses.insert(FilterClause::Forward {
+            clauses.insert(FilterClause::Forwards {
                 device: device.clone(),
                 address: address(public),
-                forward: Forward {
+                forwards: vec![Forward {
                     protocol: PortProtocol::Tcp,
                     port: 443,
                     to: address(inner),
                     to_port: 8443,
-                },
+                }],
             });
         }
         let filter = Filter {

@@ -55,6 +55,12 @@ impl Attributes {
         self.bytes(kind, &inner.0)
     }
 
+    /// Adds the attributes of another run.
+    pub(super) fn join(mut self, more: &Self) -> Self {
+        self.0.extend_from_slice(&more.0);
+        self
+    }
+
     /// Type and value of each.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
         attributes(&self.0)

@@ -204,7 +204,7 @@ impl Host for System {
                 state.insert(local);
             }
         }
-        let filter = nft::observe(&scope.tunnel)
+        let filter = nft::observe(&scope.tunnel, &scope.filters)
             .map_err(|error| HostError::read("the packet filter (nf_tables)", error))?;
         if let Some(filter) = filter.filter(|_| scope.marked) {
             state.insert(Resource::Filter(filter));

@@ -3,17 +3,16 @@
 use std::net::IpAddr;
 
 use super::super::attributes::Attributes;
-use crate::config::PortProtocol;
-use crate::config::units::{Family, IfName};
+use crate::config::units::Family;
 
-/// NFT_REG_1 and NFT_REG_2: two of the four registers of 16 bytes.
-const REGISTER: u32 = 1;
-/// See [`REGISTER`].
-const SECOND_REGISTER: u32 = 2;
+/// NFT_REG_1: the first of four registers of 16 bytes.
+pub(super) const REGISTER: u32 = 1;
+/// NFT_REG_2.
+pub(super) const SECOND_REGISTER: u32 = 2;
+/// NFT_REG32_01: the second 4 bytes of [`REGISTER`].
+pub(super) const SECOND_WORD: u32 = 9;
 /// NFT_REG_VERDICT.
 const VERDICT_REGISTER: u32 = 0;
-/// NF_DROP.
-const NF_DROP: u32 = 0;
 /// NFT_CMP_EQ.
 const EQUAL: u32 = 0;
 /// NFT_CMP_NEQ.
@@ -22,64 +21,100 @@ const DIFFERENT: u32 = 1;
 const AT_MOST: u32 = 3;
 /// NFT_CMP_GTE.
 const AT_LEAST: u32 = 5;
-/// NFT_META_MARK.
-const META_MARK: u32 = 3;
-/// NFT_META_IIFNAME.
-const META_IIFNAME: u32 = 6;
-/// NFT_META_OIFNAME.
-const META_OIFNAME: u32 = 7;
 /// NFT_META_NFPROTO.
 const META_NFPROTO: u32 = 15;
 /// NFT_META_L4PROTO.
 const META_L4PROTO: u32 = 16;
+/// NFT_LOOKUP_F_INV.
+const LOOKUP_INVERTED: u32 = 1;
+
+/// What is loaded of a packet's metadata or its connection, and written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source {
+    name: &'static str,
+    key: u32,
+    /// NFTA_META_SREG or NFTA_CT_SREG.
+    store: u16,
+}
+
+/// The packet's mark: NFT_META_MARK.
+pub(super) const PACKET_MARK: Source = meta(3);
+/// NFT_META_IIFNAME.
+pub(super) const IN_NAME: Source = meta(6);
+/// NFT_META_OIFNAME.
+pub(super) const OUT_NAME: Source = meta(7);
 /// NFT_CT_STATE.
-const CT_STATE: u32 = 0;
+pub(super) const STATE: Source = connection(0);
+/// NFT_CT_STATUS.
+pub(super) const STATUS: Source = connection(2);
 /// NFT_CT_MARK.
-const CT_MARK: u32 = 3;
-/// NF_CT_STATE_BIT(IP_CT_NEW): the first packet of a connection.
-const STATE_NEW: u32 = 8;
-/// NF_CT_STATE_BIT(IP_CT_ESTABLISHED): either way, after the first answer. Not IP_CT_RELATED.
-const STATE_ESTABLISHED: u32 = 2;
-/// NFT_PAYLOAD_NETWORK_HEADER.
-const NETWORK_HEADER: u32 = 1;
-/// NFT_PAYLOAD_TRANSPORT_HEADER.
-const TRANSPORT_HEADER: u32 = 2;
-/// IFNAMSIZ: device names are compared with their padding, or "nc0" would match "nc01".
-const NAME_SIZE: usize = 16;
+pub(super) const MARK: Source = connection(3);
+
+const fn meta(key: u32) -> Source {
+    Source {
+        name: "meta",
+        key,
+        store: 3,
+    }
+}
+
+const fn connection(key: u32) -> Source {
+    Source {
+        name: "ct",
+        key,
+        store: 4,
+    }
+}
+
+/// Which header of a packet: NFT_PAYLOAD_*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Header {
+    /// IP.
+    Network = 1,
+    /// What is in it.
+    Transport = 2,
+}
 
 /// The steps of one rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Expressions(pub(super) Attributes);
-
-/// Which address of the IP header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// The source.
-    Source,
-    /// The destination.
-    Destination,
+pub(super) struct Expressions {
+    /// The steps, as attributes.
+    pub(super) steps: Attributes,
+    /// What is known by a step before.
+    family: Option<Family>,
+    protocol: Option<u8>,
 }
 
 impl Expressions {
-    /// No step yet.
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
     /// NFTA_LIST_ELEM holding NFTA_EXPR_NAME and NFTA_EXPR_DATA.
-    fn push(self, name: &str, data: &Attributes) -> Self {
+    pub(super) fn push(mut self, name: &str, data: &Attributes) -> Self {
         let expression = Attributes::new().text(1, name).nest(2, data);
-        Self(self.0.nest(1, &expression))
+        self.steps = self.steps.nest(1, &expression);
+        self
     }
 
-    fn load_meta(self, key: u32) -> Self {
-        let data = Attributes::new().number(2, key).number(1, REGISTER);
-        self.push("meta", &data)
+    /// Loads into the register.
+    pub(super) fn load(self, source: Source) -> Self {
+        let data = Attributes::new().number(2, source.key).number(1, REGISTER);
+        self.push(source.name, &data)
     }
 
-    fn load_ct(self, key: u32) -> Self {
-        let data = Attributes::new().number(2, key).number(1, REGISTER);
-        self.push("ct", &data)
+    /// Writes the register there.
+    pub(super) fn store(self, source: Source) -> Self {
+        let data = Attributes::new()
+            .number(2, source.key)
+            .number(source.store, REGISTER);
+        self.push(source.name, &data)
+    }
+
+    /// Loads a piece of a header.
+    pub(super) fn load_header(self, header: Header, offset: u32, length: u32) -> Self {
+        let data = Attributes::new()
+            .number(1, REGISTER)
+            .number(2, header as u32)
+            .number(3, offset)
+            .number(4, length);
+        self.push("payload", &data)
     }
 
     fn compare(self, operator: u32, value: &[u8]) -> Self {
@@ -90,193 +125,109 @@ impl Expressions {
         self.push("cmp", &data)
     }
 
-    /// register = (register & and) ^ xor; marks are in the host's byte order.
-    fn change_bits(self, and: u32, xor: u32) -> Self {
+    /// Goes on when the register holds `value`, or when it does not.
+    pub(super) fn equals(self, is: bool, value: &[u8]) -> Self {
+        self.compare(if is { EQUAL } else { DIFFERENT }, value)
+    }
+
+    /// Goes on when the register lies between these.
+    pub(super) fn lies_within(self, first: &[u8], last: &[u8]) -> Self {
+        if first == last {
+            return self.equals(true, first);
+        }
+        self.compare(AT_LEAST, first).compare(AT_MOST, last)
+    }
+
+    /// register = (register & and) ^ xor.
+    pub(super) fn change_bits(self, and: &[u8], xor: &[u8]) -> Self {
+        let length = u32::try_from(and.len()).unwrap_or_default();
         let data = Attributes::new()
             .number(1, REGISTER)
             .number(2, REGISTER)
-            .number(3, 4)
-            .nest(4, &Attributes::new().bytes(1, &and.to_ne_bytes()))
-            .nest(5, &Attributes::new().bytes(1, &xor.to_ne_bytes()));
+            .number(3, length)
+            .nest(4, &Attributes::new().bytes(1, and))
+            .nest(5, &Attributes::new().bytes(1, xor));
         self.push("bitwise", &data)
     }
 
-    fn load_header(self, base: u32, offset: u32, length: u32) -> Self {
-        let data = Attributes::new()
-            .number(1, REGISTER)
-            .number(2, base)
-            .number(3, offset)
-            .number(4, length);
-        self.push("payload", &data)
+    /// Goes on when one of these bits is set.
+    pub(super) fn has_one_of(self, bits: u32) -> Self {
+        let zero = 0_u32.to_ne_bytes();
+        self.change_bits(&bits.to_ne_bytes(), &zero)
+            .equals(false, &zero)
     }
 
-    fn put(self, register: u32, value: &[u8]) -> Self {
+    /// Goes on when the register is in a set, or when it is not.
+    pub(super) fn is_in(self, is: bool, set: &str) -> Self {
+        let mut data = Attributes::new().text(1, set).number(2, REGISTER);
+        if !is {
+            data = data.number(5, LOOKUP_INVERTED);
+        }
+        self.push("lookup", &data)
+    }
+
+    /// Goes on when the register is in a map, with what that leads to in the register.
+    pub(super) fn look_up(self, map: &str) -> Self {
         let data = Attributes::new()
-            .number(1, register)
-            .nest(2, &Attributes::new().bytes(1, value));
-        self.push("immediate", &data)
+            .text(1, map)
+            .number(2, REGISTER)
+            .number(3, REGISTER);
+        self.push("lookup", &data)
     }
 
     /// Goes on for packets of this family.
-    pub(super) fn family(self, family: Family) -> Self {
-        self.load_meta(META_NFPROTO)
-            .compare(EQUAL, &family_number(family).to_be_bytes()[3..])
+    pub(super) fn family(mut self, family: Family) -> Self {
+        if self.family.replace(family) == Some(family) {
+            return self;
+        }
+        self.load(meta(META_NFPROTO))
+            .equals(true, &[family_number(family)])
     }
 
-    /// Goes on for packets that came in by `device`.
-    pub(super) fn comes_by(self, device: &IfName) -> Self {
-        self.load_meta(META_IIFNAME)
-            .compare(EQUAL, &padded_name(device))
+    /// Goes on for this protocol (IPPROTO_*), or for all others.
+    pub(super) fn protocol(mut self, is: bool, number: u8) -> Self {
+        if is && self.protocol.replace(number) == Some(number) {
+            return self;
+        }
+        self.load(meta(META_L4PROTO)).equals(is, &[number])
     }
 
-    /// Goes on for packets that leave by `device`.
-    pub(super) fn leaves_by(self, device: &IfName) -> Self {
-        self.load_meta(META_OIFNAME)
-            .compare(EQUAL, &padded_name(device))
-    }
-
-    /// Goes on for packets that leave by any device but `device`.
-    pub(super) fn leaves_by_another_than(self, device: &IfName) -> Self {
-        self.load_meta(META_OIFNAME)
-            .compare(DIFFERENT, &padded_name(device))
-    }
-
-    /// Goes on for packets with `address` (or, not `is`, with any other) at `end`. Their family
-    /// must have been asked for before.
-    pub(super) fn address(self, end: End, is: bool, address: IpAddr) -> Self {
-        // RFC 791 section 3.1, RFC 8200 section 3.
-        let (offset, length) = match (Family::of(address), end) {
-            (Family::V4, End::Source) => (12, 4),
-            (Family::V4, End::Destination) => (16, 4),
-            (Family::V6, End::Source) => (8, 16),
-            (Family::V6, End::Destination) => (24, 16),
-        };
-        self.load_header(NETWORK_HEADER, offset, length)
-            .compare(if is { EQUAL } else { DIFFERENT }, &octets(address))
-    }
-
-    /// Goes on for TCP.
-    pub(super) fn tcp(self) -> Self {
-        self.load_meta(META_L4PROTO).compare(EQUAL, &[6])
-    }
-
-    /// Goes on for packets to this port.
-    pub(super) fn port(self, protocol: PortProtocol, port: u16) -> Self {
-        let number = match protocol {
-            PortProtocol::Tcp => 6,
-            PortProtocol::Udp => 17,
-        };
-        self.load_meta(META_L4PROTO)
-            .compare(EQUAL, &[number])
-            .load_header(TRANSPORT_HEADER, 2, 2)
-            .compare(EQUAL, &port.to_be_bytes())
-    }
-
-    /// Goes on for neighbour discovery, whose hop limit shows that no router forwarded it
-    /// (RFC 4861 sections 4 and 6.1). The family must have been asked for before.
-    pub(super) fn neighbour_discovery(self) -> Self {
-        // Hop limit: RFC 8200 section 3; type: RFC 4443 section 2.1; router solicitation to
-        // redirect are 133 to 137.
-        self.load_header(NETWORK_HEADER, 7, 1)
-            .compare(EQUAL, &[255])
-            .load_meta(META_L4PROTO)
-            .compare(EQUAL, &[58])
-            .load_header(TRANSPORT_HEADER, 0, 1)
-            .compare(AT_LEAST, &[133])
-            .compare(AT_MOST, &[137])
-    }
-
-    /// Goes on for the first packet of a connection.
-    pub(super) fn new_connection(self) -> Self {
-        self.states(STATE_NEW)
-    }
-
-    /// Goes on for every packet of a connection, but not for errors about it.
-    pub(super) fn own_packet_of_connection(self) -> Self {
-        self.states(STATE_ESTABLISHED | STATE_NEW)
-    }
-
-    /// Goes on in one of these states.
-    fn states(self, states: u32) -> Self {
-        self.load_ct(CT_STATE)
-            .change_bits(states, 0)
-            .compare(DIFFERENT, &0_u32.to_ne_bytes())
-    }
-
-    /// Goes on when the connection has the mark.
-    pub(super) fn connection_mark(self, mark: u32, mask: u32) -> Self {
-        self.load_ct(CT_MARK)
-            .change_bits(mask, 0)
-            .compare(EQUAL, &(mark & mask).to_ne_bytes())
-    }
-
-    /// Gives the connection the mark, and leaves the bits outside of the mask.
-    pub(super) fn mark_connection(self, mark: u32, mask: u32) -> Self {
-        let store = Attributes::new().number(2, CT_MARK).number(4, REGISTER);
-        self.load_ct(CT_MARK)
-            .change_bits(!mask, mark & mask)
-            .push("ct", &store)
-    }
-
-    /// Gives the packet the mark, and leaves the bits outside of the mask.
-    pub(super) fn mark_packet(self, mark: u32, mask: u32) -> Self {
-        let store = Attributes::new().number(2, META_MARK).number(3, REGISTER);
-        self.load_meta(META_MARK)
-            .change_bits(!mask, mark & mask)
-            .push("meta", &store)
-    }
-
-    /// Ends: the packet is gone.
-    pub(super) fn drop(self) -> Self {
+    /// Ends with this verdict: NF_DROP is 0, NF_ACCEPT 1.
+    pub(super) fn verdict(self, code: u32) -> Self {
         // NFTA_DATA_VERDICT holding NFTA_VERDICT_CODE.
-        let verdict = Attributes::new().number(1, NF_DROP);
+        let verdict = Attributes::new().number(1, code);
         let data = Attributes::new()
             .number(1, VERDICT_REGISTER)
             .nest(2, &Attributes::new().nest(2, &verdict));
         self.push("immediate", &data)
     }
 
-    /// Ends: the source becomes `address`.
-    pub(super) fn source_nat(self, address: IpAddr) -> Self {
-        let nat = Attributes::new()
-            .number(1, 0)
-            .number(2, family_number(Family::of(address)))
-            .number(3, REGISTER);
-        self.put(REGISTER, &octets(address)).push("nat", &nat)
+    /// Puts an address into the register.
+    pub(super) fn put(self, address: IpAddr) -> Self {
+        let data = Attributes::new()
+            .number(1, REGISTER)
+            .nest(2, &Attributes::new().ip(1, address));
+        self.push("immediate", &data)
     }
 
-    /// Ends: the destination becomes `address` and `port`.
-    pub(super) fn destination_nat(self, address: IpAddr, port: u16) -> Self {
-        let nat = Attributes::new()
-            .number(1, 1)
-            .number(2, family_number(Family::of(address)))
-            .number(3, REGISTER)
-            .number(5, SECOND_REGISTER);
-        self.put(REGISTER, &octets(address))
-            .put(SECOND_REGISTER, &port.to_be_bytes())
-            .push("nat", &nat)
+    /// Ends: the address in the register becomes the source (NFT_NAT_SNAT, 0) or the destination
+    /// (NFT_NAT_DNAT, 1), and with it the port in that other register.
+    pub(super) fn translate(self, kind: u32, family: Family, port: Option<u32>) -> Self {
+        let mut nat = Attributes::new()
+            .number(1, kind)
+            .number(2, u32::from(family_number(family)))
+            .number(3, REGISTER);
+        if let Some(register) = port {
+            nat = nat.number(5, register);
+        }
+        self.push("nat", &nat)
     }
 }
 
 /// NFPROTO_IPV4, NFPROTO_IPV6.
-fn family_number(family: Family) -> u32 {
+pub(super) fn family_number(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
     }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn padded_name(device: &IfName) -> [u8; NAME_SIZE] {
-    let mut padded = [0; NAME_SIZE];
-    for (to, from) in padded.iter_mut().zip(device.as_str().bytes()) {
-        *to = from;
-    }
-    padded
 }

@@ -11,6 +11,8 @@ pub(super) mod flag {
     pub(in super::super) const REQUEST: u16 = 0x1;
     /// An answer is wanted even when all went well.
     pub(in super::super) const ACK: u16 = 0x4;
+    /// What was listed changed meanwhile.
+    pub(in super::super) const INTERRUPTED: u16 = 0x10;
     /// All of them.
     pub(in super::super) const DUMP: u16 = 0x300;
     /// Make it when it is not there.
@@ -52,6 +54,14 @@ pub(super) enum Verb {
     NewRule = 6,
     /// List rules.
     GetRule = 7,
+    /// Add a set or a map.
+    NewSet = 9,
+    /// List sets and maps.
+    GetSet = 10,
+    /// Add elements to a set.
+    NewSetElement = 12,
+    /// List the elements of a set.
+    GetSetElement = 13,
 }
 
 impl Verb {
@@ -86,6 +96,8 @@ pub(super) fn push(
 pub(super) struct Message<'a> {
     /// Its type.
     pub(super) kind: u16,
+    /// What it says of itself.
+    pub(super) flags: u16,
     /// Of the request that it answers.
     pub(super) sequence: u32,
     /// What comes after the netlink header.
@@ -113,6 +125,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let whole = rest.get(..length)?;
         let message = Message {
             kind: u16::from_ne_bytes(*whole.get(4..)?.first_chunk()?),
+            flags: u16::from_ne_bytes(*whole.get(6..)?.first_chunk()?),
             sequence: u32::from_ne_bytes(*whole.get(8..)?.first_chunk()?),
             payload: whole.get(16..)?,
         };

@@ -1,69 +1,70 @@
 //! Our one table of nf_tables, `inet netcombiner-<tunnel>`: written whole in one transaction, read
-//! back rule by rule. Over NETLINK_NETFILTER, so that no `nft` binary is needed; the exchanges are
-//! a few kilobytes that the kernel answers before `send` returns, so they are not async.
+//! back and compared with what could be there. Over NETLINK_NETFILTER, so that no `nft` binary is
+//! needed; the kernel answers before `send` returns, so the exchanges are not async.
 
+mod encode;
 mod expression;
 mod message;
-mod table;
+mod talk;
 
+use std::collections::BTreeSet;
 use std::io;
-
-use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::attributes::{Attributes, attributes, find, text};
 use crate::config::units::IfName;
-use crate::route::lower::nft::table_name;
+use crate::route::lower::nft::model::Set;
+use crate::route::lower::nft::{Table, table, table_name};
 use crate::route::resource::Filter;
-use message::{BATCH_BEGIN, BATCH_END, FAMILY_ANY, FAMILY_INET, Verb, flag};
-use table::Chain;
+use encode::{CHAIN_NAME, SET_ID, SET_NAME, TABLE};
+use message::{Verb, flag};
+use talk::{Batch, ask};
 
-/// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE are all 1.
-const TABLE: u16 = 1;
 /// NFTA_TABLE_FLAGS: among them NFT_TABLE_F_DORMANT, which switches a table off.
 const TABLE_FLAGS: u16 = 2;
-/// NFTA_CHAIN_NAME.
-const CHAIN_NAME: u16 = 3;
-/// NFTA_CHAIN_HOOK.
-const CHAIN_HOOK: u16 = 4;
-/// NFTA_CHAIN_TYPE.
-const CHAIN_TYPE: u16 = 7;
-/// NFTA_HOOK_HOOKNUM.
-const HOOK_NUMBER: u16 = 1;
-/// NFTA_HOOK_PRIORITY.
-const HOOK_PRIORITY: u16 = 2;
 /// NFTA_RULE_CHAIN.
 const RULE_CHAIN: u16 = 2;
 /// NFTA_RULE_EXPRESSIONS.
 const RULE_EXPRESSIONS: u16 = 4;
-/// NFTA_RULE_USERDATA.
-const RULE_USERDATA: u16 = 7;
 /// NFTA_EXPR_NAME.
 const EXPRESSION_NAME: u16 = 1;
 /// NFTA_EXPR_DATA.
 const EXPRESSION_DATA: u16 = 2;
+/// NFTA_SET_ELEM_LIST_ELEMENTS; the list's table is 1 and its set 2.
+const ELEMENTS: u16 = 3;
+
+/// How many elements go into one message: an attribute ends at 64 KiB, and one is 56 bytes at most.
+const ELEMENTS_A_MESSAGE: usize = 1000;
+
+/// How often the table is read again when it changes meanwhile.
+const LISTINGS: u32 = 5;
 
 /// Replaces the table, whole, in one transaction: other packets see the old one or the new one.
 pub(super) fn replace(filter: &Filter) -> io::Result<()> {
-    let table = table_name(&filter.tunnel);
+    let table = table(filter);
+    let of_table = || Attributes::new().text(TABLE, &table.name);
     let mut batch = Batch::begin();
-    batch.empty_table(&table);
-    batch.add(
-        Verb::NewTable,
-        flag::CREATE,
-        &Attributes::new().text(TABLE, &table),
-    );
-    let rules = table::rules(filter);
-    for chain in table::chains(&rules) {
-        batch.add(Verb::NewChain, flag::CREATE, &encode_chain(&table, chain));
+    batch.empty_table(&table.name);
+    batch.add(Verb::NewTable, flag::CREATE, &of_table());
+    for (number, set) in (1..).zip(&table.sets) {
+        let attributes = of_table().join(&encode::set(set)).number(SET_ID, number);
+        batch.add(Verb::NewSet, flag::CREATE, &attributes);
+        for elements in encode::elements(set).chunks(ELEMENTS_A_MESSAGE) {
+            let list = elements
+                .iter()
+                .fold(Attributes::new(), |list, element| list.nest(1, element));
+            let attributes = of_table().text(SET_NAME, &set.name).nest(ELEMENTS, &list);
+            batch.add(Verb::NewSetElement, flag::CREATE, &attributes);
+        }
     }
-    for rule in rules {
-        let attributes = Attributes::new()
-            .text(TABLE, &table)
-            .text(RULE_CHAIN, rule.chain)
-            .nest(RULE_EXPRESSIONS, &rule.steps.0)
-            .bytes(RULE_USERDATA, &userdata(&rule.comment));
-        batch.add(Verb::NewRule, flag::CREATE | flag::APPEND, &attributes);
+    for chain in &table.chains {
+        let attributes = of_table().join(&encode::chain(chain));
+        batch.add(Verb::NewChain, flag::CREATE, &attributes);
+        for rule in &chain.rules {
+            let attributes = of_table()
+                .text(RULE_CHAIN, chain.place.name)
+                .nest(RULE_EXPRESSIONS, &encode::rule(rule));
+            batch.add(Verb::NewRule, flag::CREATE | flag::APPEND, &attributes);
+        }
     }
     batch.commit().map_err(|error| match error.raw_os_error() {
         // What nf_tables says when an expression's module is missing.
@@ -84,109 +85,157 @@ pub(super) fn remove(tunnel: &IfName) -> io::Result<()> {
     batch.commit()
 }
 
-/// Our table as it stands in the kernel. When it is not exactly as we write it (somebody changed
-/// it), it has no clauses, which is no state that is ever wanted, so it will be replaced.
-pub(super) fn observe(tunnel: &IfName) -> io::Result<Option<Filter>> {
-    let name = table_name(tunnel);
-    let of_table = Attributes::new().text(TABLE, &name);
-    let answers = match ask(Verb::GetTable, flag::ACK, &of_table) {
-        Ok(answers) => answers,
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                // No such table; or no nf_tables in this kernel.
-                Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL)
-            ) =>
-        {
-            return Ok(None);
+/// Our table as it stands in the kernel: the one of `known` that it is. When it is none of them
+/// (somebody changed it, or an instance of another configuration left it), it has no clauses,
+/// which is no state that is ever wanted, so it will be replaced.
+pub(super) fn observe(tunnel: &IfName, known: &BTreeSet<Filter>) -> io::Result<Option<Filter>> {
+    let mut tries = 0;
+    let listed = loop {
+        tries += 1;
+        match Listed::read(&table_name(tunnel)) {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) && tries < LISTINGS => {}
+            listed => break listed?,
         }
-        Err(error) => return Err(error),
     };
-    let mut untouched = answers
-        .iter()
-        .all(|run| matches!(find(run, TABLE_FLAGS), None | Some([0, 0, 0, 0])));
-
-    let ours = |run: &Vec<u8>| find(run, TABLE).map(text) == Some(&*name);
-    let mut rules = ask(Verb::GetRule, flag::DUMP, &of_table)?;
-    rules.retain(ours);
-    let clauses = rules.iter().filter_map(|run| table::parse(comment(run)));
-    let mut filter = Filter {
+    let Some(listed) = listed else {
+        return Ok(None);
+    };
+    let mut known = known.iter().filter(|filter| filter.tunnel == *tunnel);
+    let found = known.find(|filter| listed.is(&table(filter)));
+    Ok(Some(found.cloned().unwrap_or_else(|| Filter {
         tunnel: tunnel.clone(),
-        clauses: clauses.collect(),
+        clauses: BTreeSet::new(),
+    })))
+}
+
+/// A table as the kernel lists it: runs of attributes.
+struct Listed {
+    table: Vec<Vec<u8>>,
+    chains: Vec<Vec<u8>>,
+    rules: Vec<Vec<u8>>,
+    /// Each with its elements.
+    sets: Vec<(Vec<u8>, Vec<SetElement>)>,
+}
+
+impl Listed {
+    /// Reads it; nothing when there is none.
+    fn read(name: &str) -> io::Result<Option<Self>> {
+        let of_table = Attributes::new().text(TABLE, name);
+        let list = |verb, attributes: &Attributes| -> io::Result<Vec<Vec<u8>>> {
+            let mut listed = ask(verb, flag::DUMP, attributes)?;
+            listed.retain(|run| find(run, TABLE).map(text) == Some(name));
+            Ok(listed)
+        };
+        let table = match ask(Verb::GetTable, flag::ACK, &of_table) {
+            Ok(answers) => answers,
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    // No such table; or no nf_tables in this kernel.
+                    Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL)
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut sets = Vec::new();
+        for set in list(Verb::GetSet, &of_table)? {
+            let name = find(&set, SET_NAME).map(text).unwrap_or_default();
+            let mut elements = Vec::new();
+            for run in list(Verb::GetSetElement, &of_table.clone().text(SET_NAME, name))? {
+                elements.extend(attributes(find(&run, ELEMENTS).unwrap_or_default()).map(parts));
+            }
+            sets.push((set, elements));
+        }
+        Ok(Some(Self {
+            table,
+            sets,
+            rules: list(Verb::GetRule, &of_table)?,
+            chains: list(Verb::GetChain, &Attributes::new())?,
+        }))
+    }
+
+    /// True when it is exactly as we would write `wanted`.
+    fn is(&self, wanted: &Table) -> bool {
+        let is_on = |run: &Vec<u8>| matches!(find(run, TABLE_FLAGS), None | Some([0, 0, 0, 0]));
+        let rules = wanted.chains.iter().map(|chain| chain.rules.len());
+        self.table.iter().all(is_on)
+            && self.sets.len() == wanted.sets.len()
+            && self.chains.len() == wanted.chains.len()
+            && self.rules.len() == rules.sum::<usize>()
+            && wanted.sets.iter().all(|set| self.has_set(set))
+            && wanted.chains.iter().all(|chain| {
+                let name = chain.place.name;
+                let encoded = encode::chain(chain);
+                let is_it = |run: &&Vec<u8>| find(run, CHAIN_NAME).map(text) == Some(name);
+                let within = |run: &&Vec<u8>| find(run, RULE_CHAIN).map(text) == Some(name);
+                let listed = self.rules.iter().filter(within);
+                listed.clone().count() == chain.rules.len()
+                    && self
+                        .chains
+                        .iter()
+                        .find(is_it)
+                        .is_some_and(|run| says(run, &encoded))
+                    && listed
+                        .zip(&chain.rules)
+                        .all(|(run, rule)| same_steps(run, &encode::rule(rule)))
+            })
+    }
+
+    fn has_set(&self, wanted: &Set) -> bool {
+        let is_it = |(run, _): &&(Vec<u8>, _)| find(run, SET_NAME).map(text) == Some(&*wanted.name);
+        let Some((run, elements)) = self.sets.iter().find(is_it) else {
+            return false;
+        };
+        let encoded = encode::elements(wanted);
+        let mut there: Vec<_> = elements.iter().collect();
+        let here: Vec<_> = encoded
+            .iter()
+            .map(|element| parts((1, &element.0)))
+            .collect();
+        let mut here: Vec<_> = here.iter().collect();
+        there.sort();
+        here.sort();
+        says(run, &encode::set(wanted)) && there == here
+    }
+}
+
+/// NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_FLAGS and NFTA_SET_ELEM_DATA; the first and the last without
+/// NFTA_DATA_VALUE around them.
+type SetElement = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn parts((_, element): (u16, &[u8])) -> SetElement {
+    let value = |kind| {
+        let inner = find(element, kind).and_then(|inner| find(inner, 1));
+        inner.unwrap_or_default().to_vec()
     };
-    let wanted = table::rules(&filter);
-    let mut chains = ask(Verb::GetChain, flag::DUMP, &Attributes::new())?;
-    chains.retain(ours);
-    untouched &= chains.len() == table::chains(&wanted).count()
-        && rules.len() == wanted.len()
-        && table::chains(&wanted).all(|chain| {
-            let listed = rules.iter().filter(|run| is_in(run, chain));
-            let wanted = wanted.iter().filter(|rule| rule.chain == chain.name);
-            let same = |(run, rule): (&Vec<u8>, &table::Rule)| {
-                comment(run) == rule.comment && same_steps(run, &rule.steps.0)
-            };
-            chains.iter().any(|run| is_chain(run, chain)) && listed.zip(wanted).all(same)
-        });
-    if !untouched {
-        filter.clauses.clear();
-    }
-    Ok(Some(filter))
+    let flags = find(element, 3).unwrap_or_default().to_vec();
+    (value(1), flags, value(2))
 }
 
-fn encode_chain(table: &str, chain: Chain) -> Attributes {
-    let hook = Attributes::new()
-        .number(HOOK_NUMBER, chain.hook)
-        .bytes(HOOK_PRIORITY, &chain.priority.to_be_bytes());
-    Attributes::new()
-        .text(TABLE, table)
-        .text(CHAIN_NAME, chain.name)
-        .nest(CHAIN_HOOK, &hook)
-        .text(CHAIN_TYPE, chain.kind)
+/// True when a listed run says all that we say; the kernel adds attributes of its own, within
+/// nested ones too.
+fn says(listed: &[u8], wanted: &Attributes) -> bool {
+    wanted.iter().all(|(kind, value)| {
+        find(listed, kind).is_some_and(|there| {
+            there == value || kind == encode::CHAIN_HOOK && says(there, &Attributes(value.to_vec()))
+        })
+    })
 }
 
-fn is_chain(run: &[u8], chain: Chain) -> bool {
-    let hook = find(run, CHAIN_HOOK).unwrap_or_default();
-    find(run, CHAIN_NAME).map(text) == Some(chain.name)
-        && find(run, CHAIN_TYPE).map(text) == Some(chain.kind)
-        && find(hook, HOOK_NUMBER) == Some(&chain.hook.to_be_bytes()[..])
-        && find(hook, HOOK_PRIORITY) == Some(&chain.priority.to_be_bytes()[..])
-}
-
-fn is_in(run: &[u8], chain: Chain) -> bool {
-    find(run, RULE_CHAIN).map(text) == Some(chain.name)
-}
-
-/// NFTNL_UDATA_RULE_COMMENT as nft writes it: type 0, length, text with its NUL.
-fn userdata(comment: &str) -> Vec<u8> {
-    let mut bytes = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
-    bytes.extend_from_slice(comment.as_bytes());
-    bytes.push(0);
-    bytes
-}
-
-fn comment(run: &[u8]) -> &str {
-    match find(run, RULE_USERDATA) {
-        Some([0, _, comment @ ..]) => text(comment),
-        _ => "",
-    }
-}
-
-/// True when the listed rule has the same expressions, and each says all that we said; the kernel
-/// adds attributes of its own.
+/// True when the listed rule has the same expressions, and each says all that we said.
 fn same_steps(run: &[u8], wanted: &Attributes) -> bool {
     let listed = find(run, RULE_EXPRESSIONS).unwrap_or_default();
     let mut listed = attributes(listed);
-    let mut wanted = attributes(&wanted.0);
+    let mut wanted = wanted.iter();
     loop {
         match (listed.next(), wanted.next()) {
             (None, None) => return true,
             (Some((_, there)), Some((_, here))) => {
                 let name = |run| find(run, EXPRESSION_NAME).map(text);
-                let there_data = find(there, EXPRESSION_DATA).unwrap_or_default();
-                let here_data = find(here, EXPRESSION_DATA).unwrap_or_default();
-                if name(there) != name(here)
-                    || attributes(here_data)
-                        .any(|(kind, value)| find(there_data, kind) != Some(value))
+                let data = |run| find(run, EXPRESSION_DATA).unwrap_or_default();
+                if name(there) != name(here) || !says(data(there), &Attributes(data(here).to_vec()))
                 {
                     return false;
                 }
@@ -194,111 +243,4 @@ fn same_steps(run: &[u8], wanted: &Attributes) -> bool {
             (None, Some(_)) | (Some(_), None) => return false,
         }
     }
-}
-
-/// A transaction in the making.
-struct Batch {
-    datagram: Vec<u8>,
-    sequence: u32,
-}
-
-impl Batch {
-    fn begin() -> Self {
-        let mut batch = Self {
-            datagram: Vec::new(),
-            sequence: 0,
-        };
-        batch.frame(BATCH_BEGIN);
-        batch
-    }
-
-    /// Begins or ends the batch: the "resource" is the subsystem that it is for.
-    fn frame(&mut self, kind: u16) {
-        message::push(
-            &mut self.datagram,
-            kind,
-            0,
-            self.sequence,
-            (FAMILY_ANY, message::SUBSYSTEM),
-            &Attributes::new(),
-        );
-        self.sequence += 1;
-    }
-
-    fn add(&mut self, verb: Verb, flags: u16, attributes: &Attributes) {
-        message::push(
-            &mut self.datagram,
-            verb.kind(),
-            flags | flag::ACK,
-            self.sequence,
-            (FAMILY_INET, 0),
-            attributes,
-        );
-        self.sequence += 1;
-    }
-
-    /// Leaves no table of this name, whether there was one or not: deleting one that is not there
-    /// would be an error.
-    fn empty_table(&mut self, table: &str) {
-        let attributes = Attributes::new().text(TABLE, table);
-        self.add(Verb::NewTable, flag::CREATE, &attributes);
-        self.add(Verb::DeleteTable, 0, &attributes);
-    }
-
-    /// Sends all; the kernel does all or nothing.
-    fn commit(mut self) -> io::Result<()> {
-        let last = self.sequence - 1;
-        self.frame(BATCH_END);
-        let socket = open()?;
-        socket.send(&self.datagram, 0)?;
-        loop {
-            let (answer, _) = socket.recv_from_full()?;
-            for message in message::messages(&answer) {
-                if message.kind != message::ERROR {
-                    continue;
-                }
-                if message.error() != 0 {
-                    return Err(io::Error::from_raw_os_error(message.error()));
-                }
-                if message.sequence == last {
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-/// Asks for tables, chains or rules; gives the attributes of each.
-fn ask(verb: Verb, flags: u16, attributes: &Attributes) -> io::Result<Vec<Vec<u8>>> {
-    let mut datagram = Vec::new();
-    message::push(
-        &mut datagram,
-        verb.kind(),
-        flags,
-        1,
-        (FAMILY_INET, 0),
-        attributes,
-    );
-    let socket = open()?;
-    socket.send(&datagram, 0)?;
-    let mut answers = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        for message in message::messages(&answer) {
-            match message.kind {
-                message::DONE => return Ok(answers),
-                message::ERROR if message.error() == 0 => return Ok(answers),
-                message::ERROR => return Err(io::Error::from_raw_os_error(message.error())),
-                _ => answers.push(message.body().to_vec()),
-            }
-        }
-    }
-}
-
-/// A socket to the kernel alone, one for each exchange: nothing is left over for the next.
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
 }
