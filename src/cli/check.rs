@@ -10,11 +10,10 @@ use super::args::{CliError, config_path, unexpected};
 use super::help;
 use super::look::look;
 use crate::config::{Config, Warning};
-use crate::daemon::CutOff;
 use crate::host::RUN_DIRECTORY;
 use crate::host::listeners::ssh_session;
 use crate::route::conflicts;
-use crate::route::reach::is_cut;
+use crate::route::reach::lock_out;
 
 pub(super) const HELP: &str = "\
 usage: netcombiner check NAME|FILE [--host]
@@ -54,10 +53,10 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                     .map_err(|error| CliError::failed(format!("this host: {error}")))?;
                 warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
-                if let Some(session) = ssh_session().filter(|it| is_cut(&config, *it)) {
+                if let Some(reason) = lock_out(&config, &seen.observed.sockets, ssh_session()) {
                     warnings.push(Warning {
                         place: "keep".to_owned(),
-                        text: CutOff(session).to_string(),
+                        text: reason.to_string(),
                     });
                 }
             }

@@ -33,8 +33,7 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
         let mut reconciler = Reconciler::open(host::System::open()?, &config.name, run_dir)?;
         let mut observed = reconciler.links().await?;
         let warnings = look_up(config, &mut observed).await;
-        #[cfg(target_os = "linux")]
-        observed.listeners.extend(host::listeners::listeners());
+        observed.sockets = host::listeners::sockets();
         #[cfg(target_os = "linux")]
         let present = Some(
             reconciler

@@ -22,7 +22,7 @@ then gives the host's routing back. SIGHUP reads the configuration again.
   FILE           a file: has a / in it or ends in .toml (also: -c FILE)
   --run-dir DIR  where its socket, lock and baseline are kept
   --log LEVEL    off, error, warn, info (default), debug, trace; also NETCOMBINER_LOG
-  --force        start although this very ssh session will be cut off
+  --force        start although a login session will be cut off
 
 A service manager that sets NOTIFY_SOCKET is told when the tunnel is up.
 ";

@@ -2,9 +2,9 @@
 //! background.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use super::help;
 use super::run::{BACKGROUND, READY, terminate};
 use crate::config::Config;
 use crate::control::{self, Request};
-use crate::daemon::level_of;
+use crate::daemon::{check_run_dir, level_of};
 use crate::host::RUN_DIRECTORY;
 
 pub(super) const HELP: &str = "\
@@ -32,7 +32,7 @@ The daemon's log is RUN_DIR/NAME.log.
   FILE           a file: has a / in it or ends in .toml
   --run-dir DIR  where its socket, lock, baseline and log are kept
   --log LEVEL    off, error, warn, info (default), debug, trace
-  --force        start although this very ssh session will be cut off
+  --force        start although a login session will be cut off
 ";
 
 /// Setting up the routing takes well below a second; a daemon that is not ready by then hangs.
@@ -88,6 +88,7 @@ fn bring_up(
         log_to_stderr(&format!("warning: {warning}"));
     }
     let name = config.name.as_str();
+    check_run_dir(run_dir).map_err(|error| CliError::failed(error.to_string()))?;
     let log = run_dir.join(format!("{name}.log"));
     let mut child = spawn(&path, run_dir, level, force, &log)
         .map_err(|error| CliError::failed(format!("cannot start the daemon: {error}")))?;
@@ -166,11 +167,7 @@ fn spawn(
     force: bool,
     log: &Path,
 ) -> io::Result<Child> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(run_dir)?;
-    if std::fs::metadata(log).is_ok_and(|it| it.len() > MOST_OLD_LOG) {
+    if std::fs::symlink_metadata(log).is_ok_and(|it| it.len() > MOST_OLD_LOG) {
         let mut old = log.as_os_str().to_owned();
         old.push(".1");
         std::fs::rename(log, old)?;
@@ -179,6 +176,7 @@ fn spawn(
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::host::RUN_DIRECTORY;
+
 /// Why the lock was not to be had.
 #[derive(Debug, Error)]
 pub enum LockError {
@@ -66,7 +68,7 @@ fn other(tunnel: &Option<String>, process: &Option<u32>) -> String {
 #[derive(Debug)]
 pub struct Lock {
     /// Dropped first: whoever has the tunnel's lock finds the host's free.
-    _host: host::HostLock,
+    _host: HostLock,
     _tunnel: FileLock,
 }
 
@@ -77,23 +79,35 @@ impl Lock {
     /// Also when another tunnel was killed here and not cleaned up after: what it borrowed of the
     /// host would be taken for the host's own.
     pub fn take(run_dir: &Path, name: &str) -> Result<Self, LockError> {
-        Self::take_of(host::NAME, run_dir, name)
+        Self::take_of(|| HostLock::take(), run_dir, name)
     }
 
-    fn take_of(host: &str, run_dir: &Path, name: &str) -> Result<Self, LockError> {
-        let tunnel = FileLock::take(run_dir, name)?;
-        let Some(host) = host::HostLock::take(host)? else {
+    fn take_of(
+        host: impl FnOnce() -> Result<Option<HostLock>, LockError>,
+        run_dir: &Path,
+        name: &str,
+    ) -> Result<Self, LockError> {
+        check_run_dir(run_dir)?;
+        let file = |name: &str| run_dir.join(format!("{name}.lock"));
+        let tunnel = match FileLock::take(file(name))? {
+            Ok(lock) => lock,
+            Err(process) => {
+                let name = name.to_owned();
+                return Err(LockError::Taken { name, process });
+            }
+        };
+        let Some(host) = host()? else {
             let other = others(run_dir, name, "lock").find_map(|other| {
-                match FileLock::take(run_dir, &other) {
-                    Err(LockError::Taken { name, process }) => Some((name, process)),
-                    Ok(_) | Err(_) => None,
+                match FileLock::take(file(&other)) {
+                    Ok(Err(process)) => Some((other, process)),
+                    Ok(Ok(_)) | Err(_) => None,
                 }
             });
             let (tunnel, process) = other.map_or((None, None), |(name, it)| (Some(name), it));
             return Err(LockError::HostTaken { tunnel, process });
         };
         // One that lives all the same does so in another network namespace.
-        let dead = |other: &String| FileLock::take(run_dir, other).is_ok();
+        let dead = |other: &String| matches!(FileLock::take(file(other)), Ok(Ok(_)));
         match others(run_dir, name, "baseline.json").find(dead) {
             Some(name) => Err(LockError::LeftBehind { name }),
             None => Ok(Self {
@@ -116,64 +130,75 @@ fn others(run_dir: &Path, name: &str, kind: &str) -> impl Iterator<Item = String
         .filter(move |other| other != name)
 }
 
-/// Linux: an abstract socket, of which there is one a network namespace (unix(7)), as there is one
-/// routing; whatever the run directory.
+/// The lock of this host, or of this network namespace where there are several: there is one routing
+/// in each. Its file lies at one place, whatever the run directory, where only root can make one: a
+/// name that others could take first would let any user keep the tunnel down, and `down` from
+/// cleaning up.
+#[derive(Debug)]
+enum HostLock {
+    File(#[expect(dead_code, reason = "held, not used")] FileLock),
+    #[cfg(target_os = "linux")]
+    Socket(#[expect(dead_code, reason = "held, not used")] std::os::unix::net::UnixDatagram),
+}
+
+impl HostLock {
+    /// Nothing: another process has it.
+    fn take() -> Result<Option<Self>, LockError> {
+        let directory = Path::new(RUN_DIRECTORY);
+        let name = namespace()?;
+        match check_run_dir(directory) {
+            Ok(()) => Self::file(directory.join(format!("{name}.host"))),
+            #[cfg(target_os = "linux")]
+            Err(LockError::Io { .. }) if !is_root_of_the_machine() => Self::socket(&name),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file(path: PathBuf) -> Result<Option<Self>, LockError> {
+        Ok(FileLock::take(path)?.ok().map(Self::File))
+    }
+
+    /// In a user namespace whose root cannot write to /run: an abstract socket, of which there is one
+    /// a network namespace (unix(7)). No other user gets into that namespace.
+    #[cfg(target_os = "linux")]
+    fn socket(name: &str) -> Result<Option<Self>, LockError> {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::{SocketAddr, UnixDatagram};
+        let name = format!("netcombiner/{name}");
+        let bind = || UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?);
+        match bind() {
+            Ok(socket) => Ok(Some(Self::Socket(socket))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(source) => Err(LockError::Io {
+                place: format!("@{name}").into(),
+                source,
+            }),
+        }
+    }
+}
+
+/// A name for this thread's network namespace: `net-4026531840`, after its inode.
 #[cfg(target_os = "linux")]
-mod host {
-    use std::io;
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-
-    use super::LockError;
-
-    pub(super) const NAME: &str = "netcombiner/host";
-
-    #[derive(Debug)]
-    pub(super) struct HostLock(#[expect(dead_code, reason = "held, not used")] UnixDatagram);
-
-    impl HostLock {
-        /// Nothing: another process has it.
-        pub(super) fn take(name: &str) -> Result<Option<Self>, LockError> {
-            let bind = || UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?);
-            match bind() {
-                Ok(socket) => Ok(Some(Self(socket))),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-                Err(source) => Err(LockError::Io {
-                    place: format!("@{name}").into(),
-                    source,
-                }),
-            }
-        }
-    }
+fn namespace() -> Result<String, LockError> {
+    let place = Path::new("/proc/thread-self/ns/net");
+    let there = std::fs::metadata(place).map_err(failed(place))?;
+    Ok(format!("net-{}", there.ino()))
 }
 
-/// A lock file at one place, whatever the run directory.
 #[cfg(not(target_os = "linux"))]
-mod host {
-    use std::path::Path;
-
-    use super::{FileLock, LockError};
-    use crate::host::RUN_DIRECTORY;
-
-    /// No device has this name, nor a tunnel.
-    pub(super) const NAME: &str = "the/host";
-
-    #[derive(Debug)]
-    pub(super) struct HostLock(#[expect(dead_code, reason = "held, not used")] FileLock);
-
-    impl HostLock {
-        /// Nothing: another process has it.
-        pub(super) fn take(name: &str) -> Result<Option<Self>, LockError> {
-            match FileLock::take(Path::new(RUN_DIRECTORY), &name.replace('/', " ")) {
-                Ok(lock) => Ok(Some(Self(lock))),
-                Err(LockError::Taken { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
-    }
+#[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
+fn namespace() -> Result<String, LockError> {
+    Ok("the".to_owned())
 }
 
-/// The lock of a tunnel. Its file goes when this is dropped.
+/// True where user ids are the machine's own, not those of a user namespace (user_namespaces(7)).
+#[cfg(target_os = "linux")]
+fn is_root_of_the_machine() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// A file that is locked. It goes when this is dropped.
 #[derive(Debug)]
 struct FileLock {
     file: File,
@@ -181,18 +206,8 @@ struct FileLock {
 }
 
 impl FileLock {
-    fn take(run_dir: &Path, name: &str) -> Result<Self, LockError> {
-        let fail = |place: &Path| {
-            let place = place.to_owned();
-            move |source| LockError::Io { place, source }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(run_dir)
-            .map_err(fail(run_dir))?;
-        check_owner(run_dir).map_err(fail(run_dir))?;
-        let path = run_dir.join(format!("{name}.lock"));
+    /// The inner error: another process has it, and this is its number if it wrote it.
+    fn take(path: PathBuf) -> Result<Result<Self, Option<u32>>, LockError> {
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -200,26 +215,24 @@ impl FileLock {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
-                .map_err(fail(&path))?;
-            if !lock(&file).map_err(fail(&path))? {
+                .map_err(failed(&path))?;
+            if !lock(&file).map_err(failed(&path))? {
                 let mut text = String::new();
                 // A file that cannot be read only leaves the number out.
                 let _ = file.read_to_string(&mut text);
-                return Err(LockError::Taken {
-                    name: name.to_owned(),
-                    process: text.trim().parse().ok(),
-                });
+                return Ok(Err(text.trim().parse().ok()));
             }
             // Its last owner may have removed it between our open and our lock: then the file at
             // the path is another one, or none.
-            let ours = file.metadata().map_err(fail(&path))?;
+            let ours = file.metadata().map_err(failed(&path))?;
             let is_same = std::fs::metadata(&path)
                 .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
             if is_same {
                 let mut held = Self { file, path };
-                held.write_process().map_err(fail(&held.path))?;
-                return Ok(held);
+                held.write_process().map_err(failed(&held.path))?;
+                return Ok(Ok(held));
             }
         }
     }
@@ -238,13 +251,30 @@ impl Drop for FileLock {
     }
 }
 
-/// Who may write there can put a baseline before us, or a socket that is not ours.
+fn failed(place: &Path) -> impl FnOnce(io::Error) -> LockError {
+    let place = place.to_owned();
+    move |source| LockError::Io { place, source }
+}
+
+/// Makes the run directory (0700) where it is missing, and checks that nobody else can write there:
+/// he could put a baseline before us, or a link in the place of the log.
+///
+/// # Errors
+/// Where it cannot be made, or is (or is reached by a link that is) somebody else's.
+pub fn check_run_dir(run_dir: &Path) -> Result<(), LockError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(run_dir).map_err(failed(run_dir))?;
+    check_owner(run_dir).map_err(failed(run_dir))
+}
+
 #[expect(unsafe_code, reason = "std has no geteuid")]
 fn check_owner(run_dir: &Path) -> io::Result<()> {
+    let link = std::fs::symlink_metadata(run_dir)?;
     let there = std::fs::metadata(run_dir)?;
     // SAFETY: the call touches no memory and cannot fail.
     let us = unsafe { libc::geteuid() };
-    if there.uid() == us && there.mode() & 0o022 == 0 {
+    if link.uid() == us && there.uid() == us && there.mode() & 0o022 == 0 {
         return Ok(());
     }
     Err(io::Error::new(
@@ -272,8 +302,12 @@ mod tests {
     use super::*;
 
     /// The host's lock of this test alone.
-    fn host(test: &str) -> String {
-        format!("netcombiner/{test}/{}", std::process::id())
+    fn host(test: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("netcombiner-{test}-{}.host", std::process::id()))
+    }
+
+    fn take(host: &Path, run_dir: &Path, name: &str) -> Result<Lock, LockError> {
+        Lock::take_of(|| HostLock::file(host.to_owned()), run_dir, name)
     }
 
     fn folder(test: &str) -> PathBuf {
@@ -283,8 +317,8 @@ mod tests {
     #[test]
     fn one_holder_who_is_named_and_no_file_afterwards() {
         let (folder, host) = (folder("lock"), host("lock"));
-        let held = Lock::take_of(&host, &folder, "nc0").unwrap();
-        let refused = Lock::take_of(&host, &folder, "nc0").unwrap_err();
+        let held = take(&host, &folder, "nc0").unwrap();
+        let refused = take(&host, &folder, "nc0").unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!(
@@ -293,7 +327,7 @@ mod tests {
             )
         );
         drop(held);
-        drop(Lock::take_of(&host, &folder, "nc0").unwrap());
+        drop(take(&host, &folder, "nc0").unwrap());
         // It can only be removed when it is empty.
         std::fs::remove_dir(&folder).unwrap();
     }
@@ -301,20 +335,18 @@ mod tests {
     #[test]
     fn a_second_tunnel_is_refused_wherever_its_run_directory_is() {
         let (near, far, host) = (folder("near"), folder("far"), host("second"));
-        let held = Lock::take_of(&host, &near, "nc0").unwrap();
+        let held = take(&host, &near, "nc0").unwrap();
         let process = std::process::id();
         for (run_dir, who) in [
             (&near, format!("nc0 is running as process {process}: ")),
             (&far, "another tunnel is running: ".to_owned()),
         ] {
-            let refused = Lock::take_of(&host, run_dir, "nc1")
-                .unwrap_err()
-                .to_string();
+            let refused = take(&host, run_dir, "nc1").unwrap_err().to_string();
             assert!(refused.starts_with(&who), "{refused}");
             assert!(!run_dir.join("nc1.lock").exists());
         }
         drop(held);
-        drop(Lock::take_of(&host, &far, "nc1").unwrap());
+        drop(take(&host, &far, "nc1").unwrap());
         std::fs::remove_dir(&near).unwrap();
         std::fs::remove_dir(&far).unwrap();
     }
@@ -326,30 +358,65 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let mode = |bits| std::fs::Permissions::from_mode(bits);
         std::fs::set_permissions(&folder, mode(0o777)).unwrap();
-        let refused = Lock::take_of(&host, &folder, "nc0")
-            .unwrap_err()
-            .to_string();
+        let refused = take(&host, &folder, "nc0").unwrap_err().to_string();
         assert!(refused.contains("others may write there"), "{refused}");
         std::fs::set_permissions(&folder, mode(0o755)).unwrap();
-        drop(Lock::take_of(&host, &folder, "nc0").unwrap());
+        drop(take(&host, &folder, "nc0").unwrap());
         std::fs::remove_dir(&folder).unwrap();
     }
 
     #[test]
     fn the_leftovers_of_another_come_first() {
         let (folder, host) = (folder("left"), host("left"));
-        let held = Lock::take_of(&host, &folder, "nc0").unwrap();
+        let held = take(&host, &folder, "nc0").unwrap();
         std::fs::write(folder.join("nc0.baseline.json"), "{}").unwrap();
         // In another network namespace it is no leftover.
-        drop(Lock::take_of(&format!("{host}2"), &folder, "nc1").unwrap());
+        drop(take(&host.with_extension("other"), &folder, "nc1").unwrap());
         drop(held);
-        let refused = Lock::take_of(&host, &folder, "nc1").unwrap_err();
+        let refused = take(&host, &folder, "nc1").unwrap_err();
         assert!(matches!(&refused, LockError::LeftBehind { name } if name == "nc0"));
         assert!(
             refused.to_string().contains("netcombiner down nc0"),
             "{refused}"
         );
-        drop(Lock::take_of(&host, &folder, "nc0").unwrap());
+        drop(take(&host, &folder, "nc0").unwrap());
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Field row A8.
+    #[test]
+    fn a_link_of_somebody_else_is_no_run_directory() {
+        let (folder, link) = (folder("linked"), folder("link"));
+        std::fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        check_run_dir(&link).unwrap();
+        // Only root can give a link to somebody else.
+        if std::os::unix::fs::lchown(&link, Some(65_534), None).is_ok() {
+            let refused = check_run_dir(&link).unwrap_err().to_string();
+            assert!(refused.contains("others may write there"), "{refused}");
+        }
+        // Nor is a lock file followed elsewhere.
+        let file = folder.join("nc0.lock");
+        std::os::unix::fs::symlink(folder.join("victim"), &file).unwrap();
+        assert!(FileLock::take(file).is_err());
+        assert!(!folder.join("victim").exists());
+        std::fs::remove_file(&link).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Field row A5: no other user can take the place, and namespaces have one each.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_host_is_a_network_namespace() {
+        let here = namespace().unwrap();
+        let there = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map(|()| namespace().unwrap())
+        });
+        if let Ok(there) = there.join().unwrap() {
+            assert_ne!(here, there);
+        }
+        let socket = format!("test-{}", std::process::id());
+        let held = HostLock::socket(&socket).unwrap();
+        assert!(held.is_some() && HostLock::socket(&socket).unwrap().is_none());
     }
 }

@@ -5,12 +5,14 @@
 //! commands and by events, and a packet never waits for control.
 
 mod busy;
+mod guard;
 mod links;
 mod lists;
 mod lock;
 mod logger;
 mod notify;
 mod packet_loop;
+mod reload;
 mod resolve;
 mod running;
 mod settings;
@@ -35,7 +37,6 @@ use tokio::time::timeout;
 use crate::config::units::{Family, IfName, Mtu};
 use crate::config::{Config, ConfigErrors, Listen, Transport};
 use crate::control::{self, Server};
-use crate::host::listeners::ssh_session;
 use crate::host::{self, ConvergeError, HostError, Reconciler};
 use crate::io::entropy::SystemEntropy;
 use crate::io::socket::{OpenError, any_address};
@@ -43,11 +44,11 @@ use crate::io::tcp::TcpListener;
 use crate::io::tun::{Tun, TunError};
 use crate::io::udp::UdpSocket;
 use crate::route::conflicts;
-use crate::route::reach::is_cut;
+use crate::route::reach::{HostSocket, LockOut};
 use packet_loop::{Command, News, PacketThread, Start};
 use running::{Desired, Hold, Running, Stop};
 
-pub use lock::{Lock, LockError};
+pub use lock::{Lock, LockError, check_run_dir};
 pub use logger::{level_of, start as start_log};
 
 /// The kernel answers a netlink message within milliseconds, and there are some hundred of them: who
@@ -61,18 +62,9 @@ pub struct Options {
     pub config: PathBuf,
     /// Where sockets, locks and baselines are.
     pub run_dir: PathBuf,
-    /// Start although the ssh session that this is started from will be cut off.
+    /// Start, and take a new configuration, although a login session will be cut off.
     pub force: bool,
 }
-
-/// The ssh session that would be lost: where it ends on this host.
-#[derive(Debug, Clone, Copy, Error)]
-#[error(
-    "the ssh session of this very shell comes in at {0}, which would go to the client: add \
-     \"tcp:{port}\" to keep",
-    port = .0.port()
-)]
-pub struct CutOff(pub SocketAddr);
 
 /// Why the daemon did not start, or ended by itself. The host is as it was before, or the text says
 /// what is not.
@@ -86,7 +78,7 @@ pub enum DaemonError {
     Lock(#[from] LockError),
     /// The administrator would lock himself out.
     #[error("{0} (or say --force)")]
-    CutOff(#[from] CutOff),
+    LockOut(#[from] LockOut),
     /// A socket could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -147,17 +139,13 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    if let Some(session) = ssh_session()
-        && is_cut(&config, session)
-        && !options.force
-    {
-        return Err(CutOff(session).into());
-    }
     let _lock = Lock::take(&options.run_dir, config.name.as_str())?;
+    let sockets = guard::sockets_at_risk(&config);
+    guard::may_start(options, &config, &sockets)?;
     let name = config.name.clone();
     let runtime = start_runtime()?;
     let served = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(serve(options, config, ready))
+        runtime.block_on(serve(options, config, sockets, ready))
     }));
     let result = served.unwrap_or_else(|_| Err(give_back_after_panic(options, &name)));
     // A name that is being looked up sits in getaddrinfo, for minutes when DNS is dead: nobody
@@ -212,15 +200,22 @@ async fn failed(hold: &mut Hold, error: DaemonError) -> DaemonError {
     }
 }
 
-async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Result<(), DaemonError> {
+async fn serve(
+    options: &Options,
+    config: Config,
+    sockets: Vec<HostSocket>,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
     let stop = Stop::listen().map_err(DaemonError::process("cannot watch for signals"))?;
     let mut reconciler = Reconciler::open(host::System::open()?, &config.name, &options.run_dir)?;
-    let observed = timeout(HOST_PATIENCE, reconciler.links())
+    let mut observed = timeout(HOST_PATIENCE, reconciler.links())
         .await
         .map_err(|_| DaemonError::HostHangs("asking for the links"))??;
+    observed.sockets = sockets;
     for warning in conflicts(&config, &observed) {
         log::warn!("{warning}");
     }
+    observed.sockets.clear();
     for address in config.listen.iter().filter_map(|listen| listen.address) {
         if !address.is_loopback() && observed.holders(address).next().is_none() {
             log::warn!("listen: no interface holds {address} yet: nobody can be heard there");

@@ -20,6 +20,7 @@ use super::lists::Lists;
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
 use super::tun_thread::{BATCHES, Dead, FromTun, MOST_PACKETS, TunThread};
+use crate::config::Class;
 use crate::io::clock::thread_time;
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
@@ -61,6 +62,8 @@ pub(super) enum Command {
     },
     /// A link is gone.
     CloseLink(LinkId),
+    /// What is sent on two links at once.
+    Redundant(Vec<Class>),
     /// How is it going?
     Report(oneshot::Sender<Report>),
     /// Say goodbye to the peer and end.
@@ -506,6 +509,7 @@ impl PacketLoop {
                     }
                 }
                 Command::CloseLink(link) => self.sockets.close_link(now, link, &mut self.tunnel),
+                Command::Redundant(classes) => self.tunnel.set_redundant(classes),
                 Command::Report(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.report(now));

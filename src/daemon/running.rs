@@ -14,13 +14,14 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::links::{Flow, LinkIds, Plan, Resolved, plan};
 use super::packet_loop::{Carrier, Command, News, PacketThread};
+use super::reload::need_restart;
 use super::resolve::{Answer as Address, Resolver};
 use super::settings;
 use super::sockets::Note;
 use super::status::{Known, status};
-use super::{DaemonError, HOST_PATIENCE, Options, notify};
+use super::{DaemonError, HOST_PATIENCE, Options, guard, notify};
 use crate::config::units::Mtu;
-use crate::config::{Config, Role, Transport};
+use crate::config::{Config, Transport};
 use crate::control::{Answer, Asked, Form, Request};
 use crate::host::{self, Reconciler};
 use crate::io::Clock;
@@ -490,11 +491,17 @@ impl<'a> Running<'a> {
             log::info!("the configuration is unchanged");
             return false;
         }
-        if !can_change(&self.config, &new) {
+        let refused = need_restart(&self.config, &new);
+        if !refused.is_empty() {
             log::warn!(
-                "the configuration's new keys, names, addresses, MTU or listen need a restart: \
-                 it stays as it was"
+                "{} cannot change while the tunnel runs, a restart is needed: the configuration \
+                 stays as it was",
+                refused.join(", ")
             );
+            return false;
+        }
+        if let Err(reason) = guard::may_change(self.options, &self.config, &new) {
+            log::error!("{reason}: the configuration stays as it was");
             return false;
         }
         log::info!("the new configuration is in use");
@@ -502,6 +509,9 @@ impl<'a> Running<'a> {
         self.resolved.retain(|host, _| hosts.contains(host));
         self.resolver = Resolver::start(hosts, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
+        if new.redundant != self.config.redundant {
+            self.packets.tell(Command::Redundant(new.redundant.clone()));
+        }
         self.config = new;
         self.publish();
         self.update_links();
@@ -544,24 +554,4 @@ impl<'a> Running<'a> {
             ),
         }
     }
-}
-
-/// True when a running tunnel can go on with the new configuration.
-fn can_change(old: &Config, new: &Config) -> bool {
-    let same_role = matches!(
-        (&old.role, &new.role),
-        (Role::Local(_), Role::Local(_)) | (Role::Remote(_), Role::Remote(_))
-    );
-    same_role
-        && old.name == new.name
-        && old.keys == new.keys
-        && old.security == new.security
-        && old.public == new.public
-        && old.tunnel == new.tunnel
-        && old.mtu == new.mtu
-        && old.offload == new.offload
-        && old.ecn == new.ecn
-        && old.threads == new.threads
-        && old.listen == new.listen
-        && old.numbers == new.numbers
 }

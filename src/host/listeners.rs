@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+#[cfg(target_os = "linux")]
+pub use super::linux::sockets;
+
 /// Where the ssh session that this process was started from ends on this host.
 ///
 /// `SSH_CONNECTION` says so (ssh(1)); sudo(8) takes it out of the environment, so that of the
@@ -48,42 +51,10 @@ fn parent(stat: &str) -> Option<u32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Where TCP connections are waited for in the network namespace of this thread.
-#[cfg(target_os = "linux")]
-pub fn listeners() -> Vec<SocketAddr> {
-    let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-    // A kernel without one of the families has no such file, and no listeners.
-    let texts = ["tcp", "tcp6"]
-        .into_iter()
-        .filter_map(|file| read(file).ok());
-    texts.flat_map(|text| listening(&text)).collect()
-}
-
-/// The listeners of /proc/net/tcp (proc_net_tcp.rst): the address as 32-bit words of this machine,
-/// the port, and the state 0A.
-#[cfg(target_os = "linux")]
-fn listening(text: &str) -> Vec<SocketAddr> {
-    let place = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (address, port) = words.nth(1)?.split_once(':')?;
-        if words.nth(1)? != "0A" {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        for word in 0..address.len() / 8 {
-            let word = address.get(word * 8..word * 8 + 8)?;
-            bytes.extend(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
-        }
-        let address = match bytes.len() {
-            4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
-            _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
-        };
-        Some(SocketAddr::new(
-            address,
-            u16::from_str_radix(port, 16).ok()?,
-        ))
-    };
-    text.lines().filter_map(place).collect()
+/// Without a reader of this system's sockets, the session of the shell is all that is known.
+#[cfg(not(target_os = "linux"))]
+pub fn sockets() -> Vec<crate::route::reach::HostSocket> {
+    Vec::new()
 }
 
 #[cfg(test)]
@@ -113,25 +84,5 @@ mod tests {
         assert_eq!(parent("7 (a"), None);
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         assert_eq!(parent(&stat), Some(std::os::unix::process::parent_id()));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_listener_is_seen_and_a_connection_is_none() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = std::net::TcpListener::bind(address) else {
-                continue;
-            };
-            let place = listener.local_addr().unwrap();
-            assert!(listeners().contains(&place), "{place}");
-            let connection = std::net::TcpStream::connect(place).unwrap();
-            assert!(!listeners().contains(&connection.local_addr().unwrap()));
-            drop(listener);
-            assert!(!listeners().contains(&place), "{place}");
-        }
-        assert_eq!(
-            listening("  sl  local_address\n 0: xx:1 0:0 0A\n 1: 0:0\n"),
-            []
-        );
     }
 }

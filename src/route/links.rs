@@ -2,12 +2,13 @@
 //! Plain data, filled by `host` or read from a file (`plan --links FILE`).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use super::reach::HostSocket;
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
 
@@ -34,8 +35,9 @@ pub struct Observed {
     pub loopback: Vec<Prefix>,
     /// The addresses the other portal's names were resolved to.
     pub remotes: Vec<IpAddr>,
-    /// Where programs of this host wait for TCP connections; only looked for by `check` and `plan`.
-    pub listeners: Vec<SocketAddr>,
+    /// The sockets of this host; only looked for by `check`, `plan`, and the daemon's guard.
+    #[serde(skip)]
+    pub sockets: Vec<HostSocket>,
 }
 
 /// One device of the host.

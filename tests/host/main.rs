@@ -8,6 +8,7 @@
 
 mod down;
 mod filter;
+mod guard;
 mod hops;
 mod kernel_habits;
 mod namespace;

@@ -14,6 +14,7 @@ mod netlink;
 mod nft;
 mod routes;
 mod rules;
+mod sockets;
 mod sysctl;
 mod watch;
 #[cfg(test)]
@@ -35,6 +36,8 @@ use links::Names;
 use netlink::Handle;
 use rules::Listed;
 use watch::Watch;
+
+pub use sockets::sockets;
 
 /// The kernel of this host, or of the network namespace of the thread that opened it.
 #[derive(Debug)]

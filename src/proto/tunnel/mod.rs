@@ -27,7 +27,7 @@ use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
 use super::{Entropy, Instant};
 use crate::config::units::Bitrate;
-use crate::config::{Congestion, Transport};
+use crate::config::{Class, Congestion, Transport};
 use crate::packet::{Classes, FlowHasher, Packet, Pool, mss};
 use keys::Keys;
 use mtu::{InnerMtu, path_mtu};
@@ -167,6 +167,11 @@ impl Tunnel {
             count: Count::default(),
             config,
         }
+    }
+
+    /// From now on these kinds of packets are sent on two links at once.
+    pub fn set_redundant(&mut self, classes: Vec<Class>) {
+        self.redundant = Classes::new(classes);
     }
 
     /// A socket may be used from now on. A link that came back comes with a new socket.

@@ -1,0 +1,125 @@
+//! Which keys of the configuration can change while the tunnel runs.
+
+use crate::config::{Config, Keys, Local, Numbers, Remote, Role, TunnelAddresses};
+
+/// The keys that differ and need a restart. The patterns name every field, so that a new one has to
+/// be given its place here.
+pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let Config {
+        // The file's name, which stays.
+        name: _,
+        role,
+        keys: Keys {
+            private,
+            peer,
+            preshared,
+        },
+        security,
+        public,
+        tunnel,
+        mtu,
+        offload,
+        ecn,
+        threads,
+        listen,
+        numbers,
+        // Read anew by the reconciler, by the links and by the packet thread.
+        remote: _,
+        links: _,
+        redundant: _,
+        manage_routing: _,
+    } = new;
+    let TunnelAddresses {
+        local,
+        remote,
+        local_v6,
+        remote_v6,
+    } = tunnel;
+    let Numbers {
+        table_base,
+        keep_pref,
+        link_pref,
+        link_table_base,
+        mark,
+        mark_mask,
+    } = numbers;
+    let same_role = match (role, &old.role) {
+        (Role::Local(Local { deliver: _ }), Role::Local(_))
+        | (Role::Remote(Remote { keep: _ }), Role::Remote(_)) => true,
+        (Role::Local(_), Role::Remote(_)) | (Role::Remote(_), Role::Local(_)) => false,
+    };
+    let same = [
+        ("role", same_role),
+        ("private_key", *private == old.keys.private),
+        ("peer_public_key", *peer == old.keys.peer),
+        ("preshared_key", *preshared == old.keys.preshared),
+        ("security", *security == old.security),
+        ("public_address", *public == old.public),
+        ("tunnel.local", *local == old.tunnel.local),
+        ("tunnel.remote", *remote == old.tunnel.remote),
+        ("tunnel.local_v6", *local_v6 == old.tunnel.local_v6),
+        ("tunnel.remote_v6", *remote_v6 == old.tunnel.remote_v6),
+        ("mtu", *mtu == old.mtu),
+        ("offload", *offload == old.offload),
+        ("ecn", *ecn == old.ecn),
+        ("threads", *threads == old.threads),
+        ("listen", *listen == old.listen),
+        ("table_base", *table_base == old.numbers.table_base),
+        ("keep_pref", *keep_pref == old.numbers.keep_pref),
+        ("link_pref", *link_pref == old.numbers.link_pref),
+        (
+            "link_table_base",
+            *link_table_base == old.numbers.link_table_base,
+        ),
+        ("mark", *mark == old.numbers.mark),
+        ("mark_mask", *mark_mask == old.numbers.mark_mask),
+    ];
+    let changed = same.into_iter().filter(|(_, same)| !same);
+    changed.map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loader;
+
+    struct NoFiles;
+
+    impl Loader for NoFiles {
+        fn load(&self, _: &std::path::Path) -> Result<crate::config::KeyFile, String> {
+            Err("no files here".to_owned())
+        }
+    }
+
+    fn config(more: &str) -> Config {
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let peer = crate::proto::crypto::keys::PrivateKey::from_bytes([1; 32]).public();
+        let text = format!(
+            "role = \"remote\"\nprivate_key = \"{key}\"\npeer_public_key = \"{peer}\"\n\
+             public_address = \"203.0.113.2\"\n{more}"
+        );
+        let (config, _) = Config::parse(&text, "nc0", &NoFiles).unwrap();
+        config
+    }
+
+    /// Field row D10.
+    #[test]
+    fn exactly_the_keys_that_need_a_restart_are_named() {
+        let old = config("listen = [\"udp:4725\"]\n");
+        let changed = |more: &str| need_restart(&old, &config(more));
+        let live = "listen = [\"udp:4725\"]\nredundant = [\"icmp\"]\nkeep = []\n\
+            remote = \"198.51.100.1\"\nmanage_routing = false\n[[link]]\ndevice = \"wan0\"\n";
+        assert_eq!(changed(live), [""; 0]);
+        assert_eq!(
+            changed("listen = [\"udp:4726\"]\nmtu = 1300\nmark = 0x02000000\n"),
+            ["mtu", "listen", "mark"]
+        );
+        assert_eq!(
+            changed(
+                "listen = [\"udp:4725\"]\nredundant = [\"icmp\"]\necn = false\ntable_base = 100\n\
+                 [tunnel]\nlocal = \"172.20.0.3\"\n"
+            ),
+            ["tunnel.local", "ecn", "table_base"]
+        );
+    }
+}

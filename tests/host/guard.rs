@@ -1,0 +1,261 @@
+//! Nobody locks himself out, however the daemon is started, and no other user keeps it down.
+
+use std::fs::Permissions;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::namespace::{in_namespace, snapshot};
+
+/// A process of this name that holds a socket, as sshd and its sessions do.
+struct Holder(Child);
+
+impl Holder {
+    fn start(directory: &Path, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        let program = directory.join(name);
+        if !program.exists() {
+            // A process is called as the link is.
+            std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+        }
+        let child = Command::new(program)
+            .args(["-c", "while :; do sleep 1; done"])
+            .stdin(Stdio::from(socket.into()))
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A remote portal with its files.
+struct Portal {
+    file: String,
+    run_dir: String,
+}
+
+impl Portal {
+    fn new(directory: &Path) -> Self {
+        std::fs::create_dir_all(directory).unwrap();
+        let dir = directory.to_str().unwrap();
+        let portal = Self {
+            file: format!("{dir}/remote/nc0.toml"),
+            run_dir: format!("{dir}/run"),
+        };
+        let arguments = ["init", "--public-address", "203.0.113.2", "--dir", dir];
+        assert!(portal.command(&arguments).status().unwrap().success());
+        portal
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netcombiner"));
+        command.args(arguments).env_remove("SSH_CONNECTION");
+        command
+    }
+
+    fn say(&self, verb: &str, more: &[&str]) -> Output {
+        let what = if verb == "down" { "nc0" } else { &self.file };
+        let mut arguments = vec![verb, what, "--run-dir", &self.run_dir];
+        arguments.extend(more);
+        self.command(&arguments).output().unwrap()
+    }
+
+    fn refused(&self, words: &[&str]) {
+        let before = snapshot();
+        let refused = self.say("run", &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert_eq!(snapshot(), before);
+    }
+
+    fn well(&self, verb: &str, more: &[&str]) {
+        let done = self.say(verb, more);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{verb} {more:?}: {said}");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(format!("{}/nc0.log", self.run_dir)).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let lock = std::fs::read_to_string(format!("{}/nc0.lock", self.run_dir)).unwrap();
+        kill(Pid::from_raw(lock.trim().parse().unwrap()), signal).unwrap();
+    }
+
+    /// Changes a line of the configuration and says SIGHUP; waits for an answer in the log.
+    fn change(&self, from: &str, to: &str, answer: &str) {
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&self.file, text.replace(from, to)).unwrap();
+        let before = self.log().len();
+        self.signal(Signal::SIGHUP);
+        for _ in 0..600 {
+            if self
+                .log()
+                .get(before..)
+                .unwrap_or_default()
+                .contains(answer)
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{answer:?} is not in the log:\n{}", self.log());
+    }
+}
+
+fn listen(place: &str) -> TcpListener {
+    TcpListener::bind(place).unwrap()
+}
+
+/// The host's end of a new connection, and the other.
+fn connect(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let port = listener.local_addr().unwrap().port();
+    let other = TcpStream::connect(("203.0.113.2", port)).unwrap();
+    (listener.accept().unwrap().0, other)
+}
+
+/// Field row B1: the service manager's start, where no shell says which session there is.
+#[test]
+fn the_only_sshd_and_login_sessions_are_found_without_a_shell() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let ssh = listen("0.0.0.0:2222");
+        let service = Holder::start(&directory, "sshd", ssh.try_clone().unwrap());
+        let place = "203.0.113.2:2222";
+        portal.refused(&[
+            "sshd listens at",
+            place,
+            "add \"tcp:2222\" to keep",
+            "--force",
+        ]);
+        // A second place that is kept: nothing is lost but a listener, and strangers do not count.
+        let kept = listen("0.0.0.0:22");
+        let second = Holder::start(&directory, "sshd", kept);
+        let web = listen("0.0.0.0:80");
+        let (stranger, _browser) = connect(&web);
+        let server = Holder::start(&directory, "nginx", stranger);
+        let tunnel = std::net::UdpSocket::bind("0.0.0.0:51820").unwrap();
+        portal.well("up", &[]);
+        for words in [
+            "sshd listens at tcp 203.0.113.2:2222",
+            "udp 203.0.113.2:51820",
+        ] {
+            assert_eq!(portal.log().matches(words).count(), 1, "{}", portal.log());
+        }
+        portal.well("down", &[]);
+        drop((server, tunnel));
+
+        let (session, _shell) = connect(&ssh);
+        let forked = Holder::start(&directory, "sshd-session", session);
+        portal.refused(&["the login session (sshd-session)", place]);
+        portal.well("up", &["--force"]);
+        portal.well("down", &[]);
+        drop((forked, second, service));
+    });
+}
+
+/// Field row B1: the supervisor starts again what was killed, whoever is cut off by then.
+#[test]
+fn a_restart_after_a_crash_is_never_refused() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let _service = Holder::start(&directory, "sshd", listen("0.0.0.0:2222"));
+        portal.well("up", &["--force"]);
+        portal.signal(Signal::SIGKILL);
+        portal.well("up", &[]);
+        assert!(
+            portal.log().contains("nobody could log in"),
+            "{}",
+            portal.log()
+        );
+        portal.well("down", &[]);
+    });
+}
+
+/// Field row B1: SIGHUP with a narrower `keep`. Field row D10: refused keys are named.
+#[test]
+fn a_new_configuration_locks_nobody_out() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let ssh = listen("0.0.0.0:22");
+        let (session, _shell) = connect(&ssh);
+        let _service = Holder::start(&directory, "dropbear", ssh);
+        let session = Holder::start(&directory, "dropbear", session);
+        portal.well("up", &[]);
+        let (keep, less) = ("keep = [\"tcp:22\"]", "keep = [\"tcp:23\"]");
+        portal.change(keep, less, "the configuration stays as it was");
+        assert!(
+            portal.log().contains("the login session (dropbear)"),
+            "{}",
+            portal.log()
+        );
+        drop(session);
+        portal.change(less, less, "dropbear listens at 203.0.113.2:22");
+        // More is taken at once, and what goes is said.
+        let more = "keep = [\"tcp:22\", \"tcp:25\"]";
+        portal.change(less, more, "the new configuration is in use");
+        let _mail = Holder::start(&directory, "smtpd", listen("0.0.0.0:25"));
+        portal.change(more, keep, "smtpd listens at tcp 203.0.113.2:25");
+        portal.change(
+            keep,
+            &format!("{keep}\nmtu = 1300\necn = false"),
+            "mtu, ecn cannot change",
+        );
+        portal.well("down", &[]);
+    });
+}
+
+/// Field row A5: any user may bind an abstract socket.
+#[test]
+fn no_other_user_holds_the_lock() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let before = snapshot();
+        let name = SocketAddr::from_abstract_name("netcombiner/host").unwrap();
+        let _taken = UnixDatagram::bind_addr(&name).unwrap();
+        portal.well("up", &[]);
+        portal.signal(Signal::SIGKILL);
+        portal.well("down", &[]);
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// Field row A8: nothing is written into a directory that others may write to.
+#[test]
+fn the_log_is_not_opened_in_somebody_elses_directory() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        std::fs::create_dir(&portal.run_dir).unwrap();
+        std::fs::set_permissions(&portal.run_dir, Permissions::from_mode(0o777)).unwrap();
+        let victim = directory.join("victim");
+        std::fs::write(&victim, "before").unwrap();
+        std::os::unix::fs::symlink(&victim, format!("{}/nc0.log", portal.run_dir)).unwrap();
+        let refused = portal.say("up", &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success());
+        assert!(said.contains("others may write there"), "{said}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "before");
+        // A link of the log's name in a directory of our own is not followed either.
+        std::fs::set_permissions(&portal.run_dir, Permissions::from_mode(0o700)).unwrap();
+        assert!(!portal.say("up", &[]).status.success());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "before");
+    });
+}
