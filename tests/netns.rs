@@ -8,6 +8,7 @@ mod netns {
     mod client_device;
     mod closed;
     mod command;
+    mod crossing;
     mod ecn;
     mod flood;
     mod foreign;

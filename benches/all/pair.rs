@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use netcombiner::config::units::{Bitrate, Mtu};
-use netcombiner::config::{Congestion, Security, Transport};
+use netcombiner::config::units::{Bitrate, Family, Mtu, Prefix};
+use netcombiner::config::{Congestion, PublicAddresses, Security, Transport, TunnelAddresses};
+use netcombiner::packet::Crossing;
 use netcombiner::packet::ecn::Codepoint;
 use netcombiner::proto::crypto::keys::PrivateKey;
 use netcombiner::proto::event::{
@@ -61,6 +62,16 @@ fn address(link: u32) -> SocketAddr {
     SocketAddr::from(([10, 0, link as u8, 2], 40_000))
 }
 
+/// Packets from and to any address cross.
+fn crossing() -> Crossing {
+    let public = PublicAddresses {
+        v4: Some([10, 0, 0, 1].into()),
+        v6: None,
+    };
+    let all = Prefix::default_of(Family::V4);
+    Crossing::new(&public, &TunnelAddresses::default(), &[all])
+}
+
 fn portal(side: Side, setting: Setting, now: Instant) -> Tunnel {
     let keys = |seed| PrivateKey::generate(&mut Seeded(seed));
     let (private, peer) = match side {
@@ -76,6 +87,7 @@ fn portal(side: Side, setting: Setting, now: Instant) -> Tunnel {
         aes: setting.aes,
         mtu: Mtu::TUNNEL_DEFAULT,
         redundant: Vec::new(),
+        crossing: crossing(),
         ecn: true,
     };
     let seed = if side == Side::Local { 11 } else { 22 };

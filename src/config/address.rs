@@ -5,12 +5,9 @@ use std::str::FromStr;
 
 use super::reader::Fields;
 use super::report::Report;
-use super::units::UnitError;
+use super::units::{Prefix, UnitError};
 use super::words::quoted;
-use super::{
-    DEFAULT_TUNNEL_LOCAL, DEFAULT_TUNNEL_LOCAL_V6, DEFAULT_TUNNEL_REMOTE, DEFAULT_TUNNEL_REMOTE_V6,
-    PublicAddresses, TunnelAddresses, schema,
-};
+use super::{PublicAddresses, TunnelAddresses, schema};
 
 /// An address that one host can have, of one family or of any.
 pub(super) struct HostAddress<A>(pub(super) A);
@@ -42,12 +39,7 @@ impl<A: FromStr + Copy + Into<IpAddr>> FromStr for HostAddress<A> {
 
 /// The addresses inside the tunnel, all of them there and different.
 pub(super) fn tunnel(fields: &Fields<'_>, report: &mut Report<'_>) -> TunnelAddresses {
-    let mut tunnel = TunnelAddresses {
-        local: DEFAULT_TUNNEL_LOCAL,
-        remote: DEFAULT_TUNNEL_REMOTE,
-        local_v6: DEFAULT_TUNNEL_LOCAL_V6,
-        remote_v6: DEFAULT_TUNNEL_REMOTE_V6,
-    };
+    let mut tunnel = TunnelAddresses::default();
     if let Some(own) = fields.table("tunnel", &schema::TUNNEL, report) {
         if let Some(HostAddress(address)) = own.word("local", report) {
             tunnel.local = address;
@@ -120,4 +112,34 @@ pub(super) fn public(
         }
     }
     (good && public.iter().next().is_some()).then_some(public)
+}
+
+/// Networks that may cross the tunnel too. Every packet from or to another than the usual addresses
+/// is looked up in it: the list is short.
+pub(super) fn allow(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Prefix> {
+    const MOST: usize = 32;
+    let Some(field) = fields.get("allow") else {
+        return Vec::new();
+    };
+    let found = field.words::<Prefix>(report);
+    if let Some((at, _)) = found.get(MOST) {
+        report.error(at, format!("is one too many (at most {MOST})"));
+    }
+    let mut networks = Vec::new();
+    for (at, prefix) in found {
+        let network = prefix.network();
+        let first = network.address();
+        let link_local = match first {
+            IpAddr::V4(first) => first.is_link_local(),
+            IpAddr::V6(first) => first.is_unicast_link_local(),
+        };
+        if first.is_multicast() || first.is_loopback() || link_local {
+            report.error(
+                &at,
+                format!("{network} never crosses (only addresses of single hosts do)"),
+            );
+        }
+        networks.push(network);
+    }
+    networks
 }

@@ -27,8 +27,9 @@ pub use schema::known_keys;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use crate::packet::Crossing;
 use crate::proto::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
-use units::{Bitrate, IfName, Mtu, RulePref, TableId};
+use units::{Bitrate, Family, IfName, Mtu, Prefix, RulePref, TableId};
 
 /// The port of the flows (dissertation 3.3.1).
 pub const DEFAULT_PORT: u16 = 4725;
@@ -74,6 +75,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// What is sent on two links at once.
     pub redundant: Vec<Class>,
+    /// Networks that may cross the tunnel beside the addresses above.
+    pub allow: Vec<Prefix>,
     /// The numbers of tables, rules and marks.
     pub numbers: Numbers,
     /// False: the tunnel gets its addresses, and all else of the host is left alone.
@@ -81,6 +84,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// What may cross the tunnel.
+    pub fn crossing(&self) -> Crossing {
+        Crossing::new(&self.public, &self.tunnel, &self.allow)
+    }
+
+    /// True when IPv6 packets may cross the tunnel.
+    pub fn carries_v6(&self) -> bool {
+        self.public.v6.is_some() || self.allow.iter().any(|it| it.family() == Family::V6)
+    }
+
     /// The hosts that flows are opened to, names and addresses, each once.
     pub fn remote_hosts(&self) -> Vec<String> {
         let named = self.links.iter().filter_map(|link| link.remote.as_ref());
@@ -327,6 +340,17 @@ pub struct TunnelAddresses {
     pub local_v6: Ipv6Addr,
     /// The remote portal's for IPv6.
     pub remote_v6: Ipv6Addr,
+}
+
+impl Default for TunnelAddresses {
+    fn default() -> Self {
+        Self {
+            local: DEFAULT_TUNNEL_LOCAL,
+            remote: DEFAULT_TUNNEL_REMOTE,
+            local_v6: DEFAULT_TUNNEL_LOCAL_V6,
+            remote_v6: DEFAULT_TUNNEL_REMOTE_V6,
+        }
+    }
 }
 
 /// The numbers of everything of ours in the kernel's policy routing (PLATFORMS.md 1.8).

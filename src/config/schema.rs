@@ -67,6 +67,7 @@ pub(super) static FILE: Schema = Schema {
         both("security"),
         both("i_understand_data_is_not_protected"),
         both("redundant"),
+        both("allow"),
         both("mtu"),
         both("offload"),
         both("ecn"),

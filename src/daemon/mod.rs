@@ -225,7 +225,7 @@ async fn serve(
     let mtu = settings::mtu(&config);
     // While somebody else has a device of this name, nothing is touched. From here on whatever
     // fails gives the host back, for a killed instance may have left something behind.
-    let tun = Tun::open(&config.name, mtu, config.offload)?;
+    let tun = Tun::open(&config.name, mtu, config.offload, config.carries_v6())?;
     let (events_out, events) = mpsc::unbounded_channel();
     let packets = match start_packets(&config, mtu, tun, events_out) {
         Ok(packets) => packets,

@@ -28,7 +28,7 @@ use crate::io::tcp::TcpListener;
 use crate::io::tun::Offload;
 use crate::io::udp::{UdpOffload, UdpSocket};
 use crate::io::{Clock, Tun};
-use crate::packet::Packet;
+use crate::packet::{Crossing, Packet};
 use crate::proto::event::{Event, LinkId};
 use crate::proto::stats::{Discard, TunnelStats};
 use crate::proto::tunnel::Tunnel;
@@ -64,6 +64,8 @@ pub(super) enum Command {
     CloseLink(LinkId),
     /// What is sent on two links at once.
     Redundant(Vec<Class>),
+    /// Other packets may cross from now on.
+    Admit(Crossing),
     /// How is it going?
     Report(oneshot::Sender<Report>),
     /// Say goodbye to the peer and end.
@@ -510,6 +512,7 @@ impl PacketLoop {
                 }
                 Command::CloseLink(link) => self.sockets.close_link(now, link, &mut self.tunnel),
                 Command::Redundant(classes) => self.tunnel.set_redundant(classes),
+                Command::Admit(crossing) => self.tunnel.set_crossing(crossing),
                 Command::Report(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.report(now));

@@ -27,6 +27,7 @@ pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         remote: _,
         links: _,
         redundant: _,
+        allow: _,
         manage_routing: _,
     } = new;
     let TunnelAddresses {
@@ -55,6 +56,8 @@ pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("preshared_key", *preshared == old.keys.preshared),
         ("security", *security == old.security),
         ("public_address", *public == old.public),
+        // The tunnel's device has IPv6 or not from its beginning.
+        ("allow", new.carries_v6() == old.carries_v6()),
         ("tunnel.local", *local == old.tunnel.local),
         ("tunnel.remote", *remote == old.tunnel.remote),
         ("tunnel.local_v6", *local_v6 == old.tunnel.local_v6),
@@ -107,7 +110,7 @@ mod tests {
     fn exactly_the_keys_that_need_a_restart_are_named() {
         let old = config("listen = [\"udp:4725\"]\n");
         let changed = |more: &str| need_restart(&old, &config(more));
-        let live = "listen = [\"udp:4725\"]\nredundant = [\"icmp\"]\nkeep = []\n\
+        let live = "listen = [\"udp:4725\"]\nredundant = [\"icmp\"]\nallow = [\"10.0.0.0/8\"]\nkeep = []\n\
             remote = \"198.51.100.1\"\nmanage_routing = false\n[[link]]\ndevice = \"wan0\"\n";
         assert_eq!(changed(live), [""; 0]);
         assert_eq!(

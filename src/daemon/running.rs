@@ -513,6 +513,7 @@ impl<'a> Running<'a> {
             self.packets.tell(Command::Redundant(new.redundant.clone()));
         }
         self.config = new;
+        self.packets.tell(Command::Admit(self.config.crossing()));
         self.publish();
         self.update_links();
         true

@@ -24,6 +24,7 @@ pub(super) fn tunnel_config(config: &Config, mtu: Mtu) -> TunnelConfig {
         aes: has_aes(),
         mtu,
         redundant: config.redundant.clone(),
+        crossing: config.crossing(),
         ecn: config.ecn,
     }
 }

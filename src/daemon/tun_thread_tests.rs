@@ -15,7 +15,7 @@ const CAPACITY: usize = 1401;
 fn tun() -> Option<Box<TunSide>> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
     let name: IfName = TUN.parse().ok()?;
-    let tun = Tun::open(&name, Mtu::TUNNEL_DEFAULT, true).ok()?;
+    let tun = Tun::open(&name, Mtu::TUNNEL_DEFAULT, true, true).ok()?;
     let status = std::process::Command::new("ip")
         .args(["address", "add", "10.9.0.1/24", "dev", TUN])
         .status();

@@ -1,8 +1,9 @@
-//! IP packets in memory: pooled buffers, the flow's hash, TCP's segment size, super-packets, "packet too
-//! big".
+//! IP packets in memory: pooled buffers, the flow's hash, what may cross, TCP's segment size,
+//! super-packets, "packet too big".
 #![forbid(unsafe_code)]
 
 pub mod class;
+pub mod crossing;
 pub mod ecn;
 pub mod flow;
 pub mod icmp;
@@ -12,5 +13,6 @@ pub mod offload;
 pub mod pool;
 
 pub use class::Classes;
+pub use crossing::{Crossing, Towards};
 pub use flow::{FlowHash, FlowHasher};
 pub use pool::{Packet, Pool};

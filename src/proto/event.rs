@@ -6,6 +6,7 @@ use super::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use super::wire::PathId;
 use crate::config::units::{Bitrate, Mtu};
 use crate::config::{Class, Congestion, Security, Transport};
+use crate::packet::Crossing;
 
 /// A socket of the owner: a UDP socket or one TCP connection. Never reused while the tunnel lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +45,8 @@ pub struct TunnelConfig {
     pub mtu: Mtu,
     /// What is sent on two paths at once.
     pub redundant: Vec<Class>,
+    /// What may cross the tunnel.
+    pub crossing: Crossing,
     /// Data may leave as ECN-capable, on paths that were seen to handle it.
     pub ecn: bool,
 }

@@ -117,6 +117,10 @@ pub enum Discard {
     NotIp,
     /// From the TUN: a super-packet that is not what the kernel says of it.
     NotSplit,
+    /// From the TUN: its addresses may not cross the tunnel.
+    NotAllowedOut,
+    /// From the peer: its addresses may not cross the tunnel.
+    NotAllowedIn,
     /// From the TUN: longer than the tunnel's MTU.
     TooBig,
     /// The queue was full.

@@ -3,8 +3,7 @@
 use super::links::Observed;
 use crate::config::units::{IfName, RulePref, TableId};
 use crate::config::{
-    Config, DEFAULT_PORT, DEFAULT_TUNNEL_LOCAL, DEFAULT_TUNNEL_LOCAL_V6, DEFAULT_TUNNEL_REMOTE,
-    DEFAULT_TUNNEL_REMOTE_V6, Deliver, Endpoint, Keep, Keys, Link, Listen, Local, Numbers,
+    Config, DEFAULT_PORT, Deliver, Endpoint, Keep, Keys, Link, Listen, Local, Numbers,
     PortProtocol, PublicAddresses, Remote, Role, Security, Transport, TunnelAddresses,
 };
 use crate::proto::crypto::keys::{PrivateKey, PublicKey};
@@ -27,12 +26,7 @@ fn config(role: Role) -> Config {
             v4: Some("203.0.113.2".parse().unwrap()),
             v6: None,
         },
-        tunnel: TunnelAddresses {
-            local: DEFAULT_TUNNEL_LOCAL,
-            remote: DEFAULT_TUNNEL_REMOTE,
-            local_v6: DEFAULT_TUNNEL_LOCAL_V6,
-            remote_v6: DEFAULT_TUNNEL_REMOTE_V6,
-        },
+        tunnel: TunnelAddresses::default(),
         mtu: None,
         offload: true,
         ecn: true,
@@ -41,6 +35,7 @@ fn config(role: Role) -> Config {
         remote: None,
         links: Vec::new(),
         redundant: Vec::new(),
+        allow: Vec::new(),
         numbers: Numbers::default(),
         manage_routing: true,
     }

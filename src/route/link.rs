@@ -70,9 +70,9 @@ pub(super) fn tunnel_own(config: &Config, family: Family) -> IpAddr {
     }
 }
 
-/// The families the tunnel has addresses of: IPv4 always, IPv6 with a public IPv6 address.
+/// The families the tunnel has addresses of: IPv4 always, IPv6 where it may cross.
 pub(super) fn tunnel_families(config: &Config) -> impl Iterator<Item = Family> {
-    let v6 = config.public.v6.map(|_| Family::V6);
+    let v6 = config.carries_v6().then_some(Family::V6);
     [Family::V4].into_iter().chain(v6)
 }
 

@@ -2,9 +2,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::*;
-use crate::config::Security;
 use crate::config::units::Mtu;
+use crate::config::{PublicAddresses, Security, TunnelAddresses};
 use crate::io::entropy::SystemEntropy;
+use crate::packet::Crossing;
 use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{Side, TunnelConfig};
 
@@ -28,6 +29,11 @@ impl Fixture {
             aes: false,
             mtu: Mtu::TUNNEL_DEFAULT,
             redundant: Vec::new(),
+            crossing: Crossing::new(
+                &PublicAddresses { v4: None, v6: None },
+                &TunnelAddresses::default(),
+                &[],
+            ),
             ecn: true,
         };
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();

@@ -46,7 +46,7 @@ impl Request {
 }
 
 /// Makes the device, sets its MTU and brings it up. It has no offloads.
-pub(super) fn open(name: &IfName, mtu: Mtu, _: bool) -> Result<(File, Offload), TunError> {
+pub(super) fn open(name: &IfName, mtu: Mtu, _: bool, _: bool) -> Result<(File, Offload), TunError> {
     let fail = |step| move |source| TunError::new(name, step, source);
     let control = control().map_err(fail("open a control socket"))?;
     // One that a killed instance of ours left behind stays until it is destroyed; one that a

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
+use tun::AbstractDevice as _;
+
 use super::{Offload, TunError};
 use crate::config::units::{IfName, Mtu};
 use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
@@ -39,15 +41,16 @@ pub(super) fn open(
     name: &IfName,
     mtu: Mtu,
     offload_wanted: bool,
+    carries_v6: bool,
 ) -> Result<(File, Offload), TunError> {
-    if offload_wanted && let Ok(opened) = with_header(name, mtu) {
+    if offload_wanted && let Ok(opened) = with_header(name, mtu, carries_v6) {
         return Ok(opened);
     }
-    create(name, mtu, false).map(|file| (file, Offload::default()))
+    create(name, mtu, false, carries_v6).map(|file| (file, Offload::default()))
 }
 
-fn with_header(name: &IfName, mtu: Mtu) -> Result<(File, Offload), TunError> {
-    let file = create(name, mtu, true)?;
+fn with_header(name: &IfName, mtu: Mtu, carries_v6: bool) -> Result<(File, Offload), TunError> {
+    let file = create(name, mtu, true, carries_v6)?;
     let length = VIRTIO_HEADER_LEN as libc::c_int;
     set_header_length(&file, length)
         .map_err(|source| TunError::new(name, "set its header", source))?;
@@ -57,7 +60,7 @@ fn with_header(name: &IfName, mtu: Mtu) -> Result<(File, Offload), TunError> {
     Ok((file, offload))
 }
 
-fn create(name: &IfName, mtu: Mtu, header: bool) -> Result<File, TunError> {
+fn create(name: &IfName, mtu: Mtu, header: bool, carries_v6: bool) -> Result<File, TunError> {
     let mut settings = tun::Configuration::default();
     settings
         .tun_name(name.as_str())
@@ -65,22 +68,50 @@ fn create(name: &IfName, mtu: Mtu, header: bool) -> Result<File, TunError> {
         .layer(tun::Layer::L3)
         .platform_config(|linux| {
             linux.vnet_hdr(header);
-        })
-        .up();
-    let device = tun::create(&settings).map_err(|error| {
-        let source = if let tun::Error::Io(source) = error {
-            source
-        } else {
-            io::Error::other(error.to_string())
-        };
-        TunError::new(name, "create", source)
-    })?;
+        });
+    let fail = |step| {
+        move |error| {
+            let source = if let tun::Error::Io(source) = error {
+                source
+            } else {
+                io::Error::other(error.to_string())
+            };
+            TunError::new(name, step, source)
+        }
+    };
+    let mut device = tun::create(&settings).map_err(fail("create"))?;
+    silence(name, carries_v6);
+    device.enabled(true).map_err(fail("bring up"))?;
     device
         .set_nonblock()
         .map_err(|source| TunError::new(name, "set non-blocking", source))?;
     // A shorter queue only drops earlier.
     let _ = set_queue_length(name);
     Ok(own(device))
+}
+
+/// The kernel does nothing of its own on the device, before it is up: it takes no router's
+/// advertisement or redirect, has no link-local address, and without IPv6 inside the tunnel none at
+/// all. What comes out of the tunnel is the peer's, and configures nothing here.
+///
+/// A kernel without one of these settings has nothing to switch off. Where they cannot be written (a
+/// container), the tunnel still drops what they are about (`packet::crossing`).
+fn silence(name: &IfName, carries_v6: bool) {
+    let disable = if carries_v6 { "0" } else { "1" };
+    for (key, value) in [
+        ("ipv6/conf/{}/accept_ra", "0"),
+        ("ipv6/conf/{}/autoconf", "0"),
+        ("ipv6/conf/{}/accept_redirects", "0"),
+        // IN6_ADDR_GEN_MODE_NONE.
+        ("ipv6/conf/{}/addr_gen_mode", "1"),
+        ("ipv6/conf/{}/disable_ipv6", disable),
+        ("ipv4/conf/{}/accept_redirects", "0"),
+        ("ipv4/conf/{}/send_redirects", "0"),
+        ("ipv4/conf/{}/accept_source_route", "0"),
+    ] {
+        let file = format!("/proc/sys/net/{}", key.replace("{}", name.as_str()));
+        let _ = std::fs::write(file, value);
+    }
 }
 
 #[expect(

@@ -81,9 +81,14 @@ pub struct Tun {
 
 impl Tun {
     /// Makes the device, sets its MTU and brings it up; with the offloads that the kernel has, when
-    /// they are wanted.
-    pub fn open(name: &IfName, mtu: Mtu, offload_wanted: bool) -> Result<Self, TunError> {
-        let (file, offload) = system::open(name, mtu, offload_wanted)?;
+    /// they are wanted, and with IPv6 only when the tunnel carries it.
+    pub fn open(
+        name: &IfName,
+        mtu: Mtu,
+        offload_wanted: bool,
+        carries_v6: bool,
+    ) -> Result<Self, TunError> {
+        let (file, offload) = system::open(name, mtu, offload_wanted, carries_v6)?;
         Ok(Self {
             file,
             offload,

@@ -28,7 +28,8 @@ use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, fram
 use super::{Entropy, Instant};
 use crate::config::units::Bitrate;
 use crate::config::{Class, Congestion, Transport};
-use crate::packet::{Classes, FlowHasher, Packet, Pool, mss};
+use crate::packet::ip::is_packet;
+use crate::packet::{Classes, Crossing, FlowHasher, Packet, Pool, Towards, mss};
 use keys::Keys;
 use mtu::{InnerMtu, path_mtu};
 
@@ -268,6 +269,14 @@ impl Tunnel {
     pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
         self.count.packets_in += 1;
         self.count.bytes_in += packet.len() as u64;
+        if !self.config.crossing.admits(self.outwards(), packet.bytes()) {
+            self.count.discard(if is_packet(packet.bytes()) {
+                Discard::NotAllowedOut
+            } else {
+                Discard::NotIp
+            });
+            return self.pool.give(packet);
+        }
         let mut packet = match self.refuse_long(now, packet) {
             Ok(packet) => packet,
             Err(packet) => return self.pool.give(packet),
@@ -292,11 +301,38 @@ impl Tunnel {
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
         let mut packet = self.delivered.pop_front()?;
+        // Here and not where it came in: what is refused keeps its place in the order of its flow.
+        while !self.config.crossing.admits(self.inwards(), packet.bytes()) {
+            self.count.discard(Discard::NotAllowedIn);
+            self.pool.give(packet);
+            packet = self.delivered.pop_front()?;
+        }
         // Again: what the two portals' paths carry may differ.
         mss::clamp(packet.buffer(), self.inner.whole());
         self.count.packets_out += 1;
         self.count.bytes_out += packet.len() as u64;
         Some(packet)
+    }
+
+    /// Other packets may cross from now on.
+    pub fn set_crossing(&mut self, crossing: Crossing) {
+        self.config.crossing = crossing;
+    }
+
+    /// Where this portal's host sends.
+    fn outwards(&self) -> Towards {
+        match self.config.side {
+            Side::Local => Towards::Internet,
+            Side::Remote => Towards::Home,
+        }
+    }
+
+    /// Where the peer sends.
+    fn inwards(&self) -> Towards {
+        match self.config.side {
+            Side::Local => Towards::Home,
+            Side::Remote => Towards::Internet,
+        }
     }
 
     /// News.

@@ -4,7 +4,9 @@
 pub(crate) mod case;
 pub(crate) mod kernel;
 pub(crate) mod talk;
+pub(crate) mod watch;
 pub(crate) mod wire;
 
 pub(crate) use case::{Case, Outcome, Setup, case, eventually};
 pub(crate) use talk::{Answers, Steady, Talk};
+pub(crate) use watch::Watch;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::units::Mtu;
-use crate::config::{Class, Congestion, Security, Transport};
-use crate::packet::Packet;
+use crate::config::units::{Family, Mtu, Prefix};
+use crate::config::{Class, Congestion, PublicAddresses, Security, Transport, TunnelAddresses};
 use crate::packet::ecn::Codepoint;
+use crate::packet::{Crossing, Packet};
 use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{
     Attachment, Cutting, Event, LinkId, PathState, Side, SocketId, Transmit, TunnelConfig,
@@ -131,6 +131,13 @@ fn keys(seed: u64) -> PrivateKey {
     PrivateKey::generate(&mut Seeded(seed))
 }
 
+/// Packets from and to any address cross.
+pub(super) fn crossing() -> Crossing {
+    let public = PublicAddresses { v4: None, v6: None };
+    let all = Prefix::default_of(Family::V4);
+    Crossing::new(&public, &TunnelAddresses::default(), &[all])
+}
+
 fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
     let (private, peer) = match side {
         Side::Local => (keys(1), keys(2)),
@@ -146,6 +153,7 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
         aes: false,
         mtu,
         redundant: vec![Class::Dscp(46)],
+        crossing: crossing(),
         ecn: true,
     };
     Tunnel::new(config, Box::new(Seeded(seed)), now)

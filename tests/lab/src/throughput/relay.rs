@@ -42,7 +42,7 @@ pub fn run(arguments: &[OsString]) -> Result<(), Error> {
     let name = device.parse().context("DEVICE")?;
     let mtu = mtu.parse().ok().and_then(Mtu::new);
     let mtu = mtu.ok_or_else(|| Error::failed("that is no MTU"))?;
-    let tun = Tun::open(&name, mtu, true).context("TUN")?;
+    let tun = Tun::open(&name, mtu, true, false).context("TUN")?;
     let udp = UdpSocket::listen(here.parse().context("HERE")?).context("UDP")?;
     let peer = peer.parse().context("PEER")?;
     let relay = Relay {

@@ -1,10 +1,11 @@
 //! One portal: a real tunnel, and its sockets by their numbers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use netcombiner::config::units::Mtu;
-use netcombiner::config::{Congestion, Security, Transport};
+use netcombiner::config::{Congestion, PublicAddresses, Security, Transport, TunnelAddresses};
+use netcombiner::packet::Crossing;
 use netcombiner::packet::ecn::Codepoint;
 use netcombiner::proto::crypto::keys::PrivateKey;
 use netcombiner::proto::event::{Attachment, Event, LinkId, Side, SocketId, TunnelConfig};
@@ -19,6 +20,11 @@ use crate::packet::{Host, Inner};
 const LISTEN: SocketId = SocketId(1000);
 /// Its address.
 const REMOTE: ([u8; 4], u16) = ([203, 0, 113, 2], 4725);
+/// What the client has.
+const PUBLIC: PublicAddresses = PublicAddresses {
+    v4: Some(Ipv4Addr::new(203, 0, 113, 2)),
+    v6: None,
+};
 /// What the tunnel's clock shows at the start of a run: any time will do, zero would hide mistakes.
 const CLOCK: Duration = Duration::from_secs(5);
 
@@ -88,6 +94,7 @@ impl Portal {
             aes: true,
             mtu: Mtu::TUNNEL_DEFAULT,
             redundant: Vec::new(),
+            crossing: Crossing::new(&PUBLIC, &TunnelAddresses::default(), &[]),
             ecn: terms.ecn,
         };
         let seed = seed * 2 + u64::from(side == Side::Remote);
