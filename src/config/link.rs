@@ -1,6 +1,6 @@
 //! The links, where flows are waited for and where they are opened to.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::IpAddr;
 
 use super::address::{HostAddress, is_inside};
@@ -117,8 +117,8 @@ fn links(
             format!("{} links are too many (at most {MAX_PATHS})", written.len()),
         );
     }
-    let mut names = BTreeMap::new();
-    let mut leaves = BTreeMap::new();
+    let mut names = Map::new();
+    let mut leaves = Map::new();
     let mut links = Vec::new();
     for own in written {
         let Some(link) = link(own, around, report) else {

@@ -1,6 +1,6 @@
 //! What only one of the two portals has.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::address::{HostAddress, is_inside};
@@ -159,7 +159,7 @@ fn forwards(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -
     let Some(field) = fields.get("forwards") else {
         return Vec::new();
     };
-    let mut taken = BTreeSet::new();
+    let mut taken = Set::new();
     let mut forwards = Vec::new();
     for (at, forward) in field.words::<Forward>(report) {
         if !taken.insert((forward.protocol, forward.port, forward.to.is_ipv4())) {

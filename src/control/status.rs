@@ -1,6 +1,6 @@
 //! What `show` knows: the answer of the daemon. No secret is part of it.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ pub struct Status {
     /// What was repaired.
     pub repair: Repair,
     /// Why packets and datagrams died, and how many; only causes that occurred.
-    pub discards: BTreeMap<String, u64>,
+    pub discards: Map<String, u64>,
 }
 
 impl Status {
@@ -352,7 +352,7 @@ pub(super) mod tests {
             queue_marked: 0,
             queue_bytes: 0,
             repair: Repair::default(),
-            discards: BTreeMap::new(),
+            discards: Map::new(),
             ..local_example()
         }
     }

@@ -1,8 +1,8 @@
 //! The life of a tunnel between "up" and "down": links come and go, names get addresses, people
 //! ask, and at the end the host is given back.
 
+use crate::sorted::{Map, Set};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -89,9 +89,9 @@ pub(super) struct Running<'a> {
     ids: LinkIds,
     plans: Vec<Plan>,
     /// The flows that the packet thread was told to open.
-    open: BTreeMap<LinkId, Open>,
+    open: Map<LinkId, Open>,
     /// The links whose path is usable.
-    usable: BTreeSet<LinkId>,
+    usable: Set<LinkId>,
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
@@ -142,8 +142,8 @@ impl<'a> Running<'a> {
             since: clock.now(),
             ids: LinkIds::default(),
             plans: Vec::new(),
-            open: BTreeMap::new(),
-            usable: BTreeSet::new(),
+            open: Map::new(),
+            usable: Set::new(),
             resolved: Resolved::new(),
             resolver,
             addresses_out,
@@ -291,7 +291,7 @@ impl<'a> Running<'a> {
     }
 
     /// The links whose path has not come up at the remote's address that they try.
-    fn failing(&self) -> BTreeSet<LinkId> {
+    fn failing(&self) -> Set<LinkId> {
         let now = self.clock.now();
         self.open
             .iter()
@@ -304,11 +304,11 @@ impl<'a> Running<'a> {
 
     /// Opens, moves and closes the links' sockets so that they are as planned.
     fn update_links(&mut self) {
-        self.update_links_but(&BTreeSet::new());
+        self.update_links_but(&Set::new());
     }
 
     /// The same, with other addresses for the links that are failing.
-    fn update_links_but(&mut self, failing: &BTreeSet<LinkId>) {
+    fn update_links_but(&mut self, failing: &Set<LinkId>) {
         let flows = self
             .open
             .iter()

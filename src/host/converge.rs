@@ -160,7 +160,7 @@ fn is_settled(error: &HostError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use crate::sorted::Set;
     use std::net::IpAddr;
 
     use super::*;
@@ -218,7 +218,7 @@ mod tests {
             }),
             Resource::Filter(Filter {
                 tunnel: tunnel(),
-                clauses: BTreeSet::from([FilterClause::MarkOwn {
+                clauses: Set::from([FilterClause::MarkOwn {
                     address: public,
                     mark,
                     mask: 15,
@@ -296,7 +296,7 @@ mod tests {
                     let mut host = host();
                     host.state.clone_from(&before);
                     host.count = first;
-                    host.failing = BTreeSet::from([first + fails, first + fails + also]);
+                    host.failing = Set::from([first + fails, first + fails + also]);
                     let error = go(&mut host, from, to).await.unwrap_err();
                     assert!(matches!(error.back, Back::Restored), "{error}");
                     assert_eq!(host.state, before, "{fails} {also}");

@@ -21,7 +21,7 @@ pub(crate) mod fake;
 #[path = "freebsd/read.rs"]
 mod freebsd_read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::fmt;
 use std::io;
 
@@ -88,20 +88,20 @@ pub struct Scope {
     /// The tunnel, which names the packet filter's table.
     pub tunnel: IfName,
     /// The kernel settings to read.
-    pub settings: BTreeSet<String>,
+    pub settings: Set<String>,
     /// The families whose local table's rule is to be found, and where it may stand.
-    pub local_tables: BTreeMap<Family, BTreeSet<RulePref>>,
+    pub local_tables: Map<Family, Set<RulePref>>,
     /// The addresses that are wanted, or were added by us.
-    pub addresses: BTreeSet<Address>,
+    pub addresses: Set<Address>,
     /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
     /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
     pub marked: bool,
     /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
     /// invisible to whoever does not want it.
-    pub neighbours: BTreeSet<ProxyNeighbour>,
+    pub neighbours: Set<ProxyNeighbour>,
     /// The packet filters that are wanted, or were put by us: the table that stands there is
     /// compared with those of them that bear the tunnel's name.
-    pub filters: BTreeSet<Filter>,
+    pub filters: Set<Filter>,
 }
 
 impl Scope {
@@ -109,12 +109,12 @@ impl Scope {
     pub fn of<'a>(tunnel: &IfName, states: impl IntoIterator<Item = &'a HostState>) -> Self {
         let mut scope = Self {
             tunnel: tunnel.clone(),
-            settings: BTreeSet::new(),
-            local_tables: BTreeMap::new(),
-            addresses: BTreeSet::new(),
+            settings: Set::new(),
+            local_tables: Map::new(),
+            addresses: Set::new(),
             marked: false,
-            neighbours: BTreeSet::new(),
-            filters: BTreeSet::new(),
+            neighbours: Set::new(),
+            filters: Set::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -122,7 +122,8 @@ impl Scope {
                     scope.settings.insert(setting.key.clone());
                 }
                 Resource::LocalTable(local) => {
-                    let places = scope.local_tables.entry(local.family).or_default();
+                    let tables = &mut scope.local_tables;
+                    let places = tables.get_or_insert_with(local.family, Set::new);
                     places.extend([KERNEL_LOCAL_PREF, local.pref]);
                 }
                 Resource::Address(address) => {
@@ -149,16 +150,16 @@ impl Scope {
     pub fn local_tables(
         &self,
         family: Family,
-        listed: &BTreeSet<RulePref>,
+        listed: &Set<RulePref>,
     ) -> impl Iterator<Item = Resource> + use<> {
         let places = self.local_tables.get(&family);
-        let mut found: BTreeSet<_> = places
+        let mut found: Set<_> = places
             .into_iter()
             .flat_map(|places| places.intersection(listed))
             .copied()
             .collect();
         if places.is_some() && found.is_empty() {
-            found.extend(listed.first());
+            found.extend(listed.first().copied());
         }
         found
             .into_iter()

@@ -1,7 +1,7 @@
 //! Keeps the host as desired while the daemon runs: looks at the whole of it whenever the kernel
 //! tells of a change, and now and then without being told.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub struct Reconciler<H = super::System> {
     tunnel: IfName,
     baseline: Baseline,
     /// The packet filters that were put last: what stands there is compared with them too.
-    filters: BTreeSet<Filter>,
+    filters: Set<Filter>,
 }
 
 impl<H: Host> Reconciler<H> {
@@ -71,7 +71,7 @@ impl<H: Host> Reconciler<H> {
             host,
             tunnel: tunnel.clone(),
             baseline: Baseline::open(run_directory, tunnel)?,
-            filters: BTreeSet::new(),
+            filters: Set::new(),
         })
     }
 
@@ -84,7 +84,7 @@ impl<H: Host> Reconciler<H> {
     /// depend on our own work.
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
-        for (key, present) in &mut observed.settings {
+        for (key, present) in observed.settings.iter_mut() {
             if let Some(before) = self.baseline.setting(key) {
                 before.clone_into(present);
             } else if let Some((switch, off)) = written_over(key, false)
@@ -378,7 +378,7 @@ mod tests {
         let before = kernel.state.clone();
         let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
         reconciler.apply(&desired()).await.unwrap();
-        let prefs = |state: &BTreeSet<Resource>| -> Vec<u32> {
+        let prefs = |state: &Set<Resource>| -> Vec<u32> {
             let v4 = state.iter().filter_map(|resource| match resource {
                 Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
                 Resource::Setting(_)

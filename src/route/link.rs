@@ -1,7 +1,7 @@
 //! What both portals share: the tunnel's addresses, forwarding, and a routing table for each link
 //! that only our own flows look into.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::IpAddr;
 
 use super::forwarding;
@@ -176,9 +176,9 @@ pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>>
 
 /// Where the flows lead: the addresses of the other portal that are known. When none is, the
 /// public addresses, which they are unless a cloud translates between the two.
-pub(super) fn flow_targets(config: &Config, observed: &Observed) -> BTreeSet<IpAddr> {
+pub(super) fn flow_targets(config: &Config, observed: &Observed) -> Set<IpAddr> {
     let named = config.links.iter().filter_map(|link| link.remote.as_ref());
-    let targets: BTreeSet<IpAddr> = named
+    let targets: Set<IpAddr> = named
         .chain(&config.remote)
         .filter_map(|endpoint| endpoint.host.parse().ok())
         .chain(observed.remotes.iter().copied())

@@ -154,7 +154,7 @@ fn translation(config: &Config, forwards: &[Forward]) -> Filter {
     let device = &config.name;
     let mut filter = Filter {
         tunnel: device.clone(),
-        clauses: std::collections::BTreeSet::new(),
+        clauses: crate::sorted::Set::new(),
     };
     for address in config.public.iter() {
         filter.clauses.insert(FilterClause::SourceNat {

@@ -1,6 +1,6 @@
 //! The devices of the host, their addresses and next hops, and who else uses policy routing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::io;
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use rtnetlink::packet_route::rule::RuleAction;
 
 use super::attributes::{attributes, find, ip, native, text};
 use super::netlink::{Handle, Message};
-use super::routes::RouteMessage;
+use super::routes::{RTA_VIA, RouteMessage};
 use super::rules::{Listed, RuleMessage, fra};
 use super::{addresses, routes, rules, sysctl};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
@@ -44,7 +44,7 @@ type LinkMessage = Message<LinkHeader>;
 
 /// The devices by index. Read anew for each operation: an index may be given to another device.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<u32, IfName>);
+pub(super) struct Names(Map<u32, IfName>);
 
 impl Names {
     /// Reads them.
@@ -63,7 +63,7 @@ impl Names {
     /// One device, for tests.
     #[cfg(test)]
     pub(super) fn one(index: u32, name: &IfName) -> Self {
-        Self(BTreeMap::from([(index, name.clone())]))
+        Self(Map::from([(index, name.clone())]))
     }
 
     /// The device of this index.
@@ -177,7 +177,7 @@ fn add_routes(
     (family, messages): (Family, &[RouteMessage]),
     names: &Names,
     tunnel: &IfName,
-    tunnels: &BTreeSet<u32>,
+    tunnels: &Set<u32>,
 ) {
     let mut defaults = Vec::new();
     for message in messages {
@@ -255,7 +255,7 @@ impl Seen {
                 libc::RTA_TABLE => seen.table = TableId(number),
                 libc::RTA_PRIORITY => seen.metric = number,
                 libc::RTA_OIF => device = Some(number),
-                libc::RTA_GATEWAY | libc::RTA_VIA => {
+                libc::RTA_GATEWAY | RTA_VIA => {
                     via = routes::next_hop(kind, value).unwrap_or(nowhere);
                 }
                 libc::RTA_DST => destination = ip(value).unwrap_or(nowhere),
@@ -342,7 +342,7 @@ mod tests {
         for (device, run) in [
             (3_u32, Attributes::new().ip(libc::RTA_GATEWAY, gateway)),
             (4, Attributes::new()),
-            (5, Attributes::new().bytes(libc::RTA_VIA, &via)),
+            (5, Attributes::new().bytes(RTA_VIA, &via)),
         ] {
             let length = u16::try_from(8 + run.0.len()).unwrap();
             bytes.extend_from_slice(&length.to_ne_bytes());

@@ -20,7 +20,7 @@ mod watch;
 #[cfg(test)]
 mod wire;
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::io;
 
 use rtnetlink::packet_route::AddressFamily;
@@ -195,7 +195,7 @@ impl Host for System {
             let listed = rules::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the policy rules", error))?;
-            let mut locals = BTreeSet::new();
+            let mut locals = Set::new();
             for message in &listed {
                 match rules::decode(message) {
                     Listed::Ours(rule) if scope.marked => state.insert(Resource::Rule(rule)),

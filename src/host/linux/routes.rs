@@ -17,6 +17,8 @@ use crate::config::units::{Family, Prefix, TableId};
 use crate::route::operation::Lookup;
 use crate::route::resource::{OUR_PROTOCOL, Route};
 
+/// RTA_VIA, which libc lacks for MIPS.
+pub(super) const RTA_VIA: u16 = 18;
 /// RTA_DPORT.
 const RTA_DPORT: u16 = 29;
 /// What IPv6 gives a route that comes without a metric (linux/ipv6_route.h, IP6_RT_PRIO_USER).
@@ -114,7 +116,7 @@ pub(super) fn encode(route: &Route, names: &Names) -> io::Result<RouteMessage> {
     }
     match route.via {
         Some(via) if Family::of(via) != family => {
-            attributes = attributes.bytes(libc::RTA_VIA, &rtvia(via));
+            attributes = attributes.bytes(RTA_VIA, &rtvia(via));
         }
         Some(via) => attributes = attributes.ip(libc::RTA_GATEWAY, via),
         None => {}
@@ -145,7 +147,7 @@ pub(super) fn next_hop(kind: u16, value: &[u8]) -> Option<IpAddr> {
     match kind {
         libc::RTA_GATEWAY => ip(value),
         // Its length says the family as well.
-        libc::RTA_VIA => ip(value.get(2..)?),
+        RTA_VIA => ip(value.get(2..)?),
         _ => None,
     }
 }
@@ -164,7 +166,7 @@ pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
         match kind {
             libc::RTA_TABLE => table = TableId(native(value)?),
             libc::RTA_DST => destination = ip(value)?,
-            libc::RTA_GATEWAY | libc::RTA_VIA => via = Some(next_hop(kind, value)?),
+            libc::RTA_GATEWAY | RTA_VIA => via = Some(next_hop(kind, value)?),
             libc::RTA_PRIORITY => metric = native(value)?,
             libc::RTA_PREFSRC => source = Some(ip(value)?),
             libc::RTA_OIF => device = names.name(native(value)?).cloned(),

@@ -9,7 +9,7 @@
 //!   and all others are the client's.
 //! - Its local portal names no links: here each has its `route-to`.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::units::{Family, IfName};
@@ -60,7 +60,7 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
 /// The flows' own packets leave by the link whose address they carry, wherever the routing table
 /// would send them: the other portal's address may be the public one, which is the client's here.
 fn flows(rules: &mut Rules, config: &Config, observed: &Observed) {
-    let ports: BTreeSet<u16> = config
+    let ports: Set<u16> = config
         .links
         .iter()
         .filter_map(|link| link.remote.as_ref())
@@ -69,7 +69,7 @@ fn flows(rules: &mut Rules, config: &Config, observed: &Observed) {
         .collect();
     for used in link::used(config, observed) {
         let device = &used.link.device;
-        let mut transports: BTreeSet<Transport> = config
+        let mut transports: Set<Transport> = config
             .links
             .iter()
             .filter(|link| link.device == *device)
