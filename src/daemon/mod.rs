@@ -43,8 +43,8 @@ use crate::io::socket::{OpenError, any_address};
 use crate::io::tcp::TcpListener;
 use crate::io::tun::{Tun, TunError};
 use crate::io::udp::UdpSocket;
-use crate::route::conflicts;
 use crate::route::reach::{HostSocket, LockOut};
+use crate::route::{Observed, conflicts};
 use packet_loop::{Command, News, PacketThread, Start};
 use running::{Desired, Hold, Running, Stop};
 
@@ -226,6 +226,32 @@ async fn serve(
     // While somebody else has a device of this name, nothing is touched. From here on whatever
     // fails gives the host back, for a killed instance may have left something behind.
     let tun = Tun::open(&config.name, mtu, config.offload, config.carries_v6())?;
+    let name = config.name.clone();
+    let tun = (tun, mtu);
+    let result = serve_tunnel(options, config, tun, reconciler, observed, stop, ready).await;
+    // Its descriptor is closed by now, unless the packet thread hangs.
+    match Tun::remove(&name) {
+        Ok(()) => result,
+        Err(source) => {
+            log::warn!("the device {name} stays: {source}");
+            result.and(Err(DaemonError::Process {
+                step: "cannot remove the device",
+                source,
+            }))
+        }
+    }
+}
+
+/// Serves with an open TUN, which is closed in the end.
+async fn serve_tunnel(
+    options: &Options,
+    config: Config,
+    (tun, mtu): (Tun, Mtu),
+    mut reconciler: Hold,
+    observed: Observed,
+    stop: Stop,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
     let (events_out, events) = mpsc::unbounded_channel();
     let packets = match start_packets(&config, mtu, tun, events_out) {
         Ok(packets) => packets,

@@ -37,6 +37,10 @@ struct Borrowed {
     /// Routes, rules or a packet filter of ours may be there.
     #[serde(default)]
     marked: bool,
+    /// The commands that undo what was done, in the order in which it was done; where what is ours
+    /// carries no mark (FreeBSD).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    undoing: Vec<String>,
 }
 
 /// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
@@ -222,6 +226,7 @@ impl Baseline {
             local_tables,
             addresses,
             marked,
+            undoing: _,
         } = &mut self.borrowed;
         settings.retain(|key, _| wanted.settings.contains(key));
         local_tables.retain(|number, _| wanted.local_tables.contains_key(&family(*number)));
@@ -236,6 +241,26 @@ impl Baseline {
         } else {
             self.save().map_err(|error| self.refuse(error))
         }
+    }
+
+    /// The commands that undo what was done, in the order in which it was done.
+    pub fn undoing(&self) -> &[String] {
+        &self.borrowed.undoing
+    }
+
+    /// Remembers how to undo something, before it is done.
+    pub fn remember(&mut self, undoing: String) -> Result<(), HostError> {
+        if self.borrowed.undoing.contains(&undoing) {
+            return Ok(());
+        }
+        self.borrowed.undoing.push(undoing);
+        self.save().map_err(|error| self.refuse(error))
+    }
+
+    /// Forgets how to undo something: it has been undone.
+    pub fn forget(&mut self, undoing: &str) -> Result<(), HostError> {
+        self.borrowed.undoing.retain(|it| it != undoing);
+        self.save().map_err(|error| self.refuse(error))
     }
 
     /// Forgets everything: it has been given back.

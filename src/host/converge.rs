@@ -48,6 +48,8 @@ pub enum Cause {
 pub enum Back {
     /// The host is as it was before.
     Restored,
+    /// The host is as it was before, but for what the cause names.
+    AllElse,
     /// It is not.
     Failed(Cause),
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Back {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Restored => f.write_str("the host is as it was before"),
+            Self::AllElse => f.write_str("all else is as it was before"),
             Self::Failed(cause) => write!(f, "and the host could not be put back: {cause}"),
         }
     }
@@ -154,7 +157,10 @@ fn is_settled(error: &HostError) -> bool {
                     | io::ErrorKind::AddrNotAvailable
             ) || error.raw_os_error() == Some(libc::ESRCH)
         }
-        HostError::Verify { .. } | HostError::Read { .. } | HostError::Baseline { .. } => false,
+        HostError::Verify { .. }
+        | HostError::Read { .. }
+        | HostError::Left(_)
+        | HostError::Baseline { .. } => false,
     }
 }
 

@@ -9,17 +9,14 @@ pub mod converge;
 pub mod listeners;
 pub mod reconciler;
 
-#[cfg(target_os = "freebsd")]
+// FreeBSD's is mostly programs and their texts, which are tested on every system.
+#[cfg(any(target_os = "freebsd", test))]
 pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
 
 #[cfg(test)]
 pub(crate) mod fake;
-// What FreeBSD's programs print is read by pure functions, tested everywhere.
-#[cfg(all(test, not(target_os = "freebsd")))]
-#[path = "freebsd/read.rs"]
-mod freebsd_read;
 
 use crate::sorted::{Map, Set};
 use std::fmt;
@@ -194,6 +191,9 @@ pub enum HostError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// What was done on the host could not be undone.
+    #[error("not undone: {}", .0.join("; "))]
+    Left(Vec<String>),
     /// The baseline file could not be read or written.
     #[error("baseline {path}: {error}")]
     Baseline {

@@ -16,7 +16,7 @@ pub mod remote;
 pub mod resource;
 
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;
 
 pub use conflicts::conflicts;
 pub use diff::{Change, diff};
