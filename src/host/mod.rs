@@ -24,6 +24,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::config::Config;
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
 use crate::route::resource::{Address, Filter, LocalTable, ProxyNeighbour};
@@ -50,6 +51,21 @@ pub const RUN_DIRECTORY: &str = if cfg!(target_os = "freebsd") {
 } else {
     "/run/netcombiner"
 };
+
+/// What the administrator has to do before the packet filter heeds the rules of a configuration;
+/// without one, of any. Linux's heeds them as they are.
+pub fn filter_notices(config: Option<&Config>) -> Vec<String> {
+    #[cfg(target_os = "freebsd")]
+    {
+        let lines = crate::route::lower::freebsd::pf_conf_lines(config);
+        freebsd::Programs::default().pf(&lines).notices()
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let _ = config;
+        Vec::new()
+    }
+}
 
 /// One system's kernel.
 #[expect(

@@ -91,12 +91,6 @@ impl System {
         Ok(Some("network".to_owned()))
     }
 
-    /// What the administrator has to do before pf heeds the rules of this configuration.
-    pub async fn pf_notices(&self, config: &Config) -> Vec<String> {
-        let lines = pf_conf_lines(Some(config));
-        self.programs.ask_pf(&lines).await.notices()
-    }
-
     async fn changed(&mut self) -> io::Result<()> {
         let Some(notices) = &self.notices else {
             return std::future::pending().await;
@@ -149,11 +143,6 @@ impl Reconciler {
             loaded: None,
             told: Vec::new(),
         })
-    }
-
-    /// The programs and the notices.
-    pub fn system(&self) -> &System {
-        &self.system
     }
 
     /// The links, and the settings as they were before us.

@@ -281,7 +281,9 @@ async fn what_pf_lacks_is_told() {
     let host = Host::new("lacks");
     let config = cases::local_nat();
     let mut reconciler = host.start();
-    assert!(reconciler.system().pf_notices(&config).await.is_empty());
+    let lines = pf_conf_lines(Some(&config));
+    let asked = |reconciler: &Reconciler| reconciler.system.programs.pf(&lines).notices();
+    assert!(asked(&reconciler).is_empty());
     host.keep(&mut reconciler, &config).await;
     assert!(reconciler.told.is_empty());
     host.write("rules", "pass all flags S/SA keep state\n");
@@ -295,19 +297,16 @@ async fn what_pf_lacks_is_told() {
     ] {
         assert!(told.contains(word), "{told}");
     }
-    assert_eq!(
-        reconciler.system().pf_notices(&config).await,
-        reconciler.told
-    );
+    assert_eq!(asked(&reconciler), reconciler.told);
     host.write("no-pf", "");
-    let notices = reconciler.system().pf_notices(&config).await;
-    assert_eq!(notices, [PF_HINT]);
+    assert_eq!(asked(&reconciler), [PF_HINT]);
     // Who routes himself needs no pf.
     let config = Config {
         manage_routing: false,
         ..config
     };
-    assert!(reconciler.system().pf_notices(&config).await.is_empty());
+    assert!(pf_conf_lines(Some(&config)).is_empty());
+    assert_eq!(reconciler.system.programs.pf(&[]), Pf::Present(Vec::new()));
 }
 
 /// Field row F6: what somebody takes away is there again after the next look.

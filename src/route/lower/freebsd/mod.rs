@@ -4,6 +4,7 @@
 //! The user's pf.conf names the anchors once ([`pf_conf_lines`]); no program edits it.
 
 mod anchor;
+mod crossing;
 mod readiness;
 mod steps;
 
