@@ -48,6 +48,11 @@ fn the_client_finds_its_neighbours() {
     for to in ["192.168.1.1", "192.168.1.77", "255.255.255.255"] {
         expect(&anchor, client(to), &passed(false));
     }
+    // Field row B3: without that device they never leave by a link, as the flows do.
+    let lost = Packet::new("nc0", "tcp", INTERNET, PUBLIC).out("wan0");
+    expect(&anchor, lost, &Verdict::Blocked);
+    let flow = Packet::new("wan0", "udp", "198.51.100.7", PUBLIC).port(4725);
+    expect(&anchor, flow.out("wan0"), &into("wan0", true));
     // Others on that device are not ours.
     let other = Packet::new("lan", "tcp", "192.168.1.77", INTERNET);
     expect(&anchor, other, &Verdict::Nobody);

@@ -228,7 +228,7 @@ impl Reconciler {
                 Standing::Absent | Standing::Other => false,
             });
             if !stays {
-                self.take_away(undoing, &seen, outcome).await?;
+                self.take_away(undoing, Some(&seen), outcome).await?;
                 moved = true;
             }
         }
@@ -314,15 +314,15 @@ impl Reconciler {
         Some(rules + &programs.print(&show("nat")).await.ok()?)
     }
 
-    /// Undoes one thing, and forgets it.
+    /// Undoes one thing, and forgets it. On a host that cannot be looked at, it is tried.
     async fn take_away(
         &mut self,
         undoing: &str,
-        seen: &Seen,
+        seen: Option<&Seen>,
         outcome: &mut Outcome,
     ) -> Result<(), HostError> {
         let command = Command::of(undoing);
-        if seen.stands(&command) {
+        if seen.is_none_or(|seen| seen.stands(&command)) {
             match self.system.programs.execute(&command).await {
                 Ok(()) => outcome.executed.push(command.line()),
                 // It went meanwhile: an address with its device, the anchor with pf's module.
@@ -379,15 +379,12 @@ impl Reconciler {
         if let Err(error) = self.give_settings_back(&nothing, &mut outcome).await {
             left.push(error.to_string());
         }
-        match self.look().await {
-            Ok(seen) => {
-                for undoing in self.baseline.undoing().to_vec().iter().rev() {
-                    if let Err(error) = self.take_away(undoing, &seen, &mut outcome).await {
-                        left.push(error.to_string());
-                    }
-                }
+        let seen = self.look().await.ok();
+        for undoing in self.baseline.undoing().to_vec().iter().rev() {
+            let undone = self.take_away(undoing, seen.as_ref(), &mut outcome);
+            if let Err(error) = undone.await {
+                left.push(error.to_string());
             }
-            Err(error) => left.push(error.to_string()),
         }
         self.done = nothing;
         if left.is_empty() {

@@ -56,11 +56,11 @@ impl Seen {
             } => match self.route(*to) {
                 None => (false, false),
                 Some((gateway, by)) => {
-                    let same = by == device.as_str()
-                        && match via {
-                            Some(via) => without_zone(gateway).parse() == Ok(*via),
-                            None => gateway.starts_with("link#"),
-                        };
+                    let same = match via {
+                        // By which device is the kernel's to say.
+                        Some(via) => without_zone(gateway).parse() == Ok(*via),
+                        None => gateway.starts_with("link#") && by == device.as_str(),
+                    };
                     (true, same)
                 }
             },
@@ -128,8 +128,10 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
     for line in text.lines() {
         if !line.starts_with(char::is_whitespace) {
             links.push(device(line).filter(|link| link.device != *tunnel));
-        } else if let (Some(Some(link)), Some(prefix)) = (links.last_mut(), address(line)) {
-            link.addresses.push(prefix);
+        } else if let Some(Some(link)) = links.last_mut() {
+            // FreeBSD finds no route by a device without a carrier, though it is up and running.
+            link.up &= line.trim() != "status: no carrier";
+            link.addresses.extend(address(line));
         }
     }
     links.into_iter().flatten().collect()
@@ -234,6 +236,8 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
         let addresses: Vec<_> = links[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.5/24", "2001:db8::5/64"]);
         assert!(!links[1].up && links[1].point_to_point);
+        let unplugged = IFCONFIG.replace("status: active", "status: no carrier");
+        assert!(!devices(&unplugged, &"nc0".parse().unwrap())[0].up);
         assert_eq!(links[1].addresses[0].to_string(), "100.64.0.7/32");
     }
 
@@ -267,7 +271,6 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
         assert_eq!(
             local,
             [
-                "pflog0 false  via ",
                 "lan true 192.168.1.1/24 via ",
                 "wan0 true 192.0.2.10/25,2001:db8:a::10/64 via 192.0.2.1,2001:db8:a::1",
                 "wan1 true 192.0.2.130/25,2001:db8:b::10/64 via ",
@@ -279,7 +282,7 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
             include_str!("testdata/netstat-remote.txt"),
         );
         let ext = "ext0 true 203.0.113.2/24,2001:db8:203::2/64 via 203.0.113.1,2001:db8:203::1";
-        assert_eq!(remote, ["pflog0 false  via ", ext]);
+        assert_eq!(remote, [ext]);
     }
 
     #[test]

@@ -63,7 +63,9 @@ impl Host {
             "net.inet6.ip6.forwarding",
             "anchor",
         ];
-        files.map(|file| self.read(file)).to_vec()
+        files
+            .map(|file| self.read(file).trim_end().to_owned())
+            .to_vec()
     }
 
     /// The commands since this was asked last.

@@ -230,6 +230,12 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
     rules.pass(format!(
         "out quick on {device} {inet} from any to {address} no state"
     ));
+    if config.listen.is_empty() {
+        rules.say("and never out elsewhere, whatever becomes of its device");
+        rules.block(format!(
+            "out quick on ! {device} {inet} from any to {address}"
+        ));
+    }
 }
 
 /// Destinations that never leave a link.

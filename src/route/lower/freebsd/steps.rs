@@ -9,7 +9,7 @@ use super::{Command, anchor, anchor_name};
 use crate::config::units::{Family, IfName};
 use crate::config::{Config, Deliver, Role};
 use crate::route::link::{self, Hop, Used};
-use crate::route::links::Observed;
+use crate::route::links::{Observed, ObservedLink};
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +84,10 @@ pub fn steps(config: &Config, observed: &Observed) -> Vec<Step> {
         // anchor first and then fails on its tables.
         down: Some(Command::of(format!("pfctl -a {name} -f /dev/null"))),
     });
-    if let Some((device, gateway)) = client(config) {
-        steps.extend(to_client(config, observed, device, gateway));
+    if let Some((device, gateway)) = client(config)
+        && let Some(link) = observed.link(device).filter(|link| link.up)
+    {
+        steps.extend(to_client(config, link, gateway));
     }
     if delivers(config) {
         for address in config.public.iter() {
@@ -143,16 +145,9 @@ fn tunnel_address(config: &Config, family: Family) -> Step {
 }
 
 /// The client's gateway address, and the way to the client.
-fn to_client(
-    config: &Config,
-    observed: &Observed,
-    device: &IfName,
-    gateway: Ipv4Addr,
-) -> Vec<Step> {
+fn to_client(config: &Config, link: &ObservedLink, gateway: Ipv4Addr) -> Vec<Step> {
     let mut steps = Vec::new();
-    let Some(link) = observed.link(device) else {
-        return steps;
-    };
+    let device = &link.device;
     let gateway = IpAddr::V4(gateway);
     if link.holds(gateway).is_none_or(|prefix| prefix.is_host()) {
         steps.push(Step {
@@ -182,7 +177,8 @@ fn flow_routes(config: &Config, observed: &Observed) -> Vec<Step> {
         return steps;
     }
     let used = link::used(config, observed);
-    let to_client = client(config).is_some_and(|(device, _)| observed.link(device).is_some());
+    let to_client = client(config).and_then(|(device, _)| observed.link(device));
+    let to_client = to_client.is_some_and(|link| link.up);
     for target in link::flow_targets(config, observed) {
         let has_one = to_client && config.public.iter().any(|address| address == target);
         if has_one || observed.holders(target).next().is_some() {
@@ -327,6 +323,11 @@ mod tests {
         let mut config = cases::local_client();
         let mut observed = cases::router();
         assert!(routes(&config, &observed).is_empty());
+        // Without the client's device, or without a carrier on it, the flows have their own.
+        observed.links[0].up = false;
+        assert_eq!(routes(&config, &observed).len(), 1);
+        let all = steps(&config, &observed);
+        assert!(!all.iter().any(|step| step.up.line().contains("lan")));
         observed.links.remove(0);
         assert_eq!(routes(&config, &observed).len(), 1);
         let mut config_at = |host: &str| {
