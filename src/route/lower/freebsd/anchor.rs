@@ -57,14 +57,23 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
         state: if translates { "keep state" } else { "no state" },
     };
     flows(&mut rules, config, observed);
+    let delivers = !matches!(
+        &config.role,
+        Role::Local(role) if role.deliver == Deliver::Nothing
+    );
     for family in link::FAMILIES {
-        let address = config.public.iter().find(|it| Family::of(*it) == family);
-        match address {
-            Some(address) => public(&mut rules, config, observed, address),
-            None if !link::tunnel_families(config).any(|it| it == family) => {
-                crossing::refuse(&mut rules, config, family);
+        if !link::tunnel_families(config).any(|it| it == family) {
+            crossing::refuse(&mut rules, config, family);
+            continue;
+        }
+        crossing::begin(&mut rules, config, family);
+        // Where the address stays otherwise is the administrator's to say.
+        if delivers {
+            let address = config.public.iter().find(|it| Family::of(*it) == family);
+            if let Some(address) = address {
+                public(&mut rules, config, observed, address);
             }
-            None => {}
+            crossing::end(&mut rules, config, family);
         }
     }
     let mut lines = rules.translation;
@@ -74,25 +83,18 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
 
 /// All about one public address.
 fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAddr) {
-    let deliver = match &config.role {
-        Role::Local(role) => Some(&role.deliver),
-        Role::Remote(_) => None,
-    };
-    if deliver == Some(&Deliver::Nothing) {
-        // Where the address stays is the administrator's to say; the core still holds the rest.
-        return;
-    }
     crossing::before(rules, config, address);
-    match (&config.role, deliver) {
-        (Role::Remote(role), _) => remote(rules, config, role, observed, address),
-        (_, Some(Deliver::Client { device, .. })) => client(rules, config, device, address),
-        (_, Some(Deliver::Nat { device, forwards })) => {
-            translate(rules, config, device, forwards, address);
-            shared(rules, config, device, forwards, address);
-        }
-        (Role::Local(_), Some(Deliver::Nothing) | None) => {}
+    match &config.role {
+        Role::Remote(role) => remote(rules, config, role, observed, address),
+        Role::Local(role) => match &role.deliver {
+            Deliver::Client { device, .. } => client(rules, config, device, address),
+            Deliver::Nat { device, forwards } => {
+                translate(rules, config, device, forwards, address);
+                shared(rules, config, device, forwards, address);
+            }
+            Deliver::Nothing => {}
+        },
     }
-    crossing::after(rules, config, address);
 }
 
 /// The flows' own packets leave by the link whose address they carry, wherever the routing table
@@ -357,7 +359,12 @@ fn route_to(device: &IfName, hop: Hop) -> String {
 }
 
 pub(super) fn inet(address: IpAddr) -> &'static str {
-    match Family::of(address) {
+    word(Family::of(address))
+}
+
+/// pf's word for a family.
+pub(super) fn word(family: Family) -> &'static str {
+    match family {
         Family::V4 => "inet",
         Family::V6 => "inet6",
     }

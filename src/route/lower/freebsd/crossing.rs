@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::anchor::{Rules, inet};
+use super::anchor::{Rules, inet, word};
 use crate::config::units::Family;
 use crate::config::{Config, Role};
 use crate::route::link;
@@ -29,34 +29,59 @@ fn private(family: Family) -> &'static str {
 /// A family that has no business in the tunnel.
 pub(super) fn refuse(rules: &mut Rules, config: &Config, family: Family) {
     let tunnel = &config.name;
-    let inet = match family {
-        Family::V4 => "inet",
-        Family::V6 => "inet6",
-    };
+    let inet = word(family);
     rules.say("never in the tunnel");
     rules.block(format!("in quick on {tunnel} {inet}"));
     rules.block(format!("out quick on {tunnel} {inet}"));
+}
+
+/// What never crosses, and the networks that the configuration allows beside the public address.
+pub(super) fn begin(rules: &mut Rules, config: &Config, family: Family) {
+    let tunnel = &config.name;
+    let (inet, private) = (word(family), private(family));
+    // Lists of six and more would become tables of pf's.
+    let never = never(family);
+    rules.say("what may not cross the tunnel, and what more may");
+    for (direction, ends) in [("in", "from"), ("in", "to"), ("out", "from"), ("out", "to")] {
+        let ends = match ends {
+            "from" => format!("from {{ {never} }} to any"),
+            _ => format!("from any to {{ {never} }}"),
+        };
+        rules.block(format!("{direction} quick on {tunnel} {inet} {ends}"));
+    }
+    let towards_internet = match &config.role {
+        Role::Local(_) => "out",
+        Role::Remote(_) => "in",
+    };
+    let allowed = config.allow.iter().filter(|it| it.family() == family);
+    for network in allowed.clone() {
+        for direction in ["in", "out"] {
+            rules.pass(format!(
+                "{direction} quick on {tunnel} {inet} from any to {network} keep state"
+            ));
+        }
+    }
+    for network in allowed {
+        rules.block(format!(
+            "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private} }}"
+        ));
+        rules.pass(format!(
+            "{towards_internet} quick on {tunnel} {inet} from {network} to any keep state"
+        ));
+    }
 }
 
 /// Before the rules of a public address: what would cross by mistake or malice.
 pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     let tunnel = &config.name;
     let family = Family::of(address);
-    let (inet, never, private) = (inet(address), never(family), private(family));
+    let (inet, private) = (inet(address), private(family));
     let (own, peer) = (
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
-    rules.say("what may not cross the tunnel");
-    // Lists of six and more would become tables of pf's.
-    rules.block(format!(
-        "in quick on {tunnel} {inet} from {{ {never} }} to any"
-    ));
     match &config.role {
         Role::Local(_) => {
-            rules.block(format!(
-                "out quick on {tunnel} {inet} from any to {{ {never} }}"
-            ));
             rules.block(format!(
                 "in quick on {tunnel} {inet} from {{ {address} {own} }} to {address}"
             ));
@@ -66,13 +91,7 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
         }
         Role::Remote(_) => {
             rules.block(format!(
-                "in quick on {tunnel} {inet} from any to {{ {never} }}"
-            ));
-            rules.block(format!(
                 "in quick on {tunnel} {inet} from {address} to {{ {address} {peer} }}"
-            ));
-            rules.block(format!(
-                "out quick on {tunnel} {inet} from {{ {never} }} to any"
             ));
             rules.block(format!(
                 "out quick on {tunnel} {inet} from {{ {address} {peer} }} to {address}"
@@ -99,12 +118,11 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     ));
 }
 
-/// After the rules of a public address: nothing else crosses but what the two portals say to each
+/// After all other rules: nothing else crosses but what the two portals say to each
 /// other by their addresses inside the tunnel, which the user's rules judge.
-pub(super) fn after(rules: &mut Rules, config: &Config, address: IpAddr) {
+pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
     let tunnel = &config.name;
-    let inet = inet(address);
-    let family = Family::of(address);
+    let inet = word(family);
     let (own, peer) = (
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),

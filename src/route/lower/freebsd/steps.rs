@@ -107,7 +107,7 @@ pub fn steps(config: &Config, observed: &Observed) -> Vec<Step> {
 /// would go through the tunnel), and believes no router that advertises itself from there.
 fn ipv6(config: &Config) -> Step {
     let device = &config.name;
-    let wanted = config.public.v6.is_some();
+    let wanted = config.carries_v6();
     let flags = if wanted {
         "-auto_linklocal -accept_rtadv no_dad -ifdisabled"
     } else {
