@@ -237,8 +237,10 @@ fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
         Family::V4 => prefix.map(Prefix::address),
         Family::V6 => None,
     };
+    // Several addresses of one network: a table has one route there.
+    let mut networks = BTreeSet::new();
     for prefix in used.link.addresses_of(family) {
-        if !prefix.is_host() {
+        if !prefix.is_host() && networks.insert(prefix.network()) {
             state.insert(Resource::Route(Route {
                 source: source(Some(prefix)),
                 ..Route::direct(used.table, prefix.network(), device)

@@ -230,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn a_second_address_of_a_network_makes_no_second_route() {
+        let mut observed = cases::router();
+        let before = routes(&state(&cases::local_client(), &observed)).count();
+        observed.links[1]
+            .addresses
+            .push("198.51.100.8/24".parse().unwrap());
+        let state = state(&cases::local_client(), &observed);
+        assert_eq!(routes(&state).count(), before);
+    }
+
+    #[test]
     fn every_interface_with_a_default_route_is_a_link() {
         let state = state(&cases::local_client(), &cases::router());
         let oifs: Vec<_> = rules(&state).filter_map(|rule| rule.oif.as_ref()).collect();
