@@ -136,7 +136,7 @@ fn links(
             );
         }
         let place = own.own_at().place.clone();
-        let leaf = (link.device.clone(), link.transport, link.port);
+        let leaf = (link.device.clone(), link.transport, link.port, link.gateway);
         if let Some(other) = leaves.insert(leaf, place.clone()) {
             report.error(
                 own.own_at(),

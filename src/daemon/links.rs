@@ -10,8 +10,8 @@ use crate::config::{Config, Endpoint, Link, Role, Transport};
 use crate::io::socket::Origin;
 use crate::proto::event::LinkId;
 use crate::proto::wire::MAX_PATHS;
-use crate::route::automatic_links;
 use crate::route::links::{Observed, ObservedLink};
+use crate::route::{automatic_links, own_addresses};
 
 /// The ids of links by their names: a link that goes and comes back keeps its id, until so many
 /// others came that the id is needed for one of them; the one not seen for longest loses it. Its
@@ -162,10 +162,8 @@ fn flow(
         return Err("the device is down".to_owned());
     }
     // The local portal's links never speak from the address that they carry for another.
-    let ours: Vec<IpAddr> = device
-        .addresses
-        .iter()
-        .map(|prefix| prefix.address())
+    let ours: Vec<IpAddr> = own_addresses(config, observed, link, device)
+        .into_iter()
         .filter(|address| {
             matches!(config.role, Role::Remote(_)) || config.public.iter().all(|it| it != *address)
         })
