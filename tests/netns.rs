@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod netns {
+    mod awaited;
     mod client_device;
     mod closed;
     mod command;
@@ -20,6 +21,7 @@ mod netns {
     mod modes;
     mod mtu;
     mod offloads;
+    mod one_card;
     mod plan;
     mod reach;
     mod state;

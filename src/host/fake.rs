@@ -331,6 +331,20 @@ impl Host for Fake {
         self.notice.notified().await;
         Ok(())
     }
+
+    async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let state = self.observe(scope).await?;
+        let quiet = |it: &&Resource| matches!(it, Resource::Setting(_) | Resource::Neighbour(_));
+        Ok(state.iter().filter(quiet).cloned().collect())
+    }
+
+    async fn raise(&mut self, _: &IfName) -> Result<bool, HostError> {
+        Ok(false)
+    }
+
+    fn last_to_change(&self) -> Option<String> {
+        Some("meddler".to_owned())
+    }
 }
 
 /// A setting of this value.

@@ -6,8 +6,11 @@
 
 pub mod baseline;
 pub mod converge;
+pub mod groups;
+pub mod keep;
 pub mod listeners;
 pub mod reconciler;
+mod troubles;
 
 // FreeBSD's is mostly programs and their texts, which are tested on every system.
 #[cfg(any(target_os = "freebsd", test))]
@@ -31,7 +34,8 @@ use crate::route::resource::{Address, Filter, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
-pub use reconciler::{Command, Event, Hold};
+pub use groups::{Group, Groups};
+pub use keep::{Command, Event, Hold};
 
 /// What is wanted of a host, in the words of its system.
 #[cfg(target_os = "linux")]
@@ -90,9 +94,19 @@ pub trait Host {
     /// and who else uses policy routing.
     async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError>;
 
-    /// Waits until the kernel tells of a change of devices, addresses, routes or rules. May be
-    /// dropped while it waits.
+    /// Waits until the kernel tells of a change of devices, addresses, routes, rules or the packet
+    /// filter. May be dropped while it waits.
     async fn changed(&mut self) -> Result<(), HostError>;
+
+    /// The settings and neighbours of `scope`, of whose changes the kernel does not tell. Cheap.
+    async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError>;
+
+    /// Sets the tunnel's device up where somebody set it down, and says so; an error when it is
+    /// gone or stays down.
+    async fn raise(&mut self, tunnel: &IfName) -> Result<bool, HostError>;
+
+    /// Who made the last change that the kernel told of, as far as it says.
+    fn last_to_change(&self) -> Option<String>;
 }
 
 /// Where to look for what carries no mark of ours.
@@ -210,6 +224,9 @@ pub enum HostError {
     /// What was done on the host could not be undone.
     #[error("not undone: {}", .0.join("; "))]
     Left(Vec<String>),
+    /// The tunnel's device is gone.
+    #[error("{0} is gone: somebody deleted the tunnel's device")]
+    Gone(IfName),
     /// The baseline file could not be read or written.
     #[error("baseline {path}: {error}")]
     Baseline {
@@ -228,6 +245,18 @@ impl HostError {
         Self::Step {
             step: text.lines().next().unwrap_or_default().to_owned(),
             error,
+        }
+    }
+
+    /// True when an answer of the kernel's did not come, or changed while it came: who asks again may
+    /// get it.
+    pub(crate) fn is_lost_answer(&self) -> bool {
+        match self {
+            Self::Step { error, .. } | Self::Read { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
+            Self::Verify { .. } | Self::Gone(_) | Self::Left(_) | Self::Baseline { .. } => false,
         }
     }
 

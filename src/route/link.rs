@@ -243,7 +243,7 @@ fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
         Family::V6 => None,
     };
     // Several addresses of one network: a table has one route there.
-    let mut networks = BTreeSet::new();
+    let mut networks = Set::new();
     for prefix in used.own_of(family) {
         if !prefix.is_host() && networks.insert(prefix.network()) {
             state.insert(Resource::Route(Route {

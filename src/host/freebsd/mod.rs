@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::HostError;
 use super::baseline::Baseline;
 use super::converge::{Back, Cause, ConvergeError, Outcome};
-use super::reconciler::{Command as Order, Event, Hold, keep};
+use super::keep::{Command as Order, Event, Hold, keep};
 use crate::config::Config;
 use crate::config::units::{Family, IfName};
 use crate::route::links::Observed;

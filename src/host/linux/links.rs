@@ -102,6 +102,26 @@ fn kind(message: &LinkMessage) -> Option<&str> {
     find(info, libc::IFLA_INFO_KIND).map(text)
 }
 
+/// Sets the tunnel's device up; true when it was down, nothing when it is not there.
+pub(super) async fn raise(handle: &Handle, tunnel: &IfName) -> io::Result<Option<bool>> {
+    let messages = list(handle).await?;
+    let named = |message: &&LinkMessage| {
+        message.attributes.find(libc::IFLA_IFNAME).map(text) == Some(tunnel.as_str())
+    };
+    let Some(device) = messages.iter().find(named) else {
+        return Ok(None);
+    };
+    if device.header.flags.contains(LinkFlags::Up) {
+        return Ok(Some(false));
+    }
+    let mut up = LinkMessage::default();
+    up.header.index = device.header.index;
+    up.header.flags = LinkFlags::Up;
+    up.header.change_mask = LinkFlags::Up;
+    handle.set(&up).await?;
+    Ok(Some(true))
+}
+
 /// Reads everything that the desired state is made from, without the tunnel's own device.
 pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Observed> {
     let messages = list(handle).await?;
