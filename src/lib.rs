@@ -13,4 +13,3 @@ pub mod io;
 pub mod packet;
 pub mod proto;
 pub mod route;
-pub mod sorted;

@@ -5,7 +5,6 @@
 #![cfg(target_os = "linux")]
 
 mod netns {
-    mod awaited;
     mod client_device;
     mod closed;
     mod command;
@@ -13,6 +12,7 @@ mod netns {
     mod ecn;
     mod flood;
     mod foreign;
+    mod forwards;
     mod hostile;
     mod hosts_own;
     mod ipv6;
@@ -20,10 +20,11 @@ mod netns {
     mod links;
     mod modes;
     mod mtu;
+    mod neighbours;
     mod offloads;
-    mod one_card;
     mod plan;
     mod reach;
+    mod shared_ports;
     mod state;
     mod support;
 }

@@ -12,8 +12,6 @@ mod support;
 mod plan {
     mod golden;
     mod nft;
-    mod pf;
-    mod pf_model;
     mod recipe;
 }
 

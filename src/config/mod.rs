@@ -8,6 +8,7 @@ mod address;
 mod class;
 mod error;
 mod file;
+mod forward;
 mod keys;
 mod link;
 mod numbers;
@@ -151,17 +152,34 @@ pub enum Deliver {
     Nothing,
 }
 
-/// One handed-on port: `tcp:443 -> 192.168.1.20:443`.
+/// What is handed on to a machine of the LAN: `tcp:443 -> 192.168.1.20:443`,
+/// `tcp,udp:8000-8100 -> 192.168.1.20`, `default -> 192.168.1.20`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
-    /// TCP or UDP.
-    pub protocol: PortProtocol,
-    /// The port at the public address.
-    pub port: u16,
+    /// What of the public address.
+    pub taken: Taken,
     /// The machine of the LAN.
     pub to: IpAddr,
-    /// Its port.
-    pub to_port: u16,
+}
+
+/// What of the public address is handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Taken {
+    /// Ports.
+    Ports {
+        /// Those of TCP.
+        tcp: bool,
+        /// Those of UDP.
+        udp: bool,
+        /// The first one.
+        first: u16,
+        /// The last one, not below the first.
+        last: u16,
+        /// What the first one is at the machine; the others follow it.
+        to_first: u16,
+    },
+    /// All that nothing else takes, except ICMP.
+    Rest,
 }
 
 /// A port that stays on the remote portal's host: `tcp:22`, `udp:60000-61000`.

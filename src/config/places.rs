@@ -1,4 +1,4 @@
-//! Places to listen at, to open flows to, to keep and to hand on: an address, a port, or both.
+//! Places to listen at, to open flows to and to keep: an address, a port, or both.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::units::UnitError;
 use super::words::quoted;
-use super::{DEFAULT_PORT, Endpoint, Forward, Keep, Listen};
+use super::{DEFAULT_PORT, Endpoint, Keep, Listen};
 
 impl FromStr for Listen {
     type Err = UnitError;
@@ -34,7 +34,7 @@ impl FromStr for Listen {
 }
 
 /// An address before a port: IPv6 in brackets, so that its own colons are no port's.
-fn bracketed(text: &str) -> Option<IpAddr> {
+pub(super) fn bracketed(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(inner) => inner.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
         None => text.parse().ok().map(IpAddr::V4),
@@ -150,38 +150,6 @@ impl fmt::Display for Keep {
     }
 }
 
-impl FromStr for Forward {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        let refuse = || {
-            UnitError(format!(
-                "{} is not a forward (like \"tcp:443 -> 192.168.1.20:443\")",
-                quoted(text)
-            ))
-        };
-        let (from, target) = text.split_once("->").ok_or_else(refuse)?;
-        let (protocol, number) = from.trim().split_once(':').ok_or_else(refuse)?;
-        let (to, to_port) = target.trim().rsplit_once(':').ok_or_else(refuse)?;
-        Ok(Self {
-            protocol: protocol.parse().map_err(|_| refuse())?,
-            port: port(number)?,
-            to: bracketed(to).ok_or_else(refuse)?,
-            to_port: port(to_port)?,
-        })
-    }
-}
-
-impl fmt::Display for Forward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{} -> ", self.protocol, self.port)?;
-        match self.to {
-            IpAddr::V4(to) => write!(f, "{to}:{}", self.to_port),
-            IpAddr::V6(to) => write!(f, "[{to}]:{}", self.to_port),
-        }
-    }
-}
-
 /// A port or a range of them, first and last.
 pub(super) fn ports(text: &str) -> Result<(u16, u16), UnitError> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -225,7 +193,6 @@ mod tests {
         same::<Listen>(&["udp:4725", "tcp:203.0.113.2:443", "udp:[2001:db8::1]:1"]);
         same::<Endpoint>(&["203.0.113.2:4725", "[2001:db8::1]:65535", "a-b.example:1"]);
         same::<Keep>(&["tcp:22", "udp:60000-61000"]);
-        same::<Forward>(&["tcp:443 -> 192.168.1.20:8443", "udp:53 -> [fd00::1]:53"]);
     }
 
     #[test]
@@ -270,14 +237,6 @@ mod tests {
         }
         for text in ["22", "tcp:", "tcp:0", "tcp:5-4", "tcp:1-2-3", "icmp:1"] {
             assert!(text.parse::<Keep>().is_err(), "{text}");
-        }
-        for text in [
-            "tcp:443",
-            "tcp:443 -> 1.2.3.4",
-            "tcp -> 1.2.3.4:5",
-            "tcp:1 -> host:1",
-        ] {
-            assert!(text.parse::<Forward>().is_err(), "{text}");
         }
     }
 }

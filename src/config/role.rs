@@ -1,9 +1,9 @@
 //! What only one of the two portals has.
 
-use crate::sorted::Set;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::address::{HostAddress, is_inside};
+use super::forward;
 use super::reader::Fields;
 use super::report::Report;
 use super::schema::{self, Portal};
@@ -159,34 +159,9 @@ fn forwards(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -
     let Some(field) = fields.get("forwards") else {
         return Vec::new();
     };
-    let mut taken = Set::new();
-    let mut forwards = Vec::new();
-    for (at, forward) in field.words::<Forward>(report) {
-        if !taken.insert((forward.protocol, forward.port, forward.to.is_ipv4())) {
-            report.error(
-                &at,
-                format!(
-                    "{}:{} is handed on already (each port to one machine)",
-                    forward.protocol, forward.port
-                ),
-            );
-        }
-        let family = around.public.map(|public| match forward.to {
-            IpAddr::V4(_) => public.v4.is_some(),
-            IpAddr::V6(_) => public.v6.is_some(),
-        });
-        if family == Some(false) {
-            report.error(
-                &at,
-                format!(
-                    "{} has no public address of its family (give one in public_address)",
-                    forward.to
-                ),
-            );
-        }
-        forwards.push(forward);
-    }
-    forwards
+    let forwards = field.words::<Forward>(report);
+    forward::check(&forwards, around.public, report);
+    forwards.into_iter().map(|(_, forward)| forward).collect()
 }
 
 /// The key `device` of a table: any device but the tunnel's own.

@@ -17,6 +17,11 @@ pub struct UnitError(pub String);
 pub struct IfName(String);
 
 impl IfName {
+    /// Linux's loopback device.
+    pub fn loopback() -> Self {
+        Self("lo".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -8,7 +8,7 @@ use crate::config::{
 };
 use crate::proto::crypto::keys::{PrivateKey, PublicKey};
 
-pub(crate) fn name(text: &str) -> IfName {
+pub(super) fn name(text: &str) -> IfName {
     text.parse().unwrap()
 }
 
@@ -42,7 +42,7 @@ fn config(role: Role) -> Config {
 }
 
 /// The remote portal of the dissertation, with ssh and a range for mosh.
-pub(crate) fn remote() -> Config {
+pub(super) fn remote() -> Config {
     let port = |protocol, first, last| Keep {
         protocol,
         first,
@@ -50,7 +50,7 @@ pub(crate) fn remote() -> Config {
     };
     let keep = vec![
         port(PortProtocol::Tcp, 22, 22),
-        port(PortProtocol::Udp, 60000, 61000),
+        port(PortProtocol::Udp, 27000, 27100),
     ];
     Config {
         listen: [Transport::Udp, Transport::Tcp]
@@ -65,7 +65,7 @@ pub(crate) fn remote() -> Config {
 }
 
 /// A local portal that delivers so.
-pub(crate) fn local(deliver: Deliver) -> Config {
+pub(super) fn local(deliver: Deliver) -> Config {
     Config {
         remote: Some(Endpoint {
             host: "203.0.113.2".into(),
@@ -76,7 +76,7 @@ pub(crate) fn local(deliver: Deliver) -> Config {
 }
 
 /// The local portal of the dissertation.
-pub(crate) fn local_client() -> Config {
+pub(super) fn local_client() -> Config {
     local(Deliver::Client {
         device: name("lan"),
         gateway: "192.168.1.1".parse().unwrap(),
@@ -84,7 +84,7 @@ pub(crate) fn local_client() -> Config {
 }
 
 /// The local portal that shares the address.
-pub(crate) fn local_nat() -> Config {
+pub(super) fn local_nat() -> Config {
     local(Deliver::Nat {
         device: name("lan"),
         forwards: Vec::new(),
@@ -92,12 +92,12 @@ pub(crate) fn local_nat() -> Config {
 }
 
 /// A link by this device, all else default.
-pub(crate) fn link(device: &str) -> Link {
+pub(super) fn link(device: &str) -> Link {
     Link::by(name(device))
 }
 
 /// A VPS that holds the public addresses of both families.
-pub(crate) fn vps() -> Observed {
+pub(super) fn vps() -> Observed {
     Observed::parse(
         r#"{"links": [{"device": "eth0", "index": 2,
         "addresses": ["203.0.113.2/24", "2001:db8:2::2/64"],
@@ -109,7 +109,7 @@ pub(crate) fn vps() -> Observed {
 }
 
 /// A router with two links and a LAN, strict everywhere.
-pub(crate) fn router() -> Observed {
+pub(super) fn router() -> Observed {
     Observed::parse(
         r#"{"links": [
         {"device": "lan", "index": 2, "addresses": ["192.168.7.1/24"]},
@@ -126,7 +126,7 @@ pub(crate) fn router() -> Observed {
 }
 
 /// Numbers that are clear of mwan3 and of the defaults.
-pub(crate) fn moved() -> Numbers {
+pub(super) fn moved() -> Numbers {
     Numbers {
         table_base: TableId(5500),
         keep_pref: RulePref(5401),

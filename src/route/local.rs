@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::link;
-use super::links::Observed;
+use super::links::{Observed, ObservedLink};
 use super::resource::{Address, Filter, FilterClause, HostState, Resource, Route, Rule};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::config::{Config, Deliver, Forward, Local};
@@ -36,6 +36,9 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
             let reachable = client.is_some_and(|link| link.up);
             for address in config.public.iter() {
                 to_client(&mut state, config, device, reachable, address);
+                if let Some(client) = client {
+                    to_neighbours(&mut state, config, client, address);
+                }
             }
         }
         Deliver::Nat { device, forwards } => {
@@ -43,7 +46,8 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
             for address in config.public.iter() {
                 hold(&mut state, config, device, address);
             }
-            state.insert(Resource::Filter(translation(config, forwards)));
+            let lans = std::slice::from_ref(device);
+            state.insert(Resource::Filter(translation(config, lans, forwards)));
         }
         Deliver::Nothing => {}
     }
@@ -99,6 +103,27 @@ fn to_client(
     }));
 }
 
+/// The client and its neighbours on the same device: it may have this router alone as its way to
+/// them, and its packets would go into the tunnel else.
+fn to_neighbours(state: &mut HostState, config: &Config, client: &ObservedLink, address: IpAddr) {
+    let family = Family::of(address);
+    let link_local = |prefix: &Prefix| match prefix.address() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    for prefix in client.addresses.iter().filter(|it| it.family() == family) {
+        if prefix.is_host() || prefix.is_default() || link_local(prefix) {
+            continue;
+        }
+        state.insert(Resource::Rule(Rule {
+            from: Some(Prefix::host(address)),
+            to: Some(prefix.network()),
+            iif: Some(client.device.clone()),
+            ..Rule::new(family, RulePref(table(config, 0).0), TableId::MAIN)
+        }));
+    }
+}
+
 /// One public address on this router: the LAN's packets and the router's own from that address go
 /// into the tunnel, those for networks that table main knows stay.
 fn hold(state: &mut HostState, config: &Config, lan: &IfName, address: IpAddr) {
@@ -150,11 +175,12 @@ fn inside(config: &Config, client: &IfName) -> Filter {
 }
 
 /// The LAN behind the public addresses, and the ports handed on to it.
-fn translation(config: &Config, forwards: &[Forward]) -> Filter {
+fn translation(config: &Config, lans: &[IfName], forwards: &[Forward]) -> Filter {
     let device = &config.name;
+    let (mark, mask) = (config.numbers.mark, config.numbers.mark_mask);
     let mut filter = Filter {
         tunnel: device.clone(),
-        clauses: crate::sorted::Set::new(),
+        clauses: std::collections::BTreeSet::new(),
     };
     for address in config.public.iter() {
         filter.clauses.insert(FilterClause::SourceNat {
@@ -162,13 +188,27 @@ fn translation(config: &Config, forwards: &[Forward]) -> Filter {
             address,
         });
         let family = Family::of(address);
+        let peer = link::tunnel_peer(config, family);
+        filter.clauses.insert(FilterClause::PortalSource {
+            device: device.clone(),
+            own: link::tunnel_own(config, family),
+            peer,
+        });
+        filter.clauses.insert(FilterClause::Services {
+            lans: lans.to_vec(),
+            address,
+            peer,
+        });
         let of_family = |forward: &&Forward| Family::of(forward.to) == family;
         let forwards: Vec<_> = forwards.iter().filter(of_family).cloned().collect();
         if !forwards.is_empty() {
             filter.clauses.insert(FilterClause::Forwards {
                 device: device.clone(),
+                lans: lans.to_vec(),
                 address,
                 forwards,
+                mark,
+                mask,
             });
         }
     }
@@ -193,6 +233,28 @@ mod tests {
 
     fn has(state: &HostState, key: &str, value: u8) -> bool {
         state.contains(&Resource::Setting(Setting::new(key, value)))
+    }
+
+    /// Field row D3.
+    #[test]
+    fn the_client_reaches_the_networks_of_its_device_alone() {
+        let mut observed = cases::router();
+        let lan = ["192.168.1.1/24", "fe80::1/64", "fd00::1/64", "10.1.1.1/32"];
+        observed.links[0].addresses = lan.map(|prefix| prefix.parse().unwrap()).to_vec();
+        let mut config = cases::local_client();
+        config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+        let state = state(&config, &observed);
+        let near = rules(&state).filter(|rule| rule.to.is_some() && rule.iif.is_some());
+        let near: Vec<_> = near
+            .map(|rule| (rule.to.unwrap().to_string(), rule.pref.0))
+            .collect();
+        assert_eq!(
+            near,
+            [
+                ("192.168.1.0/24".to_owned(), 19),
+                ("fd00::/64".to_owned(), 19)
+            ]
+        );
     }
 
     #[test]
@@ -227,17 +289,6 @@ mod tests {
             "{tables:?}"
         );
         assert!(routes(&down).all(|route| route.device != Some(cases::name("wan0"))));
-    }
-
-    #[test]
-    fn a_second_address_of_a_network_makes_no_second_route() {
-        let mut observed = cases::router();
-        let before = routes(&state(&cases::local_client(), &observed)).count();
-        observed.links[1]
-            .addresses
-            .push("198.51.100.8/24".parse().unwrap());
-        let state = state(&cases::local_client(), &observed);
-        assert_eq!(routes(&state).count(), before);
     }
 
     #[test]
@@ -336,7 +387,9 @@ mod tests {
             for observed in [&down, &gone] {
                 let state = state(&config, observed);
                 assert!(routes(&state).all(|route| route.device != Some(cases::name("lan"))));
-                assert!(rules(&state).eq(rules(&whole)));
+                // The way to its neighbours goes with the device.
+                let fixed = |rule: &&Rule| rule.to.is_none() || rule.iif.is_none();
+                assert!(rules(&state).filter(fixed).eq(rules(&whole).filter(fixed)));
                 for rule in rules(&state).filter(|rule| [20, 21].contains(&rule.table.0)) {
                     let ends = |route: &&Route| {
                         (route.table, route.device.is_none()) == (rule.table, true)

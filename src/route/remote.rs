@@ -3,9 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::awaited::is_held;
 use super::link;
-use super::links::{Observed, neighbour_setting};
+use super::links::{Observed, device_setting, neighbour_setting};
 use super::resource::{
     Filter, FilterClause, HostState, LocalTable, ProxyNeighbour, Resource, Route, Rule,
 };
@@ -26,10 +25,12 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
         return state;
     }
     link::forwarding(&mut state, config, observed);
-    // An address that is not there yet (DHCP, a provider's script) is waited for: without it no look-up
-    // could show that the host stays reachable.
-    let held = config.public.iter();
-    for address in held.filter(|address| is_held(observed, *address)) {
+    if config.public.v4.is_some() && !shared(role).is_empty() {
+        let device = config.name.as_str();
+        let key = device_setting(Family::V4, device, "src_valid_mark");
+        link::set(&mut state, key, 1);
+    }
+    for address in config.public.iter() {
         hand_over(&mut state, config, address);
         keep(&mut state, config, role, address);
         answer_arp(&mut state, observed, address);
@@ -39,7 +40,7 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
         clauses: config
             .public
             .iter()
-            .flat_map(|address| connections(config, address))
+            .flat_map(|address| connections(config, role, address))
             .collect(),
     }));
     link::tables(&mut state, config, observed);
@@ -47,24 +48,79 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
     state
 }
 
+/// From here on the client's system may choose a port for any of its sockets: Linux does from
+/// 32768 to 60999 (net.ipv4.ip_local_port_range), others from 49152 (RFC 6335 section 6).
+pub(super) const FIRST_SHARED: u16 = 32_768;
+
+/// The part of the kept ports that is the host's alone.
+fn firm(config: &Config, role: &Remote, address: IpAddr) -> Vec<Keep> {
+    let below = |keep: &Keep| Keep {
+        last: keep.last.min(FIRST_SHARED - 1),
+        ..*keep
+    };
+    let kept = role.keep.iter().filter(|keep| keep.first < FIRST_SHARED);
+    kept.map(below).chain(listened(config, address)).collect()
+}
+
+/// The part of them that the client's sockets may have too.
+fn shared(role: &Remote) -> Vec<Keep> {
+    let above = |keep: &Keep| Keep {
+        first: keep.first.max(FIRST_SHARED),
+        ..*keep
+    };
+    let kept = role.keep.iter().filter(|keep| keep.last >= FIRST_SHARED);
+    kept.map(above).collect()
+}
+
 /// The host's connections and the client's, told apart.
-fn connections(config: &Config, address: IpAddr) -> impl Iterator<Item = FilterClause> + use<'_> {
+fn connections(config: &Config, role: &Remote, address: IpAddr) -> Vec<FilterClause> {
     let numbers = &config.numbers;
     let mask = numbers.mark_mask;
+    let device = || config.name.clone();
+    let family = Family::of(address);
     let own = FilterClause::MarkOwn {
         address,
         mark: numbers.mark,
         mask,
     };
-    let client = numbers
-        .client_mark()
-        .map(move |mark| FilterClause::HoldClient {
-            device: config.name.clone(),
+    let mut clauses = vec![
+        own,
+        FilterClause::GuardOwn {
+            device: device(),
+            address,
+            ports: firm(config, role, address),
+            mark: numbers.mark,
+            mask,
+        },
+        FilterClause::PublicSource {
+            device: device(),
+            address,
+        },
+        FilterClause::KeptServices {
+            device: device(),
+            address,
+            own: link::tunnel_own(config, family),
+            peer: link::tunnel_peer(config, family),
+            ports: role.keep.clone(),
+        },
+    ];
+    if let Some(mark) = numbers.client_mark() {
+        clauses.push(FilterClause::HoldClient {
+            device: device(),
             address,
             mark,
             mask,
         });
-    client.into_iter().chain([own])
+        clauses.push(FilterClause::ClientAnswers {
+            device: device(),
+            address,
+            ports: shared(role),
+            mark,
+            own: numbers.mark,
+            mask,
+        });
+    }
+    clauses
 }
 
 /// The public address into the tunnel, and table local below that.
@@ -93,9 +149,12 @@ fn keep(state: &mut HostState, config: &Config, role: &Remote, address: IpAddr) 
         ..Rule::new(Family::of(address), numbers.keep_pref, TableId::LOCAL)
     };
     for keep in kept(config, role, address) {
+        // Where the client may have begun something, its answers are marked.
+        let unmarked = numbers.client_mark().map(|mark| (0, mark));
         state.insert(Resource::Rule(Rule {
             protocol: Some(keep.protocol),
             ports: Some((keep.first, keep.last)),
+            mark: unmarked.filter(|_| keep.last >= FIRST_SHARED),
             ..to_host.clone()
         }));
     }
@@ -136,10 +195,16 @@ fn answer_arp(state: &mut HostState, observed: &Observed, address: IpAddr) {
 /// What stays on the host at this address: the configured ports and those where flows are waited
 /// for.
 pub(super) fn kept(config: &Config, role: &Remote, address: IpAddr) -> Vec<Keep> {
-    let listened = config
+    let listened = listened(config, address);
+    role.keep.iter().copied().chain(listened).collect()
+}
+
+/// Where flows are waited for at this address.
+fn listened(config: &Config, address: IpAddr) -> impl Iterator<Item = Keep> {
+    config
         .listen
         .iter()
-        .filter(|listen| listen.address.is_none_or(|own| own == address))
+        .filter(move |listen| listen.address.is_none_or(|own| own == address))
         .map(|listen| Keep {
             protocol: match listen.transport {
                 Transport::Udp => PortProtocol::Udp,
@@ -147,8 +212,7 @@ pub(super) fn kept(config: &Config, role: &Remote, address: IpAddr) -> Vec<Keep>
             },
             first: listen.port,
             last: listen.port,
-        });
-    role.keep.iter().copied().chain(listened).collect()
+        })
 }
 
 #[cfg(test)]
@@ -207,20 +271,6 @@ mod tests {
         // Its router is known by advertisements, which a forwarding host ignores by default.
         let setting = Setting::new("net.ipv6.conf.eth0.accept_ra", 2);
         assert!(state.contains(&Resource::Setting(setting)));
-    }
-
-    /// Field row C6.
-    #[test]
-    fn an_address_that_is_not_there_is_not_handed_over() {
-        let mut config = cases::remote();
-        config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
-        let mut observed = cases::vps();
-        observed.links[0].addresses.remove(0);
-        let state = state(&config, &observed);
-        let of = |family| rules(&state).filter(|rule| rule.family == family).count();
-        assert_eq!(of(Family::V4), 0);
-        assert!(of(Family::V6) > 0);
-        assert!(routes(&state).all(|route| route.destination.family() == Family::V6));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The words of routing as state: everything of a host that this program ever sets.
 
-use crate::sorted::Set;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
-use crate::config::{Forward, PortProtocol};
+use crate::config::{Forward, Keep, PortProtocol};
 
 /// Marks what is ours in the kernel: rtm_protocol of routes and FRA_PROTOCOL of rules. Nobody in
 /// iproute2's rt_protos uses 98 (PLATFORMS.md 1.8).
@@ -184,12 +184,46 @@ pub struct Filter {
     /// The tunnel's device, which names the table.
     pub tunnel: IfName,
     /// What it does.
-    pub clauses: Set<FilterClause>,
+    pub clauses: BTreeSet<FilterClause>,
 }
 
-/// One thing the packet filter does for us.
+/// One thing the packet filter does for us. In the order of the rules within a chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FilterClause {
+    /// The client cannot speak for the host: what it sends from ports that are the host's alone, or
+    /// on a connection of the host's, is dropped. Else it could put packets into the host's
+    /// sessions, or fill the tracking of connections so that new ones to them fail.
+    GuardOwn {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// The ports.
+        ports: Vec<Keep>,
+        /// The mark of the host's own.
+        mark: u32,
+        /// Its mask.
+        mask: u32,
+    },
+    /// What the client begins from a kept port that its system may choose for any socket: the
+    /// connection gets `mark`, and answers, before they are routed, too. It is gone with the state.
+    ///
+    /// A new TCP connection to such a port is the host's, whatever the client sent before. Stands
+    /// before [`HoldClient`](Self::HoldClient), which would drop it.
+    ClientAnswers {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// The ports.
+        ports: Vec<Keep>,
+        /// The mark of the client's.
+        mark: u32,
+        /// The mark of the host's own.
+        own: u32,
+        /// The mask of both.
+        mask: u32,
+    },
     /// TCP connections that go through the tunnel get `mark` on the connection, and their packets
     /// never reach this host itself. They come here only while the tunnel is gone, when the host
     /// would answer them with resets; so they wait for the tunnel to return.
@@ -215,6 +249,25 @@ pub enum FilterClause {
         /// Its mask.
         mask: u32,
     },
+    /// What comes from the tunnel from `address` leaves with that source, whatever the host's other
+    /// rules translate: the first chain of NAT that decides is the only one.
+    PublicSource {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+    },
+    /// What goes to the other portal itself has our address on the tunnel as source.
+    ///
+    /// Stands before [`SourceNat`](Self::SourceNat).
+    PortalSource {
+        /// The tunnel's device.
+        device: IfName,
+        /// Our address on the tunnel.
+        own: IpAddr,
+        /// The other portal's.
+        peer: IpAddr,
+    },
     /// What leaves by the tunnel from another address than `address` gets that source.
     SourceNat {
         /// The tunnel's device.
@@ -222,14 +275,47 @@ pub enum FilterClause {
         /// The public address.
         address: IpAddr,
     },
-    /// Ports of the public address are handed on to machines of the LAN.
+    /// Ports of the public address are handed on to machines of the LAN, for the LAN itself and for
+    /// this host too: then both ends may be on one LAN, and the answers have to come back here.
     Forwards {
         /// The tunnel's device.
         device: IfName,
+        /// The LAN's devices.
+        lans: Vec<IfName>,
         /// The public address.
         address: IpAddr,
         /// The ports and their targets, of the address's family.
         forwards: Vec<Forward>,
+        /// Marks connections that go back to the LAN they come from.
+        mark: u32,
+        /// Its mask.
+        mask: u32,
+    },
+    /// What the LAN and this host send to the public address, and no forward takes, goes to the
+    /// other portal, which holds the address: to what it keeps.
+    ///
+    /// Stands behind [`Forwards`](Self::Forwards).
+    Services {
+        /// The LAN's devices.
+        lans: Vec<IfName>,
+        /// The public address.
+        address: IpAddr,
+        /// The other portal's address on the tunnel.
+        peer: IpAddr,
+    },
+    /// What comes from the other portal's address on the tunnel to ours, at a kept port, goes to
+    /// the public address: programs that listen there alone hear it too.
+    KeptServices {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// Our address on the tunnel.
+        own: IpAddr,
+        /// The other portal's.
+        peer: IpAddr,
+        /// The kept ports.
+        ports: Vec<Keep>,
     },
     /// What the client sends leaves by the tunnel or not at all: while the tunnel is gone it would
     /// follow the default route, in clear.
@@ -246,7 +332,7 @@ pub enum FilterClause {
 /// All that this program wants of a host, or found of its own on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostState {
-    resources: Set<Resource>,
+    resources: BTreeSet<Resource>,
 }
 
 impl HostState {

@@ -36,8 +36,8 @@ fn the_filter_is_what_nft_reads() {
             "elements = { 443 : 192.168.1.20 . 8443 }",
             "iifname \"nc0\" ip6 daddr 2001:db8:113::2 dnat ip6 to tcp dport map @forward_tcp6_port",
             "elements = { 443 : fd00::20 . 8443 }",
-            "iifname \"lan\" ip saddr 203.0.113.2 oifname != \"nc0\" drop",
-            "iifname \"lan\" ip6 saddr 2001:db8:113::2 oifname != \"nc0\" drop",
+            "iifname \"lan\" ip saddr 203.0.113.2 oifname != \"nc0\" oifname != \"lan\" drop",
+            "iifname \"lan\" ip6 saddr 2001:db8:113::2 oifname != \"nc0\" oifname != \"lan\" drop",
             "oifname \"nc0\" ip saddr != 203.0.113.2 snat ip to 203.0.113.2",
             "oifname \"nc0\" ip6 saddr != 2001:db8:113::2 snat ip6 to 2001:db8:113::2",
         ] {

@@ -1,9 +1,9 @@
 //! What the two portals want of a host, with every kind of resource and selector.
 
-use netcombiner::sorted::Set;
+use std::collections::BTreeSet;
 
 use netcombiner::config::units::{Family, Prefix, RulePref, TableId};
-use netcombiner::config::{Forward, PortProtocol};
+use netcombiner::config::{Forward, Keep, PortProtocol, Taken};
 use netcombiner::route::resource::{
     Address, Filter, FilterClause, LocalTable, ProxyNeighbour, Route, Rule, Setting,
 };
@@ -42,7 +42,7 @@ pub(crate) fn remote() -> HostState {
     ]
     .into_iter()
     .collect();
-    let mut clauses = Set::new();
+    let mut clauses = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
         let public = public(family);
         let to = Some(Prefix::host(public));
@@ -62,14 +62,15 @@ pub(crate) fn remote() -> HostState {
             family,
             pref: RulePref(20),
         }));
-        for (protocol, ports) in [
-            (PortProtocol::Tcp, (22, 22)),
-            (PortProtocol::Udp, (60000, 61000)),
+        for (protocol, ports, mark) in [
+            (PortProtocol::Tcp, (22, 22), None),
+            (PortProtocol::Udp, (60000, 61000), Some((0, 0x0200_0000))),
         ] {
             state.insert(Resource::Rule(Rule {
                 to,
                 protocol: Some(protocol),
                 ports: Some(ports),
+                mark,
                 ..rule(family, 1, TableId::LOCAL)
             }));
         }
@@ -93,6 +94,47 @@ pub(crate) fn remote() -> HostState {
             mark: 0x0100_0000,
             mask: 0x0f00_0000,
         });
+        let ports = |protocol, first, last| {
+            vec![Keep {
+                protocol,
+                first,
+                last,
+            }]
+        };
+        clauses.insert(FilterClause::GuardOwn {
+            device: name("nc0"),
+            address: public,
+            ports: ports(PortProtocol::Tcp, 22, 22),
+            mark: 0x0100_0000,
+            mask: 0x0f00_0000,
+        });
+        for protocol in [PortProtocol::Tcp, PortProtocol::Udp] {
+            clauses.insert(FilterClause::ClientAnswers {
+                device: name("nc0"),
+                address: public,
+                ports: ports(protocol, 60000, 61000),
+                mark: 0x0200_0000,
+                own: 0x0100_0000,
+                mask: 0x0f00_0000,
+            });
+        }
+        clauses.insert(FilterClause::PublicSource {
+            device: name("nc0"),
+            address: public,
+        });
+        clauses.insert(FilterClause::KeptServices {
+            device: name("nc0"),
+            address: public,
+            own: address(match family {
+                Family::V4 => "172.19.152.2",
+                Family::V6 => "fd6e:6362::2",
+            }),
+            peer: address(match family {
+                Family::V4 => "172.19.152.3",
+                Family::V6 => "fd6e:6362::3",
+            }),
+            ports: ports(PortProtocol::Tcp, 22, 22),
+        });
     }
     state.insert(Resource::Filter(Filter {
         tunnel: name("nc0"),
@@ -104,7 +146,7 @@ pub(crate) fn remote() -> HostState {
 /// What a local portal wants that delivers by NAT, with the rules of a client as well, so that
 /// every selector is used.
 pub(crate) fn local() -> HostState {
-    let mut clauses = Set::new();
+    let mut clauses = BTreeSet::new();
     let mut state: HostState = [
         setting("net.ipv4.ip_forward", "1"),
         setting("net.ipv4.conf.all.arp_announce", "1"),
@@ -169,15 +211,58 @@ pub(crate) fn local() -> HostState {
             device: name("nc0"),
             address: address(own),
         });
+        clauses.insert(FilterClause::PortalSource {
+            device: name("nc0"),
+            own: address(inner),
+            peer: address(gateway),
+        });
+        clauses.insert(FilterClause::Services {
+            lans: vec![name("lan")],
+            address: address(own),
+            peer: address(gateway),
+        });
         clauses.insert(FilterClause::Forwards {
             device: name("nc0"),
+            lans: vec![name("lan")],
+            mark: 0x0100_0000,
+            mask: 0x0f00_0000,
             address: address(own),
-            forwards: vec![Forward {
-                protocol: PortProtocol::Tcp,
-                port: 443,
-                to: address(inner),
-                to_port: 8443,
-            }],
+            forwards: vec![
+                Forward {
+                    taken: Taken::Ports {
+                        tcp: true,
+                        udp: false,
+                        first: 443,
+                        last: 443,
+                        to_first: 8443,
+                    },
+                    to: address(inner),
+                },
+                Forward {
+                    taken: Taken::Ports {
+                        tcp: true,
+                        udp: true,
+                        first: 8000,
+                        last: 8100,
+                        to_first: 8000,
+                    },
+                    to: address(inner),
+                },
+                Forward {
+                    taken: Taken::Ports {
+                        tcp: true,
+                        udp: false,
+                        first: 8101,
+                        last: 65535,
+                        to_first: 8101,
+                    },
+                    to: address(gateway),
+                },
+                Forward {
+                    taken: Taken::Rest,
+                    to: address(inner),
+                },
+            ],
         });
     }
     state.insert(Resource::Filter(Filter {

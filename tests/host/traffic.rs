@@ -1,9 +1,9 @@
 //! Real connections through what was set up.
 
-use netcombiner::sorted::Set;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use netcombiner::config::{Forward, PortProtocol};
+use netcombiner::config::{Forward, Taken};
 use netcombiner::host::{Host, System};
 use netcombiner::route::Operation;
 use netcombiner::route::resource::{Filter, FilterClause};
@@ -127,7 +127,7 @@ fn addresses_are_translated() {
         ip("-6 address add 2001:db8:9::9/64 dev nc0 nodad");
         ip("address add 198.51.100.9/24 dev nc0");
         let device = name("nc0");
-        let mut clauses = Set::new();
+        let mut clauses = BTreeSet::new();
         for (public, inner) in [(PUBLIC, "192.168.1.20"), (PUBLIC_V6, "fd00::20")] {
             clauses.insert(FilterClause::SourceNat {
                 device: device.clone(),
@@ -135,12 +135,19 @@ fn addresses_are_translated() {
             });
             clauses.insert(FilterClause::Forwards {
                 device: device.clone(),
+                lans: vec![name("lan")],
+                mark: 0x0100_0000,
+                mask: 0x0f00_0000,
                 address: address(public),
                 forwards: vec![Forward {
-                    protocol: PortProtocol::Tcp,
-                    port: 443,
+                    taken: Taken::Ports {
+                        tcp: true,
+                        udp: false,
+                        first: 443,
+                        last: 443,
+                        to_first: 8443,
+                    },
                     to: address(inner),
-                    to_port: 8443,
                 }],
             });
         }

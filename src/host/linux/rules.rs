@@ -155,7 +155,7 @@ pub(super) fn decode(message: &RuleMessage) -> Listed {
         suppress_prefix_length: None,
     };
     let mut by = 0;
-    let (mut mark, mut mask) = (None, u32::MAX);
+    let (mut mark, mut mask) = (None, None);
     let (mut from, mut to) = (everything, everything);
     let mut plain = message.header.action == RuleAction::ToTable
         && message.header.tos == 0
@@ -171,7 +171,7 @@ pub(super) fn decode(message: &RuleMessage) -> Listed {
             fra::IIFNAME => device(value).map(|name| rule.iif = Some(name)),
             fra::OIFNAME => device(value).map(|name| rule.oif = Some(name)),
             fra::FWMARK => native(value).map(|value| mark = Some(value)),
-            fra::FWMASK => native(value).map(|value| mask = value),
+            fra::FWMASK => native(value).map(|value| mask = Some(value)),
             fra::IP_PROTO => protocol(value).map(|protocol| rule.protocol = Some(protocol)),
             fra::DPORT_RANGE => range(value).map(|ports| rule.ports = Some(ports)),
             fra::SUPPRESS_PREFIXLEN => native(value).map(|length| {
@@ -186,8 +186,11 @@ pub(super) fn decode(message: &RuleMessage) -> Listed {
     }
     rule.from = selector(from, message.header.src_len);
     rule.to = selector(to, message.header.dst_len);
-    // A mark of zero with mask zero matches everything and is not listed by the kernel.
-    rule.mark = mark.map(|mark| (mark, mask));
+    // A mark of zero is not listed by the kernel, and a mask without a mark is one of zero.
+    rule.mark = match (mark, mask) {
+        (None, None) => None,
+        (mark, mask) => Some((mark.unwrap_or(0), mask.unwrap_or(u32::MAX))),
+    };
     let narrow = rule.from.is_some()
         || rule.to.is_some()
         || rule.iif.is_some()

@@ -11,7 +11,7 @@ mod repair;
 mod report;
 mod timers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::congestion::{Controller, Dtrc, Fixed, Kernel, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
@@ -30,7 +30,6 @@ use crate::config::units::Bitrate;
 use crate::config::{Class, Congestion, Transport};
 use crate::packet::ip::is_packet;
 use crate::packet::{Classes, Crossing, FlowHasher, Packet, Pool, Towards, mss};
-use crate::sorted::Map;
 use keys::Keys;
 use mtu::{InnerMtu, path_mtu};
 
@@ -55,12 +54,12 @@ struct Count {
     packets_out: u64,
     bytes_out: u64,
     copies: u64,
-    discards: Map<Discard, u64>,
+    discards: BTreeMap<Discard, u64>,
 }
 
 impl Count {
     fn discard(&mut self, cause: Discard) {
-        *self.discards.get_or_insert_with(cause, || 0) += 1;
+        *self.discards.entry(cause).or_default() += 1;
     }
 }
 
@@ -83,7 +82,7 @@ pub struct Tunnel {
     entropy: Box<dyn Entropy>,
     responder: Responder,
     keys: Keys,
-    sockets: Map<SocketId, Socket>,
+    sockets: BTreeMap<SocketId, Socket>,
     paths: [Option<Box<Path>>; MAX_PATHS],
     inner: InnerMtu,
     hasher: FlowHasher,
@@ -144,7 +143,7 @@ impl Tunnel {
             entropy,
             responder,
             keys,
-            sockets: Map::new(),
+            sockets: BTreeMap::new(),
             paths: [const { None }; MAX_PATHS],
             inner: InnerMtu::new(config.mtu),
             redundant: Classes::new(config.redundant.clone()),

@@ -1,6 +1,6 @@
 //! Links and the client's device, and the filters of the links.
 
-use crate::sorted::Map;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::warn;
@@ -59,11 +59,12 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
             format!("there is no device {device}"),
         );
     }
-    let mut owners: Map<IpAddr, Vec<&str>> = Map::new();
+    let mut owners: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
     for used in &used {
         for prefix in used.link.addresses.iter().map(Prefix::address) {
             owners
-                .get_or_insert_with(prefix, Vec::new)
+                .entry(prefix)
+                .or_default()
                 .push(used.link.device.as_str());
         }
     }

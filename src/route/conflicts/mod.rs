@@ -3,6 +3,7 @@
 mod addresses;
 mod devices;
 mod numbers;
+mod ports;
 
 use super::links::Observed;
 use super::reach;
@@ -18,6 +19,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     addresses::public_address(&mut warnings, config, observed);
     devices::devices(&mut warnings, config, observed);
     devices::reverse_path(&mut warnings, config, observed);
+    ports::shared(&mut warnings, config);
     reach::listeners(&mut warnings, config, observed);
     warnings
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::units::TableId;
+use crate::config::{Keep, PortProtocol, Role};
 use crate::route::cases;
 use crate::route::links::{ForeignRoute, ForeignRule};
 
@@ -127,4 +128,31 @@ fn strict_filters_that_are_left_alone() {
         "manage_routing",
         "net.ipv4.conf.wan1.rp_filter=2",
     );
+}
+
+/// Field row D1.
+#[test]
+fn kept_ranges_among_the_ports_of_the_clients_sockets() {
+    let mut config = cases::remote();
+    for (first, last, warned) in [
+        (60000, 61000, true),
+        (1024, 65535, true),
+        (32767, 32768, true),
+        (61000, 62000, false),
+        (27000, 32767, false),
+        (51820, 51820, false),
+    ] {
+        let Role::Remote(role) = &mut config.role else {
+            panic!("a remote portal");
+        };
+        role.keep.truncate(1);
+        role.keep.push(Keep {
+            protocol: PortProtocol::Udp,
+            first,
+            last,
+        });
+        let warnings = conflicts(&config, &cases::vps());
+        assert_eq!(!warnings.is_empty(), warned, "{first}-{last}: {warnings:?}");
+        assert!(warnings.iter().all(|it| it.text.contains("32768-60999")));
+    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod case;
 pub(crate) mod kernel;
+pub(crate) mod lan;
 pub(crate) mod talk;
 pub(crate) mod watch;
 pub(crate) mod wire;

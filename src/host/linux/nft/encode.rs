@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::super::attributes::Attributes;
 use super::expression::{
-    Expressions, Header, IN_NAME, MARK, OUT_NAME, PACKET_MARK, REGISTER, SECOND_REGISTER,
-    SECOND_WORD, STATE, STATUS,
+    Expressions, Header, IN_NAME, MARK, ORIGINAL_DESTINATION, ORIGINAL_DESTINATION_V6, OUT_NAME,
+    PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE,
 };
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix};
@@ -32,10 +32,6 @@ const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
 /// IFNAMSIZ: device names are compared with their padding, or "nc0" would match "nc01".
 const NAME_SIZE: usize = 16;
-/// IPS_DST_NAT.
-const DST_NAT: u32 = 0x20;
-/// RTN_LOCAL.
-const RTN_LOCAL: u32 = 2;
 /// IPPROTO_ICMP, IPPROTO_ICMPV6.
 const ICMP: [u8; 2] = [1, 58];
 
@@ -185,6 +181,12 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             last,
         } => load_port(so_far, *protocol, *end)
             .lies_within(&first.to_be_bytes(), &last.to_be_bytes()),
+        // The flags are byte 13 (RFC 9293 section 3.1): ACK is 0x10, SYN 0x02.
+        Part::Syn { is } => so_far
+            .protocol(true, super::super::protocol_number(PortProtocol::Tcp))
+            .load_header(Header::Transport, 13, 1)
+            .change_bits(&[0x12], &[0])
+            .equals(*is, &[0x02]),
         Part::Icmp {
             family,
             first,
@@ -199,21 +201,18 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             .load_header(Header::Network, 7, 1)
             .equals(true, &[*limit]),
         Part::ConnectionState(states) => so_far.load(STATE).has_one_of(*states),
-        Part::DestinationWasTranslated => so_far.load(STATUS).has_one_of(DST_NAT),
+        // For a connection of the other family the kernel itself says no (nft_ct_get_eval).
+        Part::WasTo(address) => {
+            let source = match Family::of(*address) {
+                Family::V4 => ORIGINAL_DESTINATION,
+                Family::V6 => ORIGINAL_DESTINATION_V6,
+            };
+            so_far.load_original(source).equals(true, &octets(*address))
+        }
         Part::ConnectionMark { mark, mask } => so_far
             .load(MARK)
             .change_bits(&mask.to_ne_bytes(), &[0; 4])
             .equals(true, &(mark & mask).to_ne_bytes()),
-        // NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
-        Part::ToThisHost => so_far
-            .push(
-                "fib",
-                &Attributes::new()
-                    .number(1, REGISTER)
-                    .number(2, 3)
-                    .number(3, 2),
-            )
-            .equals(true, &RTN_LOCAL.to_ne_bytes()),
         Part::MarkConnection { mark, mask } => so_far
             .load(MARK)
             .change_bits(&(!mask).to_ne_bytes(), &(mark & mask).to_ne_bytes())

@@ -45,8 +45,10 @@ pub(super) const IN_NAME: Source = meta(6);
 pub(super) const OUT_NAME: Source = meta(7);
 /// NFT_CT_STATE.
 pub(super) const STATE: Source = connection(0);
-/// NFT_CT_STATUS.
-pub(super) const STATUS: Source = connection(2);
+/// NFT_CT_DST_IP.
+pub(super) const ORIGINAL_DESTINATION: Source = connection(20);
+/// NFT_CT_DST_IP6.
+pub(super) const ORIGINAL_DESTINATION_V6: Source = connection(22);
 /// NFT_CT_MARK.
 pub(super) const MARK: Source = connection(3);
 
@@ -96,6 +98,15 @@ impl Expressions {
     /// Loads into the register.
     pub(super) fn load(self, source: Source) -> Self {
         let data = Attributes::new().number(2, source.key).number(1, REGISTER);
+        self.push(source.name, &data)
+    }
+
+    /// Loads what belongs to the connection's first direction (NFTA_CT_DIRECTION is 0).
+    pub(super) fn load_original(self, source: Source) -> Self {
+        let data = Attributes::new()
+            .number(2, source.key)
+            .number(1, REGISTER)
+            .bytes(3, &[0]);
         self.push(source.name, &data)
     }
 

@@ -9,7 +9,7 @@ use super::model::{
     Element, End, Hook, Item, Key, Kind, Part, Place, Rule, Set, Table, Target, Way, state,
 };
 use crate::config::units::{Family, IfName, Prefix};
-use crate::config::{Forward, PortProtocol};
+use crate::config::{Forward, Keep, PortProtocol, Taken};
 use crate::route::resource::FilterClause;
 
 /// NF_IP_PRI_MANGLE.
@@ -43,15 +43,72 @@ const FORWARD: Place = filter("forward", Hook::Forward, MANGLE);
 const OUTPUT: Place = filter("output", Hook::Output, MANGLE);
 /// NF_IP_PRI_NAT_DST.
 const DESTINATION_NAT: Place = nat("dstnat", Hook::Prerouting, -100);
+/// What this host sends itself.
+const OWN_DESTINATION_NAT: Place = nat("dstnat_own", Hook::Output, -100);
+/// Before everybody's NF_IP_PRI_NAT_SRC.
+const FIRST_SOURCE_NAT: Place = nat("srcnat_first", Hook::Postrouting, 99);
 /// NF_IP_PRI_NAT_SRC.
 const SOURCE_NAT: Place = nat("srcnat", Hook::Postrouting, 100);
 
 /// IPPROTO_TCP.
 const TCP: u8 = 6;
+/// IPPROTO_UDP.
+const UDP: u8 = 17;
 
 /// Adds the rules and sets of a clause.
 pub(super) fn add(table: &mut Table, clause: &FilterClause) {
     match clause {
+        FilterClause::GuardOwn {
+            device,
+            address,
+            ports,
+            mark,
+            mask,
+        } => guard_own(table, (device, *address), ports, (*mark, *mask)),
+        FilterClause::ClientAnswers {
+            device,
+            address,
+            ports,
+            mark,
+            own,
+            mask,
+        } => client_answers(table, (device, *address), ports, [*mark, *own, *mask]),
+        FilterClause::PublicSource { device, address } => table.rule(
+            FIRST_SOURCE_NAT,
+            [
+                comes_by(device),
+                leaves_by_another_than(device),
+                from(*address, true),
+                Part::SourceNat(*address),
+            ],
+        ),
+        FilterClause::PortalSource { device, own, peer } => table.rule(
+            SOURCE_NAT,
+            [leaves_by(device), to(*peer), Part::SourceNat(*own)],
+        ),
+        FilterClause::Services {
+            lans,
+            address,
+            peer,
+        } => services(table, lans, *address, *peer),
+        FilterClause::KeptServices {
+            device,
+            address,
+            own,
+            peer,
+            ports,
+        } => {
+            for keep in ports {
+                let rule = [
+                    comes_by(device),
+                    from(*peer, true),
+                    to(*own),
+                    port(keep, End::Destination),
+                    Part::DestinationNat(*address),
+                ];
+                table.rule(DESTINATION_NAT, rule);
+            }
+        }
         FilterClause::HoldClient {
             device,
             address,
@@ -73,9 +130,15 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
         ),
         FilterClause::Forwards {
             device,
+            lans,
             address,
             forwards,
-        } => hand_on(table, device, *address, forwards),
+            mark,
+            mask,
+        } => {
+            hand_on(table, device, lans, (*address, forwards));
+            hairpin(table, lans, *address, (*mark, *mask));
+        }
         FilterClause::KeepInside {
             client,
             device,
@@ -85,11 +148,9 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             [
                 comes_by(client),
                 from(*address, true),
-                Part::Device {
-                    way: Way::Out,
-                    is: false,
-                    device: device.clone(),
-                },
+                leaves_by_another_than(device),
+                // Its neighbours.
+                leaves_by_another_than(client),
                 Part::Drop,
             ],
         ),
@@ -113,8 +174,11 @@ fn mark_own(table: &mut Table, address: IpAddr, mark: u32, mask: u32) {
     table.rule(OUTPUT, [from(address, true), states, save.clone()]);
     let new = Part::ConnectionState(state::NEW);
     table.rule(INPUT, [to(address), new, save]);
+    // Whatever the packet's destination: where another rule translated the source of what this host
+    // sent, that is undone after this.
     let marked = Part::ConnectionMark { mark, mask };
-    table.rule(PREROUTING, [to(address), marked, set.clone()]);
+    let family = Part::Family(Family::of(address));
+    table.rule(PREROUTING, [family, marked, set.clone()]);
     if address.is_ipv6() {
         // Router solicitation to redirect: RFC 4861 section 4. The hop limit shows that no router
         // forwarded it.
@@ -125,6 +189,69 @@ fn mark_own(table: &mut Table, address: IpAddr, mark: u32, mask: u32) {
         };
         let rule = [to(address), Part::HopLimit(255), discovery, set];
         table.rule(PREROUTING, rule);
+    }
+}
+
+fn guard_own(
+    table: &mut Table,
+    (device, address): (&IfName, IpAddr),
+    ports: &[Keep],
+    (mark, mask): (u32, u32),
+) {
+    let spoken = || vec![comes_by(device), from(address, true)];
+    for keep in ports {
+        let mut rule = spoken();
+        rule.extend([port(keep, End::Source), Part::Drop]);
+        table.rule(FORWARD, rule);
+    }
+    let mut rule = spoken();
+    rule.extend([Part::ConnectionMark { mark, mask }, Part::Drop]);
+    table.rule(FORWARD, rule);
+}
+
+/// What comes from such a port is marked already before it is routed: the kernel asks for the way
+/// back too (`src_valid_mark`), and would take the packet for a forgery of its own address.
+fn client_answers(
+    table: &mut Table,
+    (device, address): (&IfName, IpAddr),
+    ports: &[Keep],
+    [mark, own, mask]: [u32; 3],
+) {
+    for keep in ports {
+        table.rule(
+            FORWARD,
+            [
+                comes_by(device),
+                from(address, true),
+                port(keep, End::Source),
+                Part::ConnectionState(state::NEW),
+                Part::ConnectionMark { mark: 0, mask },
+                Part::MarkConnection { mark, mask },
+            ],
+        );
+        let mark_packet = Part::MarkPacket { mark, mask };
+        table.rule(
+            PREROUTING,
+            [
+                comes_by(device),
+                from(address, true),
+                port(keep, End::Source),
+                mark_packet.clone(),
+            ],
+        );
+        let mut answer = vec![to(address), port(keep, End::Destination)];
+        if keep.protocol == PortProtocol::Tcp {
+            answer.push(Part::Syn { is: false });
+            let begun = [
+                to(address),
+                port(keep, End::Destination),
+                Part::Syn { is: true },
+                Part::MarkConnection { mark: own, mask },
+            ];
+            table.rule(INPUT, begun);
+        }
+        answer.extend([Part::ConnectionMark { mark, mask }, mark_packet]);
+        table.rule(PREROUTING, answer);
     }
 }
 
@@ -154,30 +281,31 @@ fn hold_client(table: &mut Table, device: &IfName, address: IpAddr, (mark, mask)
     table.rule(INPUT, [to(address), tcp, marked, Part::Drop]);
 }
 
-/// The forwards as two maps for each protocol: one for ports that stay the same, one for others.
-fn hand_on(table: &mut Table, device: &IfName, address: IpAddr, forwards: &[Forward]) {
+/// The forwards as two maps for each protocol: one for ports that keep their number, in ranges, and
+/// one for others, port by port. Then the rest.
+fn hand_on(
+    table: &mut Table,
+    device: &IfName,
+    lans: &[IfName],
+    (address, forwards): (IpAddr, &[Forward]),
+) {
     let family = Family::of(address);
-    let digit = match family {
-        Family::V4 => 4,
-        Family::V6 => 6,
-    };
     for (protocol, name) in [(PortProtocol::Tcp, "tcp"), (PortProtocol::Udp, "udp")] {
         for with_port in [false, true] {
             let elements: Vec<_> = forwards
                 .iter()
-                .filter(|it| it.protocol == protocol && (it.port != it.to_port) == with_port)
-                .map(|it| Element {
-                    item: Item::Ports(it.port, it.port),
-                    target: Some((it.to, it.to_port)),
-                })
+                .filter_map(|forward| Some((forward.ports(protocol)?, forward.to)))
+                .filter(|((first, _, to_first), _)| (first != to_first) == with_port)
+                .flat_map(|(ports, to)| elements(ports, to))
                 .collect();
             if elements.is_empty() {
                 continue;
             }
-            let (ending, target) = if with_port {
-                ("_port", Target::Place(family))
-            } else {
-                ("", Target::Address(family))
+            let (digit, ending, target) = match (family, with_port) {
+                (Family::V4, false) => (4, "", Target::Address(family)),
+                (Family::V4, true) => (4, "_port", Target::Place(family)),
+                (Family::V6, false) => (6, "", Target::Address(family)),
+                (Family::V6, true) => (6, "_port", Target::Place(family)),
             };
             let map = format!("forward_{name}{digit}{ending}");
             let by = Part::DestinationNatBy {
@@ -192,8 +320,94 @@ fn hand_on(table: &mut Table, device: &IfName, address: IpAddr, forwards: &[Forw
                 target: Some(target),
                 elements,
             });
-            table.rule(DESTINATION_NAT, [comes_by(device), to(address), by]);
+            for device in std::iter::once(device).chain(lans) {
+                table.rule(DESTINATION_NAT, [comes_by(device), to(address), by.clone()]);
+            }
+            table.rule(OWN_DESTINATION_NAT, [by_loopback(), to(address), by]);
         }
+    }
+    for rest in forwards.iter().filter(|it| it.taken == Taken::Rest) {
+        // The router answers pings itself.
+        let not_icmp = Part::Protocol {
+            is: false,
+            number: icmp(family),
+        };
+        let nat = Part::DestinationNat(rest.to);
+        for device in std::iter::once(device).chain(lans) {
+            let rule = [comes_by(device), to(address), not_icmp.clone(), nat.clone()];
+            table.rule(DESTINATION_NAT, rule);
+        }
+        table.rule(
+            OWN_DESTINATION_NAT,
+            [by_loopback(), to(address), not_icmp, nat],
+        );
+    }
+}
+
+/// What a LAN sends to the public address and comes back to the same LAN: the machine there would
+/// answer its neighbour directly, who knows nothing of it, so it answers this host.
+fn hairpin(table: &mut Table, lans: &[IfName], address: IpAddr, (mark, mask): (u32, u32)) {
+    for lan in lans {
+        table.rule(
+            FORWARD,
+            [
+                comes_by(lan),
+                leaves_by(lan),
+                Part::WasTo(address),
+                Part::MarkConnection { mark, mask },
+            ],
+        );
+        table.rule(
+            SOURCE_NAT,
+            [
+                leaves_by(lan),
+                Part::ConnectionMark { mark, mask },
+                Part::WasTo(address),
+                Part::Masquerade,
+            ],
+        );
+    }
+}
+
+/// To the other portal, by its address on the tunnel: this host has the public address itself, and
+/// would never send there.
+fn services(table: &mut Table, lans: &[IfName], address: IpAddr, peer: IpAddr) {
+    for number in [TCP, UDP] {
+        let rest = [
+            to(address),
+            Part::Protocol { is: true, number },
+            Part::DestinationNat(peer),
+        ];
+        for lan in lans {
+            let mut rule = vec![comes_by(lan)];
+            rule.extend(rest.clone());
+            table.rule(DESTINATION_NAT, rule);
+        }
+        let mut rule = vec![by_loopback()];
+        rule.extend(rest);
+        table.rule(OWN_DESTINATION_NAT, rule);
+    }
+}
+
+/// A range that keeps its numbers is one element; ports that change theirs are one each.
+fn elements((first, last, to_first): (u16, u16, u16), to: IpAddr) -> Vec<Element> {
+    let element = |first, last, port| Element {
+        item: Item::Ports(first, last),
+        target: Some((to, port)),
+    };
+    if first == to_first {
+        return vec![element(first, last, first)];
+    }
+    (first..=last)
+        .map(|port| element(port, port, to_first.saturating_add(port - first)))
+        .collect()
+}
+
+/// IPPROTO_ICMP, IPPROTO_ICMPV6.
+fn icmp(family: Family) -> u8 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 58,
     }
 }
 
@@ -210,6 +424,29 @@ fn leaves_by(device: &IfName) -> Part {
         way: Way::Out,
         is: true,
         device: device.clone(),
+    }
+}
+
+fn leaves_by_another_than(device: &IfName) -> Part {
+    Part::Device {
+        way: Way::Out,
+        is: false,
+        device: device.clone(),
+    }
+}
+
+/// To an address of this host itself, and so not by a link: the flows' own packets may go to the
+/// very same address.
+fn by_loopback() -> Part {
+    leaves_by(&IfName::loopback())
+}
+
+fn port(keep: &Keep, end: End) -> Part {
+    Part::Port {
+        protocol: keep.protocol,
+        end,
+        first: keep.first,
+        last: keep.last,
     }
 }
 

@@ -157,6 +157,11 @@ pub enum Part {
         /// The last port.
         last: u16,
     },
+    /// `tcp flags & (syn | ack) == syn`: the first packet of a connection.
+    Syn {
+        /// Or not.
+        is: bool,
+    },
     /// `icmpv6 type 133-137`.
     Icmp {
         /// ICMP or ICMPv6.
@@ -170,8 +175,9 @@ pub enum Part {
     HopLimit(u8),
     /// `ct state established,new`: one of [`state`].
     ConnectionState(u32),
-    /// `ct status dnat`: the connection's destination was translated.
-    DestinationWasTranslated,
+    /// `ct original ip daddr 192.0.2.1`: where the connection's first packet went, before any
+    /// translation.
+    WasTo(IpAddr),
     /// `ct mark & 0x0f000000 == 0x01000000`.
     ConnectionMark {
         /// The bits.
@@ -179,8 +185,6 @@ pub enum Part {
         /// Which bits count.
         mask: u32,
     },
-    /// `fib daddr type local`: the destination is an address of this host.
-    ToThisHost,
     /// `ct mark set ..`: the connection gets these bits.
     MarkConnection {
         /// The bits.

@@ -68,7 +68,7 @@ fn priority(place: Place) -> String {
     match place.priority {
         -300 => "raw".to_owned(),
         -150 => "mangle".to_owned(),
-        -100 if place.hook != Hook::Postrouting => "dstnat".to_owned(),
+        -100 if place.hook == Hook::Prerouting => "dstnat".to_owned(),
         0 => "filter".to_owned(),
         100 if place.hook == Hook::Postrouting => "srcnat".to_owned(),
         other => other.to_string(),
@@ -177,6 +177,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             write!(text, "{} {end} {first}", self::protocol(*protocol))?;
             range(text, first, last)
         }
+        Part::Syn { is: true } => text.write_str("tcp flags & (syn | ack) == syn"),
+        Part::Syn { is: false } => text.write_str("tcp flags & (syn | ack) != syn"),
         Part::Icmp {
             family,
             first,
@@ -191,11 +193,12 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         }
         Part::HopLimit(limit) => write!(text, "ip6 hoplimit {limit}"),
         Part::ConnectionState(states) => write_states(text, *states),
-        Part::DestinationWasTranslated => text.write_str("ct status dnat"),
+        Part::WasTo(address) => {
+            write!(text, "ct original {} daddr {address}", ip_of(*address))
+        }
         Part::ConnectionMark { mark, mask } => {
             write!(text, "ct mark & {mask:#010x} == {mark:#010x}")
         }
-        Part::ToThisHost => text.write_str("fib daddr type local"),
         Part::MarkConnection { mark, mask } => {
             write!(text, "ct mark set ct mark & {:#010x} | {mark:#010x}", !mask)
         }
