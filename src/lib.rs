@@ -13,3 +13,4 @@ pub mod io;
 pub mod packet;
 pub mod proto;
 pub mod route;
+pub mod sorted;

@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod netns {
+    mod awaited;
     mod client_device;
     mod closed;
     mod command;
@@ -22,6 +23,7 @@ mod netns {
     mod mtu;
     mod neighbours;
     mod offloads;
+    mod one_card;
     mod plan;
     mod reach;
     mod shared_ports;

@@ -12,6 +12,8 @@ mod support;
 mod plan {
     mod golden;
     mod nft;
+    mod pf;
+    mod pf_model;
     mod recipe;
 }
 

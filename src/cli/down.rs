@@ -140,8 +140,11 @@ fn clean(run_dir: &Path, name: &IfName) -> Result<Outcome, Box<dyn std::error::E
             .into());
         }
         let mut reconciler = Reconciler::open(system, name, run_dir)?;
-        let outcome = reconciler.stop().await?;
-        Tun::remove_left_behind(name);
+        let stopped = reconciler.stop().await;
+        // Whatever could not be given back, the device goes.
+        let removed = Tun::remove(name);
+        let outcome = stopped?;
+        removed.map_err(|error| format!("its device stays: {error}"))?;
         Ok(outcome)
     })
 }

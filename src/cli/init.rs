@@ -15,6 +15,7 @@ use super::args::{CliError, unexpected};
 use super::{help, key_output};
 use crate::config::units::IfName;
 use crate::config::{Config, DEFAULT_PORT, Endpoint, default_path};
+use crate::host::filter_notices;
 use crate::io::entropy::SystemEntropy;
 use crate::proto::crypto::keys::{PresharedKey, PrivateKey};
 
@@ -79,6 +80,10 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         }
     }
     tell(&wish)?;
+    // The one of the two hosts that this is may have something to do.
+    for notice in filter_notices(None) {
+        writeln!(io::stdout().lock(), "On this host: {notice}")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,7 +32,12 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
     let seen = runtime.block_on(async {
         let mut reconciler = Reconciler::open(host::System::open()?, &config.name, run_dir)?;
         let mut observed = reconciler.links().await?;
-        let warnings = look_up(config, &mut observed).await;
+        let mut warnings = look_up(config, &mut observed).await;
+        let notices = host::filter_notices(Some(config)).into_iter();
+        warnings.extend(notices.map(|text| Warning {
+            place: "packet filter".to_owned(),
+            text,
+        }));
         observed.sockets = host::listeners::sockets();
         #[cfg(target_os = "linux")]
         let present = Some(

@@ -18,7 +18,7 @@ use super::run::{BACKGROUND, READY, terminate};
 use crate::config::Config;
 use crate::control::{self, Request};
 use crate::daemon::{check_run_dir, level_of};
-use crate::host::RUN_DIRECTORY;
+use crate::host::{RUN_DIRECTORY, filter_notices};
 
 pub(super) const HELP: &str = "\
 usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL] [--force]
@@ -86,6 +86,9 @@ fn bring_up(
         Config::read(&path).map_err(|errors| CliError::failed(errors.to_string()))?;
     for warning in warnings {
         log_to_stderr(&format!("warning: {warning}"));
+    }
+    for notice in filter_notices(Some(&config)) {
+        log_to_stderr(&format!("warning: {notice}"));
     }
     let name = config.name.as_str();
     check_run_dir(run_dir).map_err(|error| CliError::failed(error.to_string()))?;

@@ -1,6 +1,6 @@
 //! The links, where flows are waited for and where they are opened to.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::IpAddr;
 
 use super::address::{HostAddress, is_inside};
@@ -117,8 +117,8 @@ fn links(
             format!("{} links are too many (at most {MAX_PATHS})", written.len()),
         );
     }
-    let mut names = BTreeMap::new();
-    let mut leaves = BTreeMap::new();
+    let mut names = Map::new();
+    let mut leaves = Map::new();
     let mut links = Vec::new();
     for own in written {
         let Some(link) = link(own, around, report) else {
@@ -136,7 +136,7 @@ fn links(
             );
         }
         let place = own.own_at().place.clone();
-        let leaf = (link.device.clone(), link.transport, link.port);
+        let leaf = (link.device.clone(), link.transport, link.port, link.gateway);
         if let Some(other) = leaves.insert(leaf, place.clone()) {
             report.error(
                 own.own_at(),

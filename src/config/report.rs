@@ -1,6 +1,6 @@
 //! What was found wrong so far, and where in the file.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 
 use super::Warning;
 use super::error::{ConfigError, ConfigErrors};
@@ -22,7 +22,7 @@ pub(super) struct Report<'t> {
     pub(super) warnings: Vec<Warning>,
     /// Lines that are no TOML: what was recovered from them is not judged, and what is missing may
     /// have stood there.
-    broken: BTreeSet<usize>,
+    broken: Set<usize>,
 }
 
 impl<'t> Report<'t> {
@@ -31,7 +31,7 @@ impl<'t> Report<'t> {
             lines: Lines::new(text.as_bytes()),
             errors: Vec::new(),
             warnings: Vec::new(),
-            broken: BTreeSet::new(),
+            broken: Set::new(),
         }
     }
 

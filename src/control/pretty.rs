@@ -53,6 +53,9 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(error) = &status.routing_error {
         writeln!(out, "  routing: {error}")?;
     }
+    for text in &status.awaited {
+        writeln!(out, "  waits: {text}")?;
+    }
     writeln!(out, "\npeer: {}", status.peer)?;
     match status.latest_handshake_s {
         Some(age) => writeln!(out, "  latest handshake: {} ago", duration(age))?,

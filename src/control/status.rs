@@ -1,6 +1,6 @@
 //! What `show` knows: the answer of the daemon. No secret is part of it.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub struct Status {
     pub listening: Vec<String>,
     /// What is wrong with the host's routing; nothing: as it should be.
     pub routing_error: Option<String>,
+    /// What of this host is not there yet, and is waited for.
+    pub awaited: Vec<String>,
     /// The links of this portal.
     pub links: Vec<LinkStatus>,
     /// The paths that the peer opened.
@@ -62,7 +64,7 @@ pub struct Status {
     /// What was repaired.
     pub repair: Repair,
     /// Why packets and datagrams died, and how many; only causes that occurred.
-    pub discards: BTreeMap<String, u64>,
+    pub discards: Map<String, u64>,
 }
 
 impl Status {
@@ -273,6 +275,7 @@ pub(super) mod tests {
             },
             listening: Vec::new(),
             routing_error: Some("table 19 is taken".to_owned()),
+            awaited: vec!["there is no device lan yet".to_owned()],
             links: vec![
                 link("dsl", "wan0", DeviceStatus::Open, Some(path_up())),
                 LinkStatus {
@@ -328,6 +331,7 @@ pub(super) mod tests {
             },
             listening: vec!["udp:0.0.0.0:4725".to_owned(), "tcp:0.0.0.0:4725".to_owned()],
             routing_error: None,
+            awaited: Vec::new(),
             links: Vec::new(),
             paths: vec![PathStatus {
                 state: PathState::Validating,
@@ -352,7 +356,7 @@ pub(super) mod tests {
             queue_marked: 0,
             queue_bytes: 0,
             repair: Repair::default(),
-            discards: BTreeMap::new(),
+            discards: Map::new(),
             ..local_example()
         }
     }

@@ -1,7 +1,7 @@
 //! Which links can be used now, and from where to where: a pure function of the configuration, the
 //! observed devices and the resolved names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::net::{IpAddr, SocketAddr};
 
 use super::sockets::LinkTerms;
@@ -10,8 +10,8 @@ use crate::config::{Config, Endpoint, Link, Role, Transport};
 use crate::io::socket::Origin;
 use crate::proto::event::LinkId;
 use crate::proto::wire::MAX_PATHS;
-use crate::route::automatic_links;
 use crate::route::links::{Observed, ObservedLink};
+use crate::route::{automatic_links, own_addresses};
 
 /// The ids of links by their names: a link that goes and comes back keeps its id, until so many
 /// others came that the id is needed for one of them; the one not seen for longest loses it. Its
@@ -100,7 +100,7 @@ pub(super) struct Flow {
 }
 
 /// The addresses of the remote names.
-pub(super) type Resolved = BTreeMap<String, Vec<IpAddr>>;
+pub(super) type Resolved = Map<String, Vec<IpAddr>>;
 
 /// Every link with its flow as it should be now. Flows that are `open` keep their addresses as long
 /// as these are valid; those that are `failing` try the remote's next address, if it has another.
@@ -109,8 +109,8 @@ pub(super) fn plan(
     ids: &mut LinkIds,
     observed: &Observed,
     resolved: &Resolved,
-    open: &BTreeMap<LinkId, Flow>,
-    failing: &BTreeSet<LinkId>,
+    open: &Map<LinkId, Flow>,
+    failing: &Set<LinkId>,
 ) -> Vec<Plan> {
     let found;
     let links = if config.links.is_empty() {
@@ -162,10 +162,8 @@ fn flow(
         return Err("the device is down".to_owned());
     }
     // The local portal's links never speak from the address that they carry for another.
-    let ours: Vec<IpAddr> = device
-        .addresses
-        .iter()
-        .map(|prefix| prefix.address())
+    let ours: Vec<IpAddr> = own_addresses(config, observed, link, device)
+        .into_iter()
         .filter(|address| {
             matches!(config.role, Role::Remote(_)) || config.public.iter().all(|it| it != *address)
         })
@@ -304,8 +302,8 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &mut ids,
             &observed(),
             &resolved(),
-            &BTreeMap::new(),
-            &BTreeSet::new(),
+            &Map::new(),
+            &Set::new(),
         );
         let names: Vec<(&str, u8)> = plans.iter().map(|it| (it.name.as_str(), it.id.0)).collect();
         assert_eq!(names, [("wan0", 0), ("wan1", 1)]);
@@ -321,8 +319,8 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &mut ids,
             &without,
             &resolved(),
-            &BTreeMap::new(),
-            &BTreeSet::new(),
+            &Map::new(),
+            &Set::new(),
         );
         assert_eq!(plans.len(), 1);
         assert_eq!(plans[0].id, LinkId(1));
@@ -331,8 +329,8 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &mut ids,
             &observed(),
             &resolved(),
-            &BTreeMap::new(),
-            &BTreeSet::new(),
+            &Map::new(),
+            &Set::new(),
         );
         assert_eq!(plans[0].id, LinkId(0));
     }
@@ -345,14 +343,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
         let mut ids = LinkIds::default();
         let mut seen = observed();
         let mut reason = |seen: &Observed, resolved: &Resolved| {
-            let plans = plan(
-                &config,
-                &mut ids,
-                seen,
-                resolved,
-                &BTreeMap::new(),
-                &BTreeSet::new(),
-            );
+            let plans = plan(&config, &mut ids, seen, resolved, &Map::new(), &Set::new());
             assert_eq!(
                 plans[1].flow.as_ref().unwrap_err(),
                 "there is no device wwan0"
@@ -389,33 +380,19 @@ client = { device = "lan", gateway = "192.168.1.1" }
             &mut ids,
             &seen,
             &resolved(),
-            &BTreeMap::new(),
-            &BTreeSet::new(),
+            &Map::new(),
+            &Set::new(),
         );
         let flow = first[0].flow.clone().unwrap();
-        let open = BTreeMap::from([(LinkId(0), flow.clone())]);
+        let open = Map::from([(LinkId(0), flow.clone())]);
         // A second address before the first changes nothing; the loss of the first does.
         seen.links[1]
             .addresses
             .insert(0, "192.0.2.99/25".parse().unwrap());
-        let again = plan(
-            &config,
-            &mut ids,
-            &seen,
-            &resolved(),
-            &open,
-            &BTreeSet::new(),
-        );
+        let again = plan(&config, &mut ids, &seen, &resolved(), &open, &Set::new());
         assert_eq!(again[0].flow.as_ref().unwrap(), &flow);
         seen.links[1].addresses.truncate(1);
-        let moved = plan(
-            &config,
-            &mut ids,
-            &seen,
-            &resolved(),
-            &open,
-            &BTreeSet::new(),
-        );
+        let moved = plan(&config, &mut ids, &seen, &resolved(), &open, &Set::new());
         assert_eq!(
             moved[0].flow.as_ref().unwrap().origin.source,
             IpAddr::from([192, 0, 2, 99])
@@ -423,15 +400,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
         // The same name and address on a new device is a new flow.
         seen.links[1].index = 30;
         assert_ne!(
-            plan(
-                &config,
-                &mut ids,
-                &seen,
-                &resolved(),
-                &open,
-                &BTreeSet::new()
-            )[0]
-            .flow,
+            plan(&config, &mut ids, &seen, &resolved(), &open, &Set::new())[0].flow,
             moved[0].flow
         );
     }
@@ -478,7 +447,7 @@ client = { device = "lan", gateway = "192.168.1.1" }
         let mut seen = observed();
         // An address that nobody routes (ULA) beside IPv4 with a gateway.
         seen.links[1].addresses.push("fd00::10/64".parse().unwrap());
-        let mut open = BTreeMap::new();
+        let mut open = Map::new();
         let mut next = |failing: bool, seen: &Observed, names: &Resolved| {
             let failing = failing.then_some(LinkId(0)).into_iter().collect();
             let plans = plan(&config, &mut ids, seen, names, &open, &failing);

@@ -7,6 +7,7 @@
 mod busy;
 mod guard;
 mod links;
+mod listeners;
 mod lists;
 mod lock;
 mod logger;
@@ -24,7 +25,6 @@ mod tun_side;
 mod tun_thread;
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,18 +34,17 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::config::units::{Family, IfName, Mtu};
-use crate::config::{Config, ConfigErrors, Listen, Transport};
+use crate::config::units::{IfName, Mtu};
+use crate::config::{Config, ConfigErrors};
 use crate::control::{self, Server};
-use crate::host::{self, ConvergeError, HostError, Reconciler};
+use crate::host::{self, ConvergeError, Group, HostError, Outcome, Reconciler};
 use crate::io::entropy::SystemEntropy;
-use crate::io::socket::{OpenError, any_address};
-use crate::io::tcp::TcpListener;
+use crate::io::socket::OpenError;
 use crate::io::tun::{Tun, TunError};
-use crate::io::udp::UdpSocket;
-use crate::route::conflicts;
 use crate::route::reach::{HostSocket, LockOut};
-use packet_loop::{Command, News, PacketThread, Start};
+use crate::route::{Observed, conflicts};
+use listeners::Listeners;
+use packet_loop::{News, PacketThread, Start};
 use running::{Desired, Hold, Running, Stop};
 
 pub use lock::{Lock, LockError, check_run_dir};
@@ -216,29 +215,49 @@ async fn serve(
         log::warn!("{warning}");
     }
     observed.sockets.clear();
-    for address in config.listen.iter().filter_map(|listen| listen.address) {
-        if !address.is_loopback() && observed.holders(address).next().is_none() {
-            log::warn!("listen: no interface holds {address} yet: nobody can be heard there");
-        }
-    }
 
     let mtu = settings::mtu(&config);
     // While somebody else has a device of this name, nothing is touched. From here on whatever
     // fails gives the host back, for a killed instance may have left something behind.
     let tun = Tun::open(&config.name, mtu, config.offload, config.carries_v6())?;
+    let name = config.name.clone();
+    let tun = (tun, mtu);
+    let result = serve_tunnel(options, config, tun, reconciler, observed, stop, ready).await;
+    // Its descriptor is closed by now, unless the packet thread hangs.
+    match Tun::remove(&name) {
+        Ok(()) => result,
+        Err(source) => {
+            log::warn!("the device {name} stays: {source}");
+            result.and(Err(DaemonError::Process {
+                step: "cannot remove the device",
+                source,
+            }))
+        }
+    }
+}
+
+/// Serves with an open TUN, which is closed in the end.
+async fn serve_tunnel(
+    options: &Options,
+    config: Config,
+    (tun, mtu): (Tun, Mtu),
+    mut reconciler: Hold,
+    observed: Observed,
+    stop: Stop,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
     let (events_out, events) = mpsc::unbounded_channel();
-    let packets = match start_packets(&config, mtu, tun, events_out) {
-        Ok(packets) => packets,
+    let (packets, listeners) = match start_packets(&config, mtu, tun, events_out) {
+        Ok(started) => started,
         Err(error) => return Err(failed(&mut reconciler, error).await),
     };
     let (asked_out, asked) = mpsc::channel(8);
     let socket = control::socket_path(&options.run_dir, config.name.as_str());
     let desired = Desired::new(&config);
     let started = match Server::start(&socket, asked_out) {
-        Ok(server) => timeout(HOST_PATIENCE, reconciler.apply(&desired.state(&observed)))
+        Ok(server) => set_up(&mut reconciler, &desired.state(&observed))
             .await
-            .map_err(|_| DaemonError::HostHangs("setting up the routing"))
-            .and_then(|applied| Ok((server, applied?))),
+            .map(|outcome| (server, outcome)),
         Err(error) => Err(DaemonError::process("cannot open the control socket")(
             error,
         )),
@@ -256,7 +275,14 @@ async fn serve(
         log::debug!("{operation}");
     }
 
-    let running = Running::new(options, config, mtu, packets, desired, observed);
+    let running = Running::new(
+        options,
+        config,
+        mtu,
+        (packets, listeners),
+        desired,
+        observed,
+    );
     log::info!("{} is up", running.name());
     notify::notify("READY=1");
     ready();
@@ -265,14 +291,31 @@ async fn serve(
     result
 }
 
+/// Sets the host up for the first time. Without the tunnel's own part there is no start; a link or a
+/// client that the kernel refuses is tried again later.
+async fn set_up(hold: &mut Hold, desired: &host::Desired) -> Result<Outcome, DaemonError> {
+    let applied = timeout(HOST_PATIENCE, host::Hold::apply(hold, desired))
+        .await
+        .map_err(|_| DaemonError::HostHangs("setting up the routing"));
+    let mut outcome = applied??;
+    let of_tunnel = |(group, _): &(Group, ConvergeError)| *group == Group::Tunnel;
+    if let Some(place) = outcome.failed.iter().position(of_tunnel) {
+        return Err(outcome.failed.swap_remove(place).1.into());
+    }
+    for (_, error) in &outcome.failed {
+        log::warn!("routing: {error}");
+    }
+    Ok(outcome)
+}
+
 /// Starts the packet thread, with the sockets where peers are waited for.
 fn start_packets(
     config: &Config,
     mtu: Mtu,
     tun: Tun,
     events: mpsc::UnboundedSender<News>,
-) -> Result<PacketThread, DaemonError> {
-    let listening = listen(config)?;
+) -> Result<(PacketThread, Listeners), DaemonError> {
+    let (listening, waiting) = Listeners::open(config)?;
     let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;
     let packets = PacketThread::spawn(Start {
         tun,
@@ -286,38 +329,5 @@ fn start_packets(
     for command in listening {
         packets.tell(command);
     }
-    Ok(packets)
-}
-
-/// The sockets where peers are waited for. Without an address there is one of each family; a host
-/// without IPv6 has only the first.
-fn listen(config: &Config) -> Result<Vec<Command>, OpenError> {
-    let mut commands = Vec::new();
-    for &Listen {
-        transport,
-        address,
-        port,
-    } in &config.listen
-    {
-        let open = |address| {
-            let place = SocketAddr::new(address, port);
-            Ok(match transport {
-                Transport::Udp => Command::ListenUdp(UdpSocket::listen(place)?),
-                Transport::Tcp => Command::ListenTcp(TcpListener::listen(place)?),
-            })
-        };
-        let Some(address) = address else {
-            commands.push(open(any_address(Family::V4))?);
-            match open(any_address(Family::V6)) {
-                Ok(command) => commands.push(command),
-                Err(error) if error.is_family_missing() => {
-                    log::debug!("no IPv6 on this host: {error}");
-                }
-                Err(error) => return Err(error),
-            }
-            continue;
-        };
-        commands.push(open(address)?);
-    }
-    Ok(commands)
+    Ok((packets, waiting))
 }

@@ -1,8 +1,8 @@
 //! The life of a tunnel between "up" and "down": links come and go, names get addresses, people
 //! ask, and at the end the host is given back.
 
+use crate::sorted::{Map, Set};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::links::{Flow, LinkIds, Plan, Resolved, plan};
+use super::listeners::Listeners;
 use super::packet_loop::{Carrier, Command, News, PacketThread};
 use super::reload::need_restart;
 use super::resolve::{Answer as Address, Resolver};
@@ -29,6 +30,7 @@ use crate::io::tun;
 use crate::io::udp::UdpSocket;
 use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
+use crate::route::awaited;
 use crate::route::links::Observed;
 
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
@@ -89,14 +91,17 @@ pub(super) struct Running<'a> {
     ids: LinkIds,
     plans: Vec<Plan>,
     /// The flows that the packet thread was told to open.
-    open: BTreeMap<LinkId, Open>,
+    open: Map<LinkId, Open>,
     /// The links whose path is usable.
-    usable: BTreeSet<LinkId>,
+    usable: Set<LinkId>,
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
     addresses: mpsc::UnboundedReceiver<Address>,
     routing_error: Option<String>,
+    listeners: Listeners,
+    /// What is not there yet.
+    awaited: Vec<String>,
 }
 
 /// A flow that the packet thread was told to open.
@@ -124,7 +129,7 @@ impl<'a> Running<'a> {
         options: &'a Options,
         config: Config,
         mtu: Mtu,
-        packets: PacketThread,
+        (packets, listeners): (PacketThread, Listeners),
         desired: Desired,
         observed: Observed,
     ) -> Self {
@@ -142,13 +147,15 @@ impl<'a> Running<'a> {
             since: clock.now(),
             ids: LinkIds::default(),
             plans: Vec::new(),
-            open: BTreeMap::new(),
-            usable: BTreeSet::new(),
+            open: Map::new(),
+            usable: Set::new(),
             resolved: Resolved::new(),
             resolver,
             addresses_out,
             addresses,
             routing_error: None,
+            listeners,
+            awaited: Vec::new(),
         };
         // Remotes given as addresses are there at once.
         while let Ok((host, found)) = running.addresses.try_recv() {
@@ -156,6 +163,7 @@ impl<'a> Running<'a> {
         }
         running.publish();
         running.update_links();
+        running.look_for_awaited();
         running
     }
 
@@ -227,6 +235,7 @@ impl<'a> Running<'a> {
                     false
                 }
                 _ = retry.tick(), if self.is_waiting() => {
+                    self.look_for_awaited();
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
                         self.update_links_but(&failing);
@@ -287,11 +296,24 @@ impl<'a> Running<'a> {
 
     /// Some link is not usable. While all are, nobody has to wake up for them.
     fn is_waiting(&self) -> bool {
-        self.has_unopened() || self.open.keys().any(|id| !self.usable.contains(id))
+        self.listeners.is_waiting()
+            || self.has_unopened()
+            || self.open.keys().any(|id| !self.usable.contains(id))
+    }
+
+    /// Opens the listeners whose address has come, and says what is still waited for.
+    fn look_for_awaited(&mut self) {
+        self.listeners.retry(&self.packets);
+        let awaited = awaited(&self.config, &self.observed).into_iter();
+        let awaited: Vec<String> = awaited.chain(self.listeners.awaited()).collect();
+        for text in awaited.iter().filter(|text| !self.awaited.contains(text)) {
+            log::info!("{} waits: {text}", self.name());
+        }
+        self.awaited = awaited;
     }
 
     /// The links whose path has not come up at the remote's address that they try.
-    fn failing(&self) -> BTreeSet<LinkId> {
+    fn failing(&self) -> Set<LinkId> {
         let now = self.clock.now();
         self.open
             .iter()
@@ -304,11 +326,11 @@ impl<'a> Running<'a> {
 
     /// Opens, moves and closes the links' sockets so that they are as planned.
     fn update_links(&mut self) {
-        self.update_links_but(&BTreeSet::new());
+        self.update_links_but(&Set::new());
     }
 
     /// The same, with other addresses for the links that are failing.
-    fn update_links_but(&mut self, failing: &BTreeSet<LinkId>) {
+    fn update_links_but(&mut self, failing: &Set<LinkId>) {
         let flows = self
             .open
             .iter()
@@ -437,9 +459,13 @@ impl<'a> Running<'a> {
             host::Event::Links(observed) => {
                 self.observed = observed;
                 self.update_links();
+                self.look_for_awaited();
+            }
+            host::Event::Sound => {
+                self.routing_error = None;
+                log::info!("routing: all is as it should be again");
             }
             host::Event::Changed(outcome) => {
-                self.routing_error = None;
                 log::info!("routing: {} operations", outcome.executed.len());
                 for operation in &outcome.executed {
                     log::debug!("{operation}");
@@ -465,6 +491,7 @@ impl<'a> Running<'a> {
             mtu: settings::mtu(&self.config),
             uptime: self.clock.now().since(self.since),
             routing_error: self.routing_error.as_deref(),
+            awaited: &self.awaited,
             plans: &self.plans,
         };
         match status(&known, &report).text(form) {
@@ -516,6 +543,7 @@ impl<'a> Running<'a> {
         self.packets.tell(Command::Admit(self.config.crossing()));
         self.publish();
         self.update_links();
+        self.look_for_awaited();
         true
     }
 

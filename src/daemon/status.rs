@@ -18,6 +18,7 @@ pub(super) struct Known<'a> {
     pub(super) mtu: Mtu,
     pub(super) uptime: Duration,
     pub(super) routing_error: Option<&'a str>,
+    pub(super) awaited: &'a [String],
     pub(super) plans: &'a [Plan],
 }
 
@@ -52,6 +53,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         },
         listening: config.listen.iter().map(Listen::to_string).collect(),
         routing_error: known.routing_error.map(str::to_owned),
+        awaited: known.awaited.to_vec(),
         links,
         paths: stats
             .paths

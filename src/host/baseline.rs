@@ -5,7 +5,7 @@
 //! It is written to a file before the first change and removed after everything has been given
 //! back. When we were killed, the file of then holds the truth and the present values do not.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -30,13 +30,17 @@ pub struct Baseline {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Borrowed {
-    settings: BTreeMap<String, String>,
+    settings: Map<String, String>,
     /// By family, 4 or 6.
-    local_tables: BTreeMap<u8, u32>,
-    addresses: BTreeMap<AddressWords, Before>,
+    local_tables: Map<u8, u32>,
+    addresses: Map<AddressWords, Before>,
     /// Routes, rules or a packet filter of ours may be there.
     #[serde(default)]
     marked: bool,
+    /// The commands that undo what was done, in the order in which it was done; where what is ours
+    /// carries no mark (FreeBSD).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    undoing: Vec<String>,
 }
 
 /// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
@@ -138,7 +142,7 @@ impl Baseline {
                         Before::Absent
                     };
                     let words = write_address(address);
-                    self.borrowed.addresses.entry(words).or_insert(before);
+                    self.borrowed.addresses.get_or_insert_with(words, || before);
                 }
                 Resource::Neighbour(_)
                 | Resource::Route(_)
@@ -158,8 +162,8 @@ impl Baseline {
                 && setting.key == key
             {
                 let value = || setting.value.clone();
-                let entry = self.borrowed.settings.entry(key.to_owned());
-                entry.or_insert_with(value);
+                let settings = &mut self.borrowed.settings;
+                settings.get_or_insert_with(key.to_owned(), value);
             }
         }
     }
@@ -181,8 +185,7 @@ impl Baseline {
         }
         self.borrowed
             .local_tables
-            .entry(number)
-            .or_insert(pref.unwrap_or(0));
+            .get_or_insert_with(number, || pref.unwrap_or(0));
     }
 
     /// `desired`, and for everything borrowed that it does not name the value from before.
@@ -223,6 +226,7 @@ impl Baseline {
             local_tables,
             addresses,
             marked,
+            undoing: _,
         } = &mut self.borrowed;
         settings.retain(|key, _| wanted.settings.contains(key));
         local_tables.retain(|number, _| wanted.local_tables.contains_key(&family(*number)));
@@ -237,6 +241,26 @@ impl Baseline {
         } else {
             self.save().map_err(|error| self.refuse(error))
         }
+    }
+
+    /// The commands that undo what was done, in the order in which it was done.
+    pub fn undoing(&self) -> &[String] {
+        &self.borrowed.undoing
+    }
+
+    /// Remembers how to undo something, before it is done.
+    pub fn remember(&mut self, undoing: String) -> Result<(), HostError> {
+        if self.borrowed.undoing.contains(&undoing) {
+            return Ok(());
+        }
+        self.borrowed.undoing.push(undoing);
+        self.save().map_err(|error| self.refuse(error))
+    }
+
+    /// Forgets how to undo something: it has been undone.
+    pub fn forget(&mut self, undoing: &str) -> Result<(), HostError> {
+        self.borrowed.undoing.retain(|it| it != undoing);
+        self.save().map_err(|error| self.refuse(error))
     }
 
     /// Forgets everything: it has been given back.

@@ -5,8 +5,8 @@ use std::io;
 
 use thiserror::Error;
 
+use super::groups::Group;
 use super::{Host, HostError, Scope};
-use crate::config::units::IfName;
 use crate::route::HostState;
 
 /// How often the way back is tried before it is given up: each try looks at the host anew, so one
@@ -14,11 +14,23 @@ use crate::route::HostState;
 const TRIES_BACK: u32 = 3;
 
 /// What was done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// The steps that were carried out, in order, each as the command that it equals; none when
     /// the host was as desired.
     pub executed: Vec<String>,
+    /// The groups that could not be made as desired. They are as before, all others as desired.
+    pub failed: Vec<(Group, ConvergeError)>,
+}
+
+impl Outcome {
+    /// The outcome when every group is as desired; else the first error.
+    pub fn whole(mut self) -> Result<Self, ConvergeError> {
+        if self.failed.is_empty() {
+            return Ok(self);
+        }
+        Err(self.failed.swap_remove(0).1)
+    }
 }
 
 /// Why the host is not as desired, and how it is instead.
@@ -29,6 +41,13 @@ pub struct ConvergeError {
     pub cause: Cause,
     /// How the way back went.
     pub back: Back,
+}
+
+impl ConvergeError {
+    /// True when what failed is as it was before.
+    pub fn is_restored(&self) -> bool {
+        matches!(self.back, Back::Restored | Back::AllElse)
+    }
 }
 
 /// What went wrong.
@@ -48,6 +67,8 @@ pub enum Cause {
 pub enum Back {
     /// The host is as it was before.
     Restored,
+    /// The host is as it was before, but for what the cause names.
+    AllElse,
     /// It is not.
     Failed(Cause),
 }
@@ -56,12 +77,28 @@ impl fmt::Display for Back {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Restored => f.write_str("the host is as it was before"),
+            Self::AllElse => f.write_str("all else is as it was before"),
             Self::Failed(cause) => write!(f, "and the host could not be put back: {cause}"),
         }
     }
 }
 
-/// Makes the host look like `target`. Either it does in the end, or it looks as before.
+/// What of a host is looked at: a scope, and the part of what is found there.
+pub struct View<'a> {
+    /// Where to look.
+    pub scope: &'a Scope,
+    /// The part that counts.
+    pub part: &'a dyn Fn(&HostState) -> HostState,
+}
+
+impl View<'_> {
+    async fn observe<H: Host>(&self, host: &mut H) -> Result<HostState, HostError> {
+        Ok((self.part)(&host.observe(self.scope).await?))
+    }
+}
+
+/// Makes a part of the host look like `target`, and gives the steps. Either it does in the end, or
+/// it looks as before.
 ///
 /// `target` must name every borrowed thing (see [`Baseline::complete`]), so that what it does not
 /// name is ours and goes away.
@@ -69,16 +106,15 @@ impl fmt::Display for Back {
 /// [`Baseline::complete`]: super::baseline::Baseline::complete
 pub async fn converge<H: Host>(
     host: &mut H,
-    tunnel: &IfName,
+    view: &View<'_>,
     before: &HostState,
     target: &HostState,
-) -> Result<Outcome, ConvergeError> {
-    let scope = Scope::of(tunnel, [before, target]);
-    let mut outcome = Outcome::default();
-    match drive(host, &scope, before, target, &mut outcome).await {
-        Ok(()) => Ok(outcome),
+) -> Result<Vec<String>, ConvergeError> {
+    let mut executed = Vec::new();
+    match drive(host, view, before, target, &mut executed).await {
+        Ok(()) => Ok(executed),
         Err(cause) => Err(ConvergeError {
-            back: drive_back(host, &scope, before).await,
+            back: drive_back(host, view, before).await,
             cause,
         }),
     }
@@ -87,23 +123,23 @@ pub async fn converge<H: Host>(
 /// Goes from `from` to `to`, and looks whether it got there.
 async fn drive<H: Host>(
     host: &mut H,
-    scope: &Scope,
+    view: &View<'_>,
     from: &HostState,
     to: &HostState,
-    outcome: &mut Outcome,
+    executed: &mut Vec<String>,
 ) -> Result<(), Cause> {
     let mut steps = host.plan(from, to);
     let mut next = 0;
     while let Some(step) = steps.get(next) {
         match host.execute(step).await {
             Ok(()) => {
-                outcome.executed.push(step.to_string());
+                executed.push(step.to_string());
                 next += 1;
             }
             // It may be done already: a route goes with its address, and we may have been killed
             // before. Then a new plan no longer has this step; so each turn gets further.
             Err(error) if is_settled(&error) => {
-                let present = host.observe(scope).await?;
+                let present = view.observe(host).await?;
                 let anew = host.plan(&present, to);
                 if anew.contains(step) {
                     return Err(error.into());
@@ -117,7 +153,7 @@ async fn drive<H: Host>(
     if next == 0 {
         return Ok(());
     }
-    let after = host.observe(scope).await?;
+    let after = view.observe(host).await?;
     let left = host.plan(&after, to);
     if left.is_empty() {
         return Ok(());
@@ -127,16 +163,14 @@ async fn drive<H: Host>(
     ))
 }
 
-async fn drive_back<H: Host>(host: &mut H, scope: &Scope, before: &HostState) -> Back {
+async fn drive_back<H: Host>(host: &mut H, view: &View<'_>, before: &HostState) -> Back {
     let mut last = None;
     for _ in 0..TRIES_BACK {
-        match host.observe(scope).await {
-            Ok(present) => {
-                match drive(host, scope, &present, before, &mut Outcome::default()).await {
-                    Ok(()) => return Back::Restored,
-                    Err(cause) => last = Some(cause),
-                }
-            }
+        match view.observe(host).await {
+            Ok(present) => match drive(host, view, &present, before, &mut Vec::new()).await {
+                Ok(()) => return Back::Restored,
+                Err(cause) => last = Some(cause),
+            },
             Err(error) => last = Some(error.into()),
         }
     }
@@ -154,18 +188,22 @@ fn is_settled(error: &HostError) -> bool {
                     | io::ErrorKind::AddrNotAvailable
             ) || error.raw_os_error() == Some(libc::ESRCH)
         }
-        HostError::Verify { .. } | HostError::Read { .. } | HostError::Baseline { .. } => false,
+        HostError::Verify { .. }
+        | HostError::Read { .. }
+        | HostError::Left(_)
+        | HostError::Gone(_)
+        | HostError::Baseline { .. } => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use crate::sorted::Set;
     use std::net::IpAddr;
 
     use super::*;
     use crate::config::PortProtocol;
-    use crate::config::units::{Family, Prefix, RulePref, TableId};
+    use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
     use crate::host::fake::{Fake, setting};
     use crate::route::Resource;
     use crate::route::resource::{Address, Filter, FilterClause, LocalTable, Route, Rule};
@@ -218,7 +256,7 @@ mod tests {
             }),
             Resource::Filter(Filter {
                 tunnel: tunnel(),
-                clauses: BTreeSet::from([FilterClause::MarkOwn {
+                clauses: Set::from([FilterClause::MarkOwn {
                     address: public,
                     mark,
                     mask: 15,
@@ -252,8 +290,12 @@ mod tests {
         host: &mut Fake,
         from: &HostState,
         to: &HostState,
-    ) -> Result<Outcome, ConvergeError> {
-        converge(host, &tunnel(), from, to).await
+    ) -> Result<Vec<String>, ConvergeError> {
+        let view = View {
+            scope: &Scope::of(&tunnel(), [from, to]),
+            part: &HostState::clone,
+        };
+        converge(host, &view, from, to).await
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -268,8 +310,8 @@ mod tests {
             (&two, &two),
             (&two, &baseline()),
         ] {
-            let outcome = go(&mut host, from, to).await.unwrap();
-            assert_eq!(outcome.executed.is_empty(), from == to);
+            let executed = go(&mut host, from, to).await.unwrap();
+            assert_eq!(executed.is_empty(), from == to);
         }
         assert_eq!(host.state, before);
     }
@@ -288,7 +330,7 @@ mod tests {
             let before = start.state.clone();
             let first = start.count;
             let mut probe = start;
-            let steps = go(&mut probe, from, to).await.unwrap().executed.len();
+            let steps = go(&mut probe, from, to).await.unwrap().len();
             assert!(steps > 3, "{steps}");
             for fails in 0..steps {
                 // `also` counts from the failing step: 0 is no second failure.
@@ -296,7 +338,7 @@ mod tests {
                     let mut host = host();
                     host.state.clone_from(&before);
                     host.count = first;
-                    host.failing = BTreeSet::from([first + fails, first + fails + also]);
+                    host.failing = Set::from([first + fails, first + fails + also]);
                     let error = go(&mut host, from, to).await.unwrap_err();
                     assert!(matches!(error.back, Back::Restored), "{error}");
                     assert_eq!(host.state, before, "{fails} {also}");

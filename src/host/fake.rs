@@ -4,7 +4,7 @@
     reason = "a part of the tests, which picks one kind of resource at a time"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -23,15 +23,15 @@ use crate::route::{HostState, Lookup, Operation, Resource, diff};
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     /// All of it, ours and others'.
-    pub(crate) state: BTreeSet<Resource>,
+    pub(crate) state: Set<Resource>,
     /// The devices.
-    pub(crate) devices: BTreeSet<IfName>,
+    pub(crate) devices: Set<IfName>,
     /// Addresses of the host that are not in `state`.
-    pub(crate) own: BTreeSet<IpAddr>,
+    pub(crate) own: Set<IpAddr>,
     /// The operations, counted from 0 over the fake's life, that fail.
-    pub(crate) failing: BTreeSet<usize>,
+    pub(crate) failing: Set<usize>,
     /// The operations that are carried out and yet reported as failed by "File exists".
-    pub(crate) doubtful: BTreeSet<usize>,
+    pub(crate) doubtful: Set<usize>,
     /// How many operations were asked for.
     pub(crate) count: usize,
     /// Tells of changes.
@@ -217,7 +217,7 @@ impl Fake {
                 && (rule.protocol.is_none() || rule.protocol == lookup.port.map(|(p, _)| p))
                 && rule.ports.is_none_or(port)
         };
-        let mut tables = BTreeMap::<_, Vec<TableId>>::new();
+        let mut tables = Map::<_, Vec<TableId>>::new();
         for resource in &self.state {
             let (pref, table) = match resource {
                 Resource::Rule(rule) if matches(&rule) => (rule.pref, rule.table),
@@ -226,7 +226,7 @@ impl Fake {
                 }
                 _ => continue,
             };
-            tables.entry(pref).or_default().push(table);
+            tables.get_or_insert_with(pref, Vec::new).push(table);
         }
         tables.into_values().flatten().find(|table| {
             let local = *table == TableId::LOCAL && self.own.contains(&lookup.to);
@@ -330,6 +330,20 @@ impl Host for Fake {
     async fn changed(&mut self) -> Result<(), HostError> {
         self.notice.notified().await;
         Ok(())
+    }
+
+    async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let state = self.observe(scope).await?;
+        let quiet = |it: &&Resource| matches!(it, Resource::Setting(_) | Resource::Neighbour(_));
+        Ok(state.iter().filter(quiet).cloned().collect())
+    }
+
+    async fn raise(&mut self, _: &IfName) -> Result<bool, HostError> {
+        Ok(false)
+    }
+
+    fn last_to_change(&self) -> Option<String> {
+        Some("meddler".to_owned())
     }
 }
 

@@ -6,34 +6,36 @@
 
 pub mod baseline;
 pub mod converge;
+pub mod groups;
+pub mod keep;
 pub mod listeners;
 pub mod reconciler;
+mod troubles;
 
-#[cfg(target_os = "freebsd")]
+// FreeBSD's is mostly programs and their texts, which are tested on every system.
+#[cfg(any(target_os = "freebsd", test))]
 pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
 
 #[cfg(test)]
 pub(crate) mod fake;
-// What FreeBSD's programs print is read by pure functions, tested everywhere.
-#[cfg(all(test, not(target_os = "freebsd")))]
-#[path = "freebsd/read.rs"]
-mod freebsd_read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
+use crate::config::Config;
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
 use crate::route::resource::{Address, Filter, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
 
 pub use converge::{ConvergeError, Outcome, converge};
-pub use reconciler::{Command, Event, Hold};
+pub use groups::{Group, Groups};
+pub use keep::{Command, Event, Hold};
 
 /// What is wanted of a host, in the words of its system.
 #[cfg(target_os = "linux")]
@@ -53,6 +55,21 @@ pub const RUN_DIRECTORY: &str = if cfg!(target_os = "freebsd") {
 } else {
     "/run/netcombiner"
 };
+
+/// What the administrator has to do before the packet filter heeds the rules of a configuration;
+/// without one, of any. Linux's heeds them as they are.
+pub fn filter_notices(config: Option<&Config>) -> Vec<String> {
+    #[cfg(target_os = "freebsd")]
+    {
+        let lines = crate::route::lower::freebsd::pf_conf_lines(config);
+        freebsd::Programs::default().pf(&lines).notices()
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let _ = config;
+        Vec::new()
+    }
+}
 
 /// One system's kernel.
 #[expect(
@@ -77,9 +94,19 @@ pub trait Host {
     /// and who else uses policy routing.
     async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError>;
 
-    /// Waits until the kernel tells of a change of devices, addresses, routes or rules. May be
-    /// dropped while it waits.
+    /// Waits until the kernel tells of a change of devices, addresses, routes, rules or the packet
+    /// filter. May be dropped while it waits.
     async fn changed(&mut self) -> Result<(), HostError>;
+
+    /// The settings and neighbours of `scope`, of whose changes the kernel does not tell. Cheap.
+    async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError>;
+
+    /// Sets the tunnel's device up where somebody set it down, and says so; an error when it is
+    /// gone or stays down.
+    async fn raise(&mut self, tunnel: &IfName) -> Result<bool, HostError>;
+
+    /// Who made the last change that the kernel told of, as far as it says.
+    fn last_to_change(&self) -> Option<String>;
 }
 
 /// Where to look for what carries no mark of ours.
@@ -88,20 +115,20 @@ pub struct Scope {
     /// The tunnel, which names the packet filter's table.
     pub tunnel: IfName,
     /// The kernel settings to read.
-    pub settings: BTreeSet<String>,
+    pub settings: Set<String>,
     /// The families whose local table's rule is to be found, and where it may stand.
-    pub local_tables: BTreeMap<Family, BTreeSet<RulePref>>,
+    pub local_tables: Map<Family, Set<RulePref>>,
     /// The addresses that are wanted, or were added by us.
-    pub addresses: BTreeSet<Address>,
+    pub addresses: Set<Address>,
     /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
     /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
     pub marked: bool,
     /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
     /// invisible to whoever does not want it.
-    pub neighbours: BTreeSet<ProxyNeighbour>,
+    pub neighbours: Set<ProxyNeighbour>,
     /// The packet filters that are wanted, or were put by us: the table that stands there is
     /// compared with those of them that bear the tunnel's name.
-    pub filters: BTreeSet<Filter>,
+    pub filters: Set<Filter>,
 }
 
 impl Scope {
@@ -109,12 +136,12 @@ impl Scope {
     pub fn of<'a>(tunnel: &IfName, states: impl IntoIterator<Item = &'a HostState>) -> Self {
         let mut scope = Self {
             tunnel: tunnel.clone(),
-            settings: BTreeSet::new(),
-            local_tables: BTreeMap::new(),
-            addresses: BTreeSet::new(),
+            settings: Set::new(),
+            local_tables: Map::new(),
+            addresses: Set::new(),
             marked: false,
-            neighbours: BTreeSet::new(),
-            filters: BTreeSet::new(),
+            neighbours: Set::new(),
+            filters: Set::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -122,7 +149,8 @@ impl Scope {
                     scope.settings.insert(setting.key.clone());
                 }
                 Resource::LocalTable(local) => {
-                    let places = scope.local_tables.entry(local.family).or_default();
+                    let tables = &mut scope.local_tables;
+                    let places = tables.get_or_insert_with(local.family, Set::new);
                     places.extend([KERNEL_LOCAL_PREF, local.pref]);
                 }
                 Resource::Address(address) => {
@@ -149,16 +177,16 @@ impl Scope {
     pub fn local_tables(
         &self,
         family: Family,
-        listed: &BTreeSet<RulePref>,
+        listed: &Set<RulePref>,
     ) -> impl Iterator<Item = Resource> + use<> {
         let places = self.local_tables.get(&family);
-        let mut found: BTreeSet<_> = places
+        let mut found: Set<_> = places
             .into_iter()
             .flat_map(|places| places.intersection(listed))
             .copied()
             .collect();
         if places.is_some() && found.is_empty() {
-            found.extend(listed.first());
+            found.extend(listed.first().copied());
         }
         found
             .into_iter()
@@ -193,6 +221,12 @@ pub enum HostError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// What was done on the host could not be undone.
+    #[error("not undone: {}", .0.join("; "))]
+    Left(Vec<String>),
+    /// The tunnel's device is gone.
+    #[error("{0} is gone: somebody deleted the tunnel's device")]
+    Gone(IfName),
     /// The baseline file could not be read or written.
     #[error("baseline {path}: {error}")]
     Baseline {
@@ -211,6 +245,18 @@ impl HostError {
         Self::Step {
             step: text.lines().next().unwrap_or_default().to_owned(),
             error,
+        }
+    }
+
+    /// True when an answer of the kernel's did not come, or changed while it came: who asks again may
+    /// get it.
+    pub(crate) fn is_lost_answer(&self) -> bool {
+        match self {
+            Self::Step { error, .. } | Self::Read { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
+            Self::Verify { .. } | Self::Gone(_) | Self::Left(_) | Self::Baseline { .. } => false,
         }
     }
 

@@ -1,58 +1,31 @@
-//! Keeps the host as desired while the daemon runs: looks at the whole of it whenever the kernel
-//! tells of a change, and now and then without being told.
+//! One tunnel's hold on a host: what was borrowed, what is in trouble, and the way to what is
+//! desired, group by group.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::Instant;
 
 use super::baseline::Baseline;
-use super::converge::{Back, Cause, ConvergeError, Outcome, converge};
-use super::{Host, HostError};
+use super::converge::{Back, Cause, ConvergeError, Outcome, View, converge};
+use super::groups::{Group, Groups};
+use super::keep::{Command, Event, Hold, keep};
+use super::troubles::Troubles;
+use super::{Host, HostError, Scope};
 use crate::config::units::IfName;
-use crate::route::HostState;
 use crate::route::forwarding::written_over;
 use crate::route::links::Observed;
 use crate::route::resource::Filter;
+use crate::route::{HostState, Resource};
+use crate::sorted::Set;
 
-/// How long changes are collected before the host is looked at: a link that comes up changes its
-/// device, address and routes within some ten milliseconds.
-const DEBOUNCE: Duration = Duration::from_millis(200);
-
-/// At the latest after this time the host is looked at, whatever the kernel has told: its notices
-/// can be lost, and there are none of nf_tables' and of settings.
-const RESYNC: Duration = Duration::from_secs(30);
-
-/// How long nothing is tried after a failure: what was done and driven back is a change as well,
-/// and would set off the next try at once.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How often a glance is taken at what the kernel does not tell of, so that it is put back within a
+/// second. A glance reads a dozen files of /proc and asks for the proxy neighbours.
+const GLANCE: Duration = Duration::from_millis(800);
 
 /// How often giving the host back is tried: nobody tries again after us.
 const TRIES_TO_STOP: u32 = 3;
-
-/// What the daemon asks of the loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// What the desired state is made from has changed.
-    Refresh,
-    /// Give the host back and end.
-    Stop,
-}
-
-/// What the loop tells the daemon.
-#[derive(Debug)]
-pub enum Event {
-    /// The links are others than before; told before the host is changed to suit them.
-    Links(Observed),
-    /// The host was not as desired and is now.
-    Changed(Outcome),
-    /// The host could not be made as desired, for this reason. It is tried again a while later.
-    Failed(String),
-    /// The host was looked at, because the kernel told of a change or it was time again.
-    Looked,
-}
 
 /// One tunnel's hold on the host.
 #[derive(Debug)]
@@ -61,7 +34,12 @@ pub struct Reconciler<H = super::System> {
     tunnel: IfName,
     baseline: Baseline,
     /// The packet filters that were put last: what stands there is compared with them too.
-    filters: BTreeSet<Filter>,
+    filters: Set<Filter>,
+    troubles: Troubles,
+    /// What each group was made to look like last: a change of that is somebody else's.
+    reached: Vec<(Group, HostState)>,
+    /// Where to glance, and what is to be seen there.
+    quiet: Option<(Scope, HostState)>,
 }
 
 impl<H: Host> Reconciler<H> {
@@ -71,7 +49,10 @@ impl<H: Host> Reconciler<H> {
             host,
             tunnel: tunnel.clone(),
             baseline: Baseline::open(run_directory, tunnel)?,
-            filters: BTreeSet::new(),
+            filters: Set::new(),
+            troubles: Troubles::default(),
+            reached: Vec::new(),
+            quiet: None,
         })
     }
 
@@ -84,7 +65,7 @@ impl<H: Host> Reconciler<H> {
     /// depend on our own work.
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
-        for (key, present) in &mut observed.settings {
+        for (key, present) in observed.settings.iter_mut() {
             if let Some(before) = self.baseline.setting(key) {
                 before.clone_into(present);
             } else if let Some((switch, off)) = written_over(key, false)
@@ -102,8 +83,14 @@ impl<H: Host> Reconciler<H> {
         self.host.observe(&self.baseline.scope(desired)).await
     }
 
-    /// Makes the host look like `desired`; on an error it looks as before.
+    /// Makes the host look like `desired`; each group for which there is an error looks as before.
     pub async fn apply(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
+        self.troubles = Troubles::default();
+        self.apply_groups(desired).await?.whole()
+    }
+
+    /// Makes each group of the host look like `desired`, but those that rest after a failure.
+    async fn apply_groups(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
         let nothing_was_borrowed = self.baseline.is_empty();
         let unchanged = |error| ConvergeError {
             cause: Cause::Host(error),
@@ -115,27 +102,75 @@ impl<H: Host> Reconciler<H> {
         let present = self.host.observe(&scope).await.map_err(unchanged)?;
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
-        let result = converge(&mut self.host, &self.tunnel, &present, &target).await;
-        if result.is_ok() {
-            self.filters = wanted;
-            self.baseline
-                .settle(desired)
-                .map_err(|error| ConvergeError {
-                    cause: Cause::Host(error),
-                    back: Back::Restored,
-                })?;
+        let groups = Groups::of(&self.tunnel, [&present, &target]);
+        let scope = Scope::of(&self.tunnel, [&present, &target]);
+        let order = groups.order(&present, &target);
+        self.troubles.keep(&order, Instant::now());
+        self.reached.retain(|(group, _)| order.contains(group));
+        let mut outcome = Outcome::default();
+        let mut quiet = Vec::new();
+        for group in &order {
+            let (from, to) = (groups.part(group, &present), groups.part(group, &target));
+            let reached = self.apply_group(&groups, group, &scope, (&from, &to), &mut outcome);
+            let there = if reached.await { &to } else { &from };
+            quiet.extend(there.iter().filter(|it| is_quiet(it)).cloned());
         }
-        if let Err(ConvergeError {
-            back: Back::Restored,
-            ..
-        }) = &result
-            && nothing_was_borrowed
+        let quiet: HostState = quiet.into_iter().collect();
+        self.quiet = (!quiet.is_empty()).then(|| (Scope::of(&self.tunnel, [&quiet]), quiet));
+        if self.troubles.text().is_none() {
+            self.filters = wanted;
+            self.baseline.settle(desired).map_err(unchanged)?;
+        } else if nothing_was_borrowed
+            && outcome.executed.is_empty()
+            && outcome.failed.iter().all(|(_, error)| error.is_restored())
         {
             // Everything borrowed has been given back. The error at hand says more than one of
             // this file would.
             let _ = self.baseline.remove();
         }
-        result
+        Ok(outcome)
+    }
+
+    /// Makes one group look as it shall; true when it does.
+    async fn apply_group(
+        &mut self,
+        groups: &Groups,
+        group: &Group,
+        scope: &Scope,
+        (from, to): (&HostState, &HostState),
+        outcome: &mut Outcome,
+    ) -> bool {
+        let now = Instant::now();
+        if !self.host.plan(from, to).is_empty() {
+            if self.troubles.rests(group, to, now) {
+                return false;
+            }
+            let view = View {
+                scope,
+                part: &|state| groups.part(group, state),
+            };
+            match converge(&mut self.host, &view, from, to).await {
+                Ok(executed) => {
+                    if let Some(step) = executed.first()
+                        && self.reached.iter().any(|(of, it)| of == group && it == to)
+                    {
+                        let who = || self.host.last_to_change();
+                        self.troubles.repaired(group, step, now, who);
+                    }
+                    outcome.executed.extend(executed);
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    self.troubles.failed(group, to.clone(), text, now);
+                    outcome.failed.push((group.clone(), error));
+                    return false;
+                }
+            }
+        }
+        self.troubles.fine(group);
+        self.reached.retain(|(of, _)| of != group);
+        self.reached.push((group.clone(), to.clone()));
+        true
     }
 
     /// Takes everything of ours away and gives back what was borrowed.
@@ -175,26 +210,9 @@ impl<H: Host> Reconciler<H> {
     }
 }
 
-/// What the loop needs of one tunnel's hold on a host.
-#[expect(
-    async_fn_in_trait,
-    reason = "control runs on one thread: no future has to be Send"
-)]
-pub trait Hold {
-    /// How this system says what is wanted.
-    type Desired;
-
-    /// See [`Reconciler::links`].
-    async fn links(&mut self) -> Result<Observed, HostError>;
-
-    /// See [`Reconciler::apply`].
-    async fn apply(&mut self, desired: &Self::Desired) -> Result<Outcome, ConvergeError>;
-
-    /// See [`Reconciler::stop`].
-    async fn stop(&mut self) -> Result<Outcome, ConvergeError>;
-
-    /// See [`Reconciler::changed`]. May be dropped while it waits.
-    async fn changed(&mut self) -> Result<(), HostError>;
+/// True for what changes without a notice.
+fn is_quiet(resource: &Resource) -> bool {
+    matches!(resource, Resource::Setting(_) | Resource::Neighbour(_))
 }
 
 impl<H: Host> Hold for Reconciler<H> {
@@ -205,7 +223,7 @@ impl<H: Host> Hold for Reconciler<H> {
     }
 
     async fn apply(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
-        self.apply(desired).await
+        self.apply_groups(desired).await
     }
 
     async fn stop(&mut self) -> Result<Outcome, ConvergeError> {
@@ -215,68 +233,37 @@ impl<H: Host> Hold for Reconciler<H> {
     async fn changed(&mut self) -> Result<(), HostError> {
         self.changed().await
     }
-}
 
-/// See [`Reconciler::run`].
-pub(crate) async fn keep<K, D>(
-    hold: &mut K,
-    mut desired: D,
-    mut commands: mpsc::Receiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
-) -> Result<Outcome, ConvergeError>
-where
-    K: Hold,
-    D: FnMut(&Observed) -> K::Desired,
-{
-    let mut links = None;
-    // A daemon that no longer listens to events still wants its host kept.
-    let tell = |event| drop(events.send(event));
-    loop {
-        let seen = hold.links().await;
-        let failure = match seen {
-            Ok(seen) => {
-                let wanted = desired(&seen);
-                if links.as_ref() != Some(&seen) {
-                    tell(Event::Links(seen.clone()));
-                    links = Some(seen);
-                }
-                match hold.apply(&wanted).await {
-                    Ok(outcome) if outcome.executed.is_empty() => None,
-                    Ok(outcome) => {
-                        tell(Event::Changed(outcome));
-                        None
-                    }
-                    Err(error) => Some(error.to_string()),
-                }
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        let pause = match failure {
-            None => Duration::ZERO,
-            Some(reason) => {
-                tell(Event::Failed(reason));
-                PAUSE_AFTER_FAILURE
-            }
-        };
-        tell(Event::Looked);
-        let command = tokio::select! {
-            () = wait(hold, pause) => None,
-            command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
-        };
-        if command == Some(Command::Stop) {
-            return hold.stop().await;
+    async fn raise(&mut self) -> Result<(), HostError> {
+        let (now, nothing) = (Instant::now(), HostState::new());
+        let group = Group::Device(self.tunnel.clone());
+        if !self.troubles.rests(&group, &nothing, now) && self.host.raise(&self.tunnel).await? {
+            let step = format!("ip link set {} up", self.tunnel);
+            let who = || self.host.last_to_change();
+            self.troubles.repaired(&group, &step, now, who);
+            log::debug!("{step}");
         }
+        Ok(())
     }
-}
 
-/// Waits for a reason to look at the host again, after a pause.
-async fn wait<K: Hold>(hold: &mut K, pause: Duration) {
-    sleep(pause).await;
-    match timeout(RESYNC, hold.changed()).await {
-        Ok(Ok(())) => sleep(DEBOUNCE).await,
-        // Without notices there is the resync; without a pause a broken socket would spin.
-        Ok(Err(_)) => sleep(RESYNC).await,
-        Err(_) => {}
+    fn failing(&self) -> Option<String> {
+        self.troubles.text()
+    }
+
+    fn rest(&self) -> Option<Duration> {
+        self.troubles.next(Instant::now())
+    }
+
+    fn glances(&self) -> Option<Duration> {
+        self.quiet.as_ref().map(|_| GLANCE)
+    }
+
+    async fn glance(&mut self) -> bool {
+        let Some((scope, seen)) = &self.quiet else {
+            return false;
+        };
+        // An error will show itself at the look that it leads to.
+        self.host.glance(scope).await.ok().as_ref() != Some(seen)
     }
 }
 
@@ -287,7 +274,7 @@ mod tests {
     use super::*;
     use crate::config::units::{Family, RulePref, TableId};
     use crate::host::fake::{Fake, setting};
-    use crate::route::Resource;
+    use crate::host::troubles::PAUSE_AFTER_FAILURE;
     use crate::route::resource::{LocalTable, Route, Rule};
 
     const FORWARD: &str = "net.ipv4.ip_forward";
@@ -378,7 +365,7 @@ mod tests {
         let before = kernel.state.clone();
         let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
         reconciler.apply(&desired()).await.unwrap();
-        let prefs = |state: &BTreeSet<Resource>| -> Vec<u32> {
+        let prefs = |state: &Set<Resource>| -> Vec<u32> {
             let v4 = state.iter().filter_map(|resource| match resource {
                 Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
                 Resource::Setting(_)
@@ -440,15 +427,16 @@ mod tests {
             };
             assert!(matches!(told.recv().await, Some(Event::Looked)));
             assert!(reason.contains("as it was before"), "{reason}");
-            let asked = tokio::time::Instant::now();
+            let asked = Instant::now();
             notice.notify_one();
             let Some(Event::Changed(outcome)) = told.recv().await else {
                 panic!("it is not tried again");
             };
             assert!(!outcome.executed.is_empty());
             let waited = asked.elapsed();
-            let least = PAUSE_AFTER_FAILURE + DEBOUNCE;
+            let least = PAUSE_AFTER_FAILURE;
             assert!(waited >= least && waited < 2 * least, "{waited:?}");
+            assert!(matches!(told.recv().await, Some(Event::Sound)));
             commands.send(Command::Stop).await.unwrap();
         };
         let (outcome, ()) = tokio::join!(kept, script);

@@ -8,7 +8,7 @@ use crate::config::{
 };
 use crate::proto::crypto::keys::{PrivateKey, PublicKey};
 
-pub(super) fn name(text: &str) -> IfName {
+pub(crate) fn name(text: &str) -> IfName {
     text.parse().unwrap()
 }
 
@@ -42,7 +42,7 @@ fn config(role: Role) -> Config {
 }
 
 /// The remote portal of the dissertation, with ssh and a range for mosh.
-pub(super) fn remote() -> Config {
+pub(crate) fn remote() -> Config {
     let port = |protocol, first, last| Keep {
         protocol,
         first,
@@ -65,7 +65,7 @@ pub(super) fn remote() -> Config {
 }
 
 /// A local portal that delivers so.
-pub(super) fn local(deliver: Deliver) -> Config {
+pub(crate) fn local(deliver: Deliver) -> Config {
     Config {
         remote: Some(Endpoint {
             host: "203.0.113.2".into(),
@@ -76,7 +76,7 @@ pub(super) fn local(deliver: Deliver) -> Config {
 }
 
 /// The local portal of the dissertation.
-pub(super) fn local_client() -> Config {
+pub(crate) fn local_client() -> Config {
     local(Deliver::Client {
         device: name("lan"),
         gateway: "192.168.1.1".parse().unwrap(),
@@ -84,7 +84,7 @@ pub(super) fn local_client() -> Config {
 }
 
 /// The local portal that shares the address.
-pub(super) fn local_nat() -> Config {
+pub(crate) fn local_nat() -> Config {
     local(Deliver::Nat {
         device: name("lan"),
         forwards: Vec::new(),
@@ -92,12 +92,12 @@ pub(super) fn local_nat() -> Config {
 }
 
 /// A link by this device, all else default.
-pub(super) fn link(device: &str) -> Link {
+pub(crate) fn link(device: &str) -> Link {
     Link::by(name(device))
 }
 
 /// A VPS that holds the public addresses of both families.
-pub(super) fn vps() -> Observed {
+pub(crate) fn vps() -> Observed {
     Observed::parse(
         r#"{"links": [{"device": "eth0", "index": 2,
         "addresses": ["203.0.113.2/24", "2001:db8:2::2/64"],
@@ -109,7 +109,7 @@ pub(super) fn vps() -> Observed {
 }
 
 /// A router with two links and a LAN, strict everywhere.
-pub(super) fn router() -> Observed {
+pub(crate) fn router() -> Observed {
     Observed::parse(
         r#"{"links": [
         {"device": "lan", "index": 2, "addresses": ["192.168.7.1/24"]},
@@ -126,7 +126,7 @@ pub(super) fn router() -> Observed {
 }
 
 /// Numbers that are clear of mwan3 and of the defaults.
-pub(super) fn moved() -> Numbers {
+pub(crate) fn moved() -> Numbers {
     Numbers {
         table_base: TableId(5500),
         keep_pref: RulePref(5401),

@@ -1,12 +1,13 @@
 //! What both portals share: the tunnel's addresses, forwarding, and a routing table for each link
 //! that only our own flows look into.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::IpAddr;
 
-use super::forwarding;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
+use super::ways::Way;
+use super::{forwarding, ways};
 use crate::config::units::{Family, IfName, Prefix, TableId};
 use crate::config::{Config, Deliver, Link, Role};
 use crate::proto::wire::MAX_PATHS;
@@ -14,12 +15,15 @@ use crate::proto::wire::MAX_PATHS;
 /// Both families, IPv4 first.
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// A device that flows leave by, and the table that is its own.
+/// A way that flows leave by, and the table that is its own.
 pub(super) struct Used<'a> {
     pub(super) link: &'a ObservedLink,
     pub(super) table: TableId,
-    /// Next hops that the configuration names.
-    gateways: Vec<IpAddr>,
+    way: Way,
+    /// The addresses of the device that are this way's.
+    own: Vec<&'a Prefix>,
+    /// Other ways leave by the same device.
+    shared: bool,
     /// The configuration names the device: it is a link even without a default route.
     named: bool,
 }
@@ -34,12 +38,15 @@ pub(super) enum Hop {
 }
 
 impl Used<'_> {
+    fn own_of(&self, family: Family) -> impl Iterator<Item = &Prefix> {
+        let own = self.own.iter().copied();
+        own.filter(move |prefix| prefix.family() == family)
+    }
+
     /// How packets of a family leave this link; nothing: they do not.
     pub(super) fn hop(&self, family: Family) -> Option<Hop> {
-        self.link.addresses_of(family).next()?;
-        let of_family = |address: &&IpAddr| Family::of(**address) == family;
-        let named = self.gateways.iter().find(of_family).copied();
-        match named.or_else(|| self.link.gateway(family)) {
+        self.own_of(family).next()?;
+        match ways::gateway(&self.way, &self.own, self.link, family) {
             Some(gateway) if gateway.is_unspecified() => Some(Hop::Direct),
             Some(gateway) => Some(Hop::Via(gateway)),
             None if self.named && self.link.point_to_point => Some(Hop::Direct),
@@ -145,30 +152,18 @@ pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
 /// place of the device among the configured ones, or among those with a default route when none
 /// is configured.
 pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>> {
-    let automatic;
-    let links = if config.links.is_empty() {
-        automatic = automatic_links(config, observed);
-        &automatic
-    } else {
-        &config.links
-    };
-    let mut devices: Vec<&IfName> = Vec::new();
-    for link in links {
-        if !devices.contains(&&link.device) {
-            devices.push(&link.device);
-        }
-    }
+    let ways = ways::ways(config, observed);
     (config.numbers.link_table_base.0..)
-        .zip(devices)
-        .filter_map(|(table, device)| {
-            let configured = || config.links.iter().filter(|link| link.device == *device);
+        .zip(&ways)
+        .filter_map(|(table, way)| {
+            let link = observed.link(&way.device).filter(|link| link.up)?;
             Some(Used {
-                link: observed.link(device).filter(|link| link.up)?,
+                link,
                 table: TableId(table),
-                gateways: configured()
-                    .filter_map(|link: &Link| link.gateway)
-                    .collect(),
-                named: configured().next().is_some(),
+                way: way.clone(),
+                own: ways::addresses(&ways, way, link),
+                shared: ways.iter().filter(|it| it.device == way.device).count() > 1,
+                named: !config.links.is_empty(),
             })
         })
         .collect()
@@ -176,9 +171,9 @@ pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>>
 
 /// Where the flows lead: the addresses of the other portal that are known. When none is, the
 /// public addresses, which they are unless a cloud translates between the two.
-pub(super) fn flow_targets(config: &Config, observed: &Observed) -> BTreeSet<IpAddr> {
+pub(super) fn flow_targets(config: &Config, observed: &Observed) -> Set<IpAddr> {
     let named = config.links.iter().filter_map(|link| link.remote.as_ref());
-    let targets: BTreeSet<IpAddr> = named
+    let targets: Set<IpAddr> = named
         .chain(&config.remote)
         .filter_map(|endpoint| endpoint.host.parse().ok())
         .chain(observed.remotes.iter().copied())
@@ -192,7 +187,8 @@ pub(super) fn flow_targets(config: &Config, observed: &Observed) -> BTreeSet<IpA
 
 /// A table for each link, and the rules that send our flows there and nobody else:
 ///
-/// - what a socket bound to the device sends (`oif`);
+/// - what a socket bound to the device sends (`oif`), and where several ways leave by that device,
+///   from the way's own address;
 /// - what is sent from the link's address to the other portal: the kernel's own answers there
 ///   (resets, unreachables, and the packets of sockets bound to the address alone). The rule also
 ///   answers the kernel's reverse-path look-up for what comes back, which knows no `oif`.
@@ -208,11 +204,20 @@ pub(super) fn tables(state: &mut HostState, config: &Config, observed: &Observed
             };
             table(state, &used, family, hop);
             let pref = config.numbers.link_pref;
-            state.insert(Resource::Rule(Rule {
+            let bound = Rule {
                 oif: Some(used.link.device.clone()),
                 ..Rule::new(family, pref, used.table)
-            }));
-            for prefix in used.link.addresses_of(family) {
+            };
+            if !used.shared {
+                state.insert(Resource::Rule(bound.clone()));
+            }
+            for prefix in used.own_of(family) {
+                if used.shared {
+                    state.insert(Resource::Rule(Rule {
+                        from: Some(Prefix::host(prefix.address())),
+                        ..bound.clone()
+                    }));
+                }
                 for target in targets.iter().filter(|t| Family::of(**t) == family) {
                     state.insert(Resource::Rule(Rule {
                         from: Some(Prefix::host(prefix.address())),
@@ -230,15 +235,17 @@ fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
     let device = &used.link.device;
     let on_link = |address: IpAddr| {
         matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
-            || used.link.addresses.iter().any(|p| p.contains(address))
+            || used.own.iter().any(|p| p.contains(address))
     };
     // The source of what is sent without one; IPv6 has better rules of its own (RFC 6724).
     let source = |prefix: Option<&Prefix>| match family {
         Family::V4 => prefix.map(Prefix::address),
         Family::V6 => None,
     };
-    for prefix in used.link.addresses_of(family) {
-        if !prefix.is_host() {
+    // Several addresses of one network: a table has one route there.
+    let mut networks = Set::new();
+    for prefix in used.own_of(family) {
+        if !prefix.is_host() && networks.insert(prefix.network()) {
             state.insert(Resource::Route(Route {
                 source: source(Some(prefix)),
                 ..Route::direct(used.table, prefix.network(), device)
@@ -246,7 +253,7 @@ fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
         }
     }
     let route = Route {
-        source: source(used.link.addresses_of(family).next()),
+        source: source(used.own_of(family).next()),
         ..Route::direct(used.table, Prefix::default_of(family), device)
     };
     state.insert(Resource::Route(match hop {

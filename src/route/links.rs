@@ -1,7 +1,7 @@
 //! What was seen of a host: its devices, the settings we borrow, and who else uses policy routing.
 //! Plain data, filled by `host` or read from a file (`plan --links FILE`).
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct Observed {
     /// Kernel settings as they were before we touched them: where the baseline file holds a value,
     /// that one; the present one otherwise. So the desired state does not depend on our own work.
     /// The keys are written as in [`Setting::key`].
-    pub settings: BTreeMap<String, String>,
+    pub settings: Map<String, String>,
     /// The policy rules that are neither ours nor the kernel's own three.
     pub foreign_rules: Vec<ForeignRule>,
     /// The routes that are not ours: those of other tables than main and local, and host routes

@@ -180,7 +180,7 @@ fn translation(config: &Config, lans: &[IfName], forwards: &[Forward]) -> Filter
     let (mark, mask) = (config.numbers.mark, config.numbers.mark_mask);
     let mut filter = Filter {
         tunnel: device.clone(),
-        clauses: std::collections::BTreeSet::new(),
+        clauses: crate::sorted::Set::new(),
     };
     for address in config.public.iter() {
         filter.clauses.insert(FilterClause::SourceNat {
@@ -289,6 +289,17 @@ mod tests {
             "{tables:?}"
         );
         assert!(routes(&down).all(|route| route.device != Some(cases::name("wan0"))));
+    }
+
+    #[test]
+    fn a_second_address_of_a_network_makes_no_second_route() {
+        let mut observed = cases::router();
+        let before = routes(&state(&cases::local_client(), &observed)).count();
+        observed.links[1]
+            .addresses
+            .push("198.51.100.8/24".parse().unwrap());
+        let state = state(&cases::local_client(), &observed);
+        assert_eq!(routes(&state).count(), before);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! the other. Compiles and is tested on every system; `host` executes.
 #![forbid(unsafe_code)]
 
+mod awaited;
 pub mod conflicts;
 pub mod diff;
 pub mod forwarding;
@@ -14,16 +15,19 @@ pub mod operation;
 pub mod reach;
 pub mod remote;
 pub mod resource;
+mod ways;
 
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;
 
+pub use awaited::awaited;
 pub use conflicts::conflicts;
 pub use diff::{Change, diff};
 pub use link::automatic_links;
 pub use links::{Observed, ObservedLink};
 pub use operation::{Lookup, Operation};
 pub use resource::{HostState, Resource};
+pub use ways::own_addresses;
 
 use crate::config::{Config, Role};
 

@@ -1,7 +1,7 @@
 //! Who would lose this host when the remote portal takes its address: what listens on it and is
 //! not kept goes to the client.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
@@ -215,7 +215,7 @@ fn goes_to_client(config: &Config, protocol: PortProtocol, place: SocketAddr) ->
 
 /// The listeners that nobody outside would reach any more, each once.
 pub fn lost_listeners(config: &Config, sockets: &[HostSocket]) -> Vec<Warning> {
-    let mut lost = BTreeSet::new();
+    let mut lost = Set::new();
     for socket in sockets.iter().filter(|socket| socket.peer.is_none()) {
         let (protocol, port) = (socket.protocol, socket.local.port());
         if protocol == PortProtocol::Udp && DHCP_CLIENTS.contains(&port) {

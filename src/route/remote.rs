@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::awaited::is_held;
 use super::link;
 use super::links::{Observed, device_setting, neighbour_setting};
 use super::resource::{
@@ -30,7 +31,10 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
         let key = device_setting(Family::V4, device, "src_valid_mark");
         link::set(&mut state, key, 1);
     }
-    for address in config.public.iter() {
+    // An address that is not there yet (DHCP, a provider's script) is waited for: without it no look-up
+    // could show that the host stays reachable.
+    let held = config.public.iter();
+    for address in held.filter(|address| is_held(observed, *address)) {
         hand_over(&mut state, config, address);
         keep(&mut state, config, role, address);
         answer_arp(&mut state, observed, address);
@@ -271,6 +275,20 @@ mod tests {
         // Its router is known by advertisements, which a forwarding host ignores by default.
         let setting = Setting::new("net.ipv6.conf.eth0.accept_ra", 2);
         assert!(state.contains(&Resource::Setting(setting)));
+    }
+
+    /// Field row C6.
+    #[test]
+    fn an_address_that_is_not_there_is_not_handed_over() {
+        let mut config = cases::remote();
+        config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+        let mut observed = cases::vps();
+        observed.links[0].addresses.remove(0);
+        let state = state(&config, &observed);
+        let of = |family| rules(&state).filter(|rule| rule.family == family).count();
+        assert_eq!(of(Family::V4), 0);
+        assert!(of(Family::V6) > 0);
+        assert!(routes(&state).all(|route| route.destination.family() == Family::V6));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The words of routing as state: everything of a host that this program ever sets.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::IpAddr;
 
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
@@ -184,7 +184,7 @@ pub struct Filter {
     /// The tunnel's device, which names the table.
     pub tunnel: IfName,
     /// What it does.
-    pub clauses: BTreeSet<FilterClause>,
+    pub clauses: Set<FilterClause>,
 }
 
 /// One thing the packet filter does for us. In the order of the rules within a chain.
@@ -332,7 +332,7 @@ pub enum FilterClause {
 /// All that this program wants of a host, or found of its own on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostState {
-    resources: BTreeSet<Resource>,
+    resources: Set<Resource>,
 }
 
 impl HostState {

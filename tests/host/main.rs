@@ -10,6 +10,7 @@ mod down;
 mod filter;
 mod guard;
 mod hops;
+mod kept;
 mod kernel_habits;
 mod namespace;
 mod portals;
@@ -108,7 +109,7 @@ fn what_is_flushed_returns() {
             let mut changed = async || loop {
                 match told.recv().await.unwrap() {
                     Event::Changed(outcome) => return outcome.executed,
-                    Event::Links(_) | Event::Looked => {}
+                    Event::Links(_) | Event::Looked | Event::Sound => {}
                     Event::Failed(reason) => panic!("{reason}"),
                 }
             };

@@ -1,6 +1,6 @@
 //! What the two portals want of a host, with every kind of resource and selector.
 
-use std::collections::BTreeSet;
+use netcombiner::sorted::Set;
 
 use netcombiner::config::units::{Family, Prefix, RulePref, TableId};
 use netcombiner::config::{Forward, Keep, PortProtocol, Taken};
@@ -42,7 +42,7 @@ pub(crate) fn remote() -> HostState {
     ]
     .into_iter()
     .collect();
-    let mut clauses = BTreeSet::new();
+    let mut clauses = Set::new();
     for family in [Family::V4, Family::V6] {
         let public = public(family);
         let to = Some(Prefix::host(public));
@@ -146,7 +146,7 @@ pub(crate) fn remote() -> HostState {
 /// What a local portal wants that delivers by NAT, with the rules of a client as well, so that
 /// every selector is used.
 pub(crate) fn local() -> HostState {
-    let mut clauses = BTreeSet::new();
+    let mut clauses = Set::new();
     let mut state: HostState = [
         setting("net.ipv4.ip_forward", "1"),
         setting("net.ipv4.conf.all.arp_announce", "1"),

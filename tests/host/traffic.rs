@@ -1,6 +1,6 @@
 //! Real connections through what was set up.
 
-use std::collections::BTreeSet;
+use netcombiner::sorted::Set;
 use std::time::Duration;
 
 use netcombiner::config::{Forward, Taken};
@@ -127,7 +127,7 @@ fn addresses_are_translated() {
         ip("-6 address add 2001:db8:9::9/64 dev nc0 nodad");
         ip("address add 198.51.100.9/24 dev nc0");
         let device = name("nc0");
-        let mut clauses = BTreeSet::new();
+        let mut clauses = Set::new();
         for (public, inner) in [(PUBLIC, "192.168.1.20"), (PUBLIC_V6, "fd00::20")] {
             clauses.insert(FilterClause::SourceNat {
                 device: device.clone(),

@@ -108,3 +108,41 @@ fn a_table_that_is_taken_is_told_by_check() {
         Ok(())
     });
 }
+
+/// Field rows B6 and B8, with the whole daemon: the filter, forwarding and the tunnel's own device are
+/// put back, and the tunnel carries as before; without its device the daemon ends, so that its
+/// supervisor starts it again.
+#[test]
+fn the_filter_and_the_device_return() {
+    case(Setup::default(), |case| -> Outcome {
+        let (mut on_remote, _on_local) = case.up()?;
+        for host in [&case.lab.local, &case.lab.remote] {
+            for line in [
+                "nft flush ruleset",
+                "sysctl -qw net.ipv4.ip_forward=0",
+                "ip link set nc0 down",
+            ] {
+                let tables = sh(host, "nft list tables")?;
+                let (rules, routes) = (rules(host)?, self::routes(host)?);
+                sh(host, line)?;
+                eventually(&format!("what was before `{line}`"), || {
+                    Ok(sh(host, "nft list tables")? == tables
+                        && sh(host, "sysctl -n net.ipv4.ip_forward")?.trim() == "1"
+                        && super::support::kernel::rules(host)? == rules
+                        && self::routes(host)? == routes)
+                })?;
+                eventually("it carries", || {
+                    Ok(case.pings(&case.lab.client, SERVER)? == 20)
+                })?;
+            }
+        }
+        sh(&case.lab.remote, "ip link delete nc0")?;
+        let status = on_remote.process.wait(Duration::from_secs(20))?;
+        assert!(!status.success());
+        let log = on_remote.log();
+        assert!(log.contains("nc0"), "{log}");
+        let rules = rules(&case.lab.remote)?;
+        assert!(rules.contains("rule lookup local pref 0"), "{rules:#?}");
+        Ok(())
+    });
+}

@@ -2,7 +2,7 @@
 
 mod terms;
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub(super) struct Sockets {
     poll: PollSet,
     /// The kernel may split and join for UDP sockets.
     offload: bool,
-    entries: BTreeMap<SocketId, Entry>,
-    tcp_links: BTreeMap<LinkId, TcpLink>,
+    entries: Map<SocketId, Entry>,
+    tcp_links: Map<LinkId, TcpLink>,
     next: u32,
     received: ReceiveBuffer,
     send_failed: u64,
@@ -76,8 +76,8 @@ impl Sockets {
         Self {
             poll,
             offload,
-            entries: BTreeMap::new(),
-            tcp_links: BTreeMap::new(),
+            entries: Map::new(),
+            tcp_links: Map::new(),
             next: 1,
             received: ReceiveBuffer::default(),
             send_failed: 0,
@@ -131,7 +131,7 @@ impl Sockets {
 
     /// The links that were opened, and how their sockets are.
     pub(super) fn links(&self) -> Vec<(LinkId, LinkSocket)> {
-        let mut links: BTreeMap<LinkId, LinkSocket> = self
+        let mut links: Map<LinkId, LinkSocket> = self
             .tcp_links
             .iter()
             .map(|(&link, tcp)| (link, LinkSocket::Waiting(tcp.reason())))
@@ -396,7 +396,7 @@ impl Sockets {
     }
 
     fn resume_listeners(&mut self) {
-        for (&id, entry) in &mut self.entries {
+        for (&id, entry) in self.entries.iter_mut() {
             if let Entry::Listener { listener, paused } = entry
                 && *paused
                 && self.poll.watch_writable(listener, key(id), false).is_ok()

@@ -1,54 +1,68 @@
 //! FreeBSD: the commands and the pf anchor that [`route::lower::freebsd`] gives, by ifconfig(8),
 //! route(8), sysctl(8) and pfctl(8).
 //!
-//! Simpler than Linux: what was done is remembered, not observed, so what somebody else takes away
-//! is not noticed before the next change. Each step has its undoing; when one fails, those before
-//! it are undone.
+//! What is ours carries no mark here. So the command that undoes each step is written to the
+//! baseline file before the step is done, and stays there until it is undone: by this instance, or
+//! by the one after a kill. What is wanted is compared with the host each time it is looked at.
+//!
+//! Only the routing socket needs FreeBSD; all else is tested everywhere, on programs that answer
+//! as a real host did.
 //!
 //! [`route::lower::freebsd`]: crate::route::lower::freebsd
 
+mod programs;
 mod read;
+#[cfg(test)]
+mod tests;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
-use std::process::{self, Stdio};
 
 use socket2::{Domain, Socket, Type};
-use sysctl::Sysctl as _;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::HostError;
 use super::baseline::Baseline;
 use super::converge::{Back, Cause, ConvergeError, Outcome};
-use super::reconciler::{Command as Order, Event, Hold, keep};
+use super::keep::{Command as Order, Event, Hold, keep};
 use crate::config::Config;
 use crate::config::units::{Family, IfName};
 use crate::route::links::Observed;
-use crate::route::lower::freebsd::{Command, anchor_name, down, up};
+use crate::route::lower::freebsd::{
+    Command, PF_HINT, Step, What, anchor_name, pf_conf_lines, steps,
+};
 use crate::route::resource::Setting;
 use crate::route::{HostState, Resource};
+use programs::has_no_pf;
+pub use programs::{Pf, Programs};
+use read::{Seen, Standing};
 
 /// The settings that are borrowed.
 const SETTINGS: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
 
-/// What is wanted of a host: steps, each with its undoing.
+/// What is wanted of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Desired(Vec<(Command, Option<Command>)>);
+pub struct Desired {
+    steps: Vec<Step>,
+    /// What pf.conf must hold for that.
+    lines: Vec<&'static str>,
+}
 
 /// What a FreeBSD host of this configuration should look like, given what was seen of it.
 pub fn desired(config: &Config, observed: &Observed) -> Desired {
-    // Steps without an undoing come first, so the two lists are paired from their ends.
-    let mut undoing = down(config, observed).into_iter();
-    let steps = up(config, observed).into_iter().rev();
-    let mut steps: Vec<_> = steps.map(|step| (step, undoing.next())).collect();
-    steps.reverse();
-    Desired(steps)
+    Desired {
+        steps: steps(config, observed),
+        lines: pf_conf_lines(Some(config)),
+    }
 }
 
-/// The kernel's notices: a routing socket (route(4)).
+/// The programs, and the kernel's notices: a routing socket (route(4)).
 #[derive(Debug)]
-pub struct System(UdpSocket);
+pub struct System {
+    programs: Programs,
+    notices: Option<UdpSocket>,
+}
 
 impl System {
     /// Opens it. Must be called within a tokio runtime.
@@ -60,26 +74,49 @@ impl System {
             UdpSocket::from_std(socket.into())
         };
         let refuse = |error| HostError::read("the routing socket", error);
-        open().map(Self).map_err(refuse)
+        Ok(Self {
+            programs: Programs::default(),
+            notices: Some(open().map_err(refuse)?),
+        })
     }
 
     /// What kind of device has this name, when it is none that this program makes: whoever asks
     /// for a tunnel of that name has mistaken somebody's device for it.
     pub async fn foreign_device(&mut self, name: &IfName) -> Result<Option<String>, HostError> {
-        let has = |list: &str| list.split_whitespace().any(|word| word == name.as_str());
-        let is_ours = || Ok(has(&print(&["ifconfig", "-g", "tun"])?));
-        Ok(if has(&print(&["ifconfig", "-l"])?) && !is_ours()? {
-            Some("network".to_owned())
-        } else {
-            None
-        })
+        let has = |list: String| list.split_whitespace().any(|word| word == name.as_str());
+        let is_there = has(self.programs.print("ifconfig -l").await?);
+        if !is_there || has(self.programs.print("ifconfig -g tun").await?) {
+            return Ok(None);
+        }
+        Ok(Some("network".to_owned()))
     }
 
     async fn changed(&mut self) -> io::Result<()> {
-        // Longer messages are cut off: that there was one is enough.
-        let mut message = [0; 64];
-        self.0.recv(&mut message).await.map(drop)
+        let Some(notices) = &self.notices else {
+            return std::future::pending().await;
+        };
+        loop {
+            // Longer messages are cut off: their type is enough.
+            let mut message = [0; 64];
+            let length = notices.recv(&mut message).await?;
+            if matters(&message[..length]) {
+                return Ok(());
+            }
+        }
     }
+}
+
+/// Whether a message of the routing socket tells of a change. Others are answers to questions, and
+/// one for each packet without a route. The type is its fourth byte (`struct rt_msghdr`).
+fn matters(message: &[u8]) -> bool {
+    const RTM_GET: u8 = 4;
+    const RTM_LOSING: u8 = 5;
+    const RTM_MISS: u8 = 7;
+    const RTM_IEEE80211: u8 = 18;
+    !matches!(
+        message.get(3),
+        Some(&(RTM_GET | RTM_LOSING | RTM_MISS | RTM_IEEE80211))
+    )
 }
 
 /// One tunnel's hold on the host.
@@ -89,73 +126,77 @@ pub struct Reconciler {
     tunnel: IfName,
     baseline: Baseline,
     done: Desired,
-    /// A killed instance may have left what it did.
-    leftovers: bool,
+    /// The anchor's text, and how pf printed it right after it was loaded.
+    loaded: Option<(String, String)>,
+    /// What the administrator has been told of pf.
+    told: Vec<String>,
 }
 
 impl Reconciler {
     /// Reads what a killed instance borrowed. Changes nothing.
     pub fn open(system: System, tunnel: &IfName, run_directory: &Path) -> Result<Self, HostError> {
-        let baseline = Baseline::open(run_directory, tunnel)?;
         Ok(Self {
             system,
             tunnel: tunnel.clone(),
-            leftovers: !baseline.is_empty(),
-            baseline,
+            baseline: Baseline::open(run_directory, tunnel)?,
             done: Desired::default(),
+            loaded: None,
+            told: Vec::new(),
         })
     }
 
     /// The links, and the settings as they were before us.
     pub async fn links(&mut self) -> Result<Observed, HostError> {
-        let devices = print(&["ifconfig", "-a"])?;
+        let seen = self.look().await?;
         let mut observed = Observed {
-            links: read::devices(&devices, &self.tunnel),
+            links: read::devices(&seen.devices, &self.tunnel),
             ..Observed::default()
         };
-        for (family, word) in [(Family::V4, "inet"), (Family::V6, "inet6")] {
-            let routes = print(&["netstat", "-rn", "-f", word])?;
-            read::add_gateways(&mut observed, family, &routes);
-        }
-        for resource in settings().iter().chain(self.baseline.state().iter()) {
-            if let Resource::Setting(Setting { key, value }) = resource {
-                observed.settings.insert(key.clone(), value.clone());
+        let (v4, v6) = &seen.routes;
+        read::add_gateways(&mut observed, Family::V4, v4);
+        read::add_gateways(&mut observed, Family::V6, v6);
+        for key in SETTINGS {
+            let before = self.baseline.setting(key).map(str::to_owned);
+            if let Some(value) = match before {
+                Some(before) => Some(before),
+                None => self.setting(key).await,
+            } {
+                observed.settings.insert(key.to_owned(), value);
             }
         }
         Ok(observed)
     }
 
-    /// Makes the host look like `desired`; on an error, what was done is undone.
+    async fn look(&self) -> Result<Seen, HostError> {
+        let programs = &self.system.programs;
+        Ok(Seen {
+            devices: programs.print("ifconfig -a").await?,
+            routes: (
+                programs.print("netstat -rn -f inet").await?,
+                programs.print("netstat -rn -f inet6").await?,
+            ),
+        })
+    }
+
+    /// The value of a setting; a kernel without IPv6 has only one of them.
+    async fn setting(&self, key: &str) -> Option<String> {
+        let line = format!("sysctl -n {key}");
+        let value = self.system.programs.print(&line).await.ok()?;
+        Some(value.trim().to_owned())
+    }
+
+    /// Makes the host look like `desired`; on an error it looks as before.
     pub async fn apply(&mut self, desired: &Desired) -> Result<Outcome, ConvergeError> {
-        if *desired == self.done {
-            return Ok(Outcome::default());
-        }
-        let present = settings();
-        let unchanged = |error| ConvergeError {
-            cause: Cause::Host(error),
-            back: Back::Restored,
-        };
-        self.baseline
-            .borrow(&present, &present)
-            .map_err(unchanged)?;
-        if std::mem::take(&mut self.leftovers) {
-            // They may be there or not.
-            for undoing in desired
-                .0
-                .iter()
-                .rev()
-                .filter_map(|(_, undoing)| undoing.as_ref())
-            {
-                let _ = execute(undoing);
-            }
-        }
         let before = self.done.clone();
         let mut outcome = Outcome::default();
-        match self.go(desired, &mut outcome) {
-            Ok(()) => Ok(outcome),
+        match self.go(desired, &mut outcome).await {
+            Ok(()) => {
+                self.tell_of_pf(desired).await;
+                Ok(outcome)
+            }
             Err(error) => Err(ConvergeError {
                 cause: Cause::Host(error),
-                back: match self.go(&before, &mut Outcome::default()) {
+                back: match self.go(&before, &mut Outcome::default()).await {
                     Ok(()) => Back::Restored,
                     Err(error) => Back::Failed(Cause::Host(error)),
                 },
@@ -163,66 +204,199 @@ impl Reconciler {
         }
     }
 
-    /// Undoes what is not wanted, backwards, and does what is wanted and not done. An undoing that
-    /// is also wanted later (the anchor's) is left out: the new text takes the old one's place.
-    fn go(&mut self, to: &Desired, outcome: &mut Outcome) -> Result<(), HostError> {
-        while let Some(place) = self.done.0.iter().rposition(|step| !to.0.contains(step)) {
-            if let Some(undoing) = &self.done.0[place].1
-                && !to
-                    .0
-                    .iter()
-                    .any(|(_, other)| other.as_ref() == Some(undoing))
-            {
-                execute(undoing)?;
-                outcome.executed.push(first_line(undoing));
+    /// Says what keeps pf from heeding the rules, once until it changes.
+    async fn tell_of_pf(&mut self, desired: &Desired) {
+        let notices = self.system.programs.ask_pf(&desired.lines).await.notices();
+        if notices != self.told {
+            for notice in &notices {
+                log::warn!("{notice}");
             }
-            self.done.0.remove(place);
+            self.told = notices;
         }
-        for step in &to.0 {
-            if !self.done.0.contains(step) {
-                execute(&step.0)?;
-                outcome.executed.push(first_line(&step.0));
-                self.done.0.push(step.clone());
+    }
+
+    /// Undoes what is not wanted, backwards, and does what is wanted and not there.
+    async fn go(&mut self, to: &Desired, outcome: &mut Outcome) -> Result<(), HostError> {
+        let mut seen = self.look().await?;
+        self.give_settings_back(to, outcome).await?;
+        let mut moved = false;
+        for undoing in self.baseline.undoing().to_vec().iter().rev() {
+            let step = to.steps.iter().find(|step| undone_by(step, undoing));
+            // The anchor's new text takes the old one's place.
+            let stays = step.is_some_and(|step| match seen.standing(&step.what) {
+                Standing::AsWanted | Standing::Unseen => true,
+                Standing::Absent | Standing::Other => false,
+            });
+            if !stays {
+                self.take_away(undoing, Some(&seen), outcome).await?;
+                moved = true;
             }
         }
-        // The same steps in the order in which they are wanted, so that equality tells.
+        if moved {
+            seen = self.look().await?;
+        }
+        for step in &to.steps {
+            self.establish(step, &seen, outcome).await?;
+        }
         self.done.clone_from(to);
         Ok(())
     }
 
-    /// Undoes everything, and gives the borrowed settings back.
-    pub async fn stop(&mut self) -> Result<Outcome, ConvergeError> {
-        let mut outcome = Outcome::default();
-        self.give_back(&mut outcome)
-            .map_err(|error| ConvergeError {
-                cause: Cause::Host(error),
-                back: Back::Restored,
-            })?;
-        Ok(outcome)
-    }
-
-    fn give_back(&mut self, outcome: &mut Outcome) -> Result<(), HostError> {
-        let mut undone = self.go(&Desired::default(), outcome);
-        while undone.is_err() && self.done.0.pop().is_some() {
-            // What cannot be undone (the tunnel is gone, and its address with it) must not keep
-            // the rest from being undone.
-            undone = self.go(&Desired::default(), outcome);
+    /// Does a step, unless the host is so already.
+    async fn establish(
+        &mut self,
+        step: &Step,
+        seen: &Seen,
+        outcome: &mut Outcome,
+    ) -> Result<(), HostError> {
+        if self.holds(step, seen).await {
+            return Ok(());
         }
-        if self.leftovers {
-            let anchor = anchor_name(&self.tunnel);
-            execute(&command(&["pfctl", "-a", &anchor, "-F", "all"]))?;
-        }
-        let present = settings();
-        for resource in self.baseline.state().iter() {
-            if let Resource::Setting(Setting { key, value }) = resource
-                && !present.contains(resource)
-            {
-                let set = command(&["sysctl", &format!("{key}={value}")]);
-                execute(&set)?;
-                outcome.executed.push(first_line(&set));
+        match &step.what {
+            What::Setting(key) => {
+                let one = |value| HostState::from_iter([setting(key, value)]);
+                let present = self.setting(key).await.map_or_else(HostState::new, one);
+                self.baseline.borrow(&one("1".to_owned()), &present)?;
+            }
+            What::Ipv6 { .. } | What::Address { .. } | What::Route { .. } | What::Anchor => {
+                if let Some(down) = &step.down {
+                    self.baseline.remember(down.line())?;
+                }
             }
         }
-        self.baseline.remove()
+        let programs = &self.system.programs;
+        match programs.execute(&step.up).await {
+            // A kernel without IPv6 knows none of this.
+            Err(error) if matches!(step.what, What::Ipv6 { .. }) => log::debug!("{error}"),
+            Err(HostError::Step { step, error }) if has_no_pf(&error.to_string()) => {
+                let error = io::Error::other(format!("{error} ({PF_HINT})"));
+                return Err(HostError::Step { step, error });
+            }
+            result => {
+                result?;
+                outcome.executed.push(step.up.line());
+            }
+        }
+        if step.what == What::Anchor {
+            let text = step.up.input.clone().unwrap_or_default();
+            self.loaded = self.anchor().await.map(|printed| (text, printed));
+        }
+        Ok(())
+    }
+
+    /// Whether the host is as a step makes it.
+    async fn holds(&self, step: &Step, seen: &Seen) -> bool {
+        match &step.what {
+            What::Setting(key) => self.setting(key).await.as_deref() == Some("1"),
+            What::Anchor => match (&self.loaded, &step.up.input) {
+                (Some((text, printed)), Some(wanted)) if text == wanted => {
+                    self.anchor().await.as_ref() == Some(printed)
+                }
+                _ => false,
+            },
+            What::Ipv6 { .. } | What::Address { .. } | What::Route { .. } => {
+                match seen.standing(&step.what) {
+                    Standing::AsWanted => true,
+                    // The administrator has given the flows a route: they may have his.
+                    Standing::Other => matches!(step.what, What::Route { flows: true, .. }),
+                    Standing::Absent | Standing::Unseen => false,
+                }
+            }
+        }
+    }
+
+    /// The anchor as pf prints it.
+    async fn anchor(&self) -> Option<String> {
+        let name = anchor_name(&self.tunnel);
+        let programs = &self.system.programs;
+        let show = |what: &str| format!("pfctl -a {name} -s {what}");
+        let rules = programs.print(&show("rules")).await.ok()?;
+        Some(rules + &programs.print(&show("nat")).await.ok()?)
+    }
+
+    /// Undoes one thing, and forgets it. On a host that cannot be looked at, it is tried.
+    async fn take_away(
+        &mut self,
+        undoing: &str,
+        seen: Option<&Seen>,
+        outcome: &mut Outcome,
+    ) -> Result<(), HostError> {
+        let command = Command::of(undoing);
+        if seen.is_none_or(|seen| seen.stands(&command)) {
+            match self.system.programs.execute(&command).await {
+                Ok(()) => outcome.executed.push(command.line()),
+                // It went meanwhile: an address with its device, the anchor with pf's module.
+                Err(HostError::Step { error, .. }) if has_no_pf(&error.to_string()) => {}
+                Err(error) => {
+                    if self.look().await.map_or(true, |seen| seen.stands(&command)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        if command
+            .argv
+            .first()
+            .is_some_and(|program| program == "pfctl")
+        {
+            self.loaded = None;
+        }
+        self.baseline.forget(undoing)
+    }
+
+    /// Gives the settings back that are not wanted.
+    async fn give_settings_back(
+        &mut self,
+        to: &Desired,
+        outcome: &mut Outcome,
+    ) -> Result<(), HostError> {
+        let wanted = |key: &str| {
+            let mut steps = to.steps.iter();
+            steps.any(|step| matches!(step.what, What::Setting(it) if it == key))
+        };
+        let mut kept = HostState::new();
+        for resource in self.baseline.state().iter() {
+            let Resource::Setting(Setting { key, value }) = resource else {
+                continue;
+            };
+            if wanted(key) {
+                kept.insert(resource.clone());
+            } else if self.setting(key).await.is_some_and(|it| it != *value) {
+                let set = Command::of(format!("sysctl {key}={value}"));
+                self.system.programs.execute(&set).await?;
+                outcome.executed.push(set.line());
+            }
+        }
+        self.baseline.settle(&kept)
+    }
+
+    /// Undoes everything, and gives the borrowed settings back. What cannot be undone keeps nothing
+    /// else from being undone; it is named, and remembered for the next try.
+    pub async fn stop(&mut self) -> Result<Outcome, ConvergeError> {
+        let mut outcome = Outcome::default();
+        let mut left = Vec::new();
+        let nothing = Desired::default();
+        if let Err(error) = self.give_settings_back(&nothing, &mut outcome).await {
+            left.push(error.to_string());
+        }
+        let seen = self.look().await.ok();
+        for undoing in self.baseline.undoing().to_vec().iter().rev() {
+            let undone = self.take_away(undoing, seen.as_ref(), &mut outcome);
+            if let Err(error) = undone.await {
+                left.push(error.to_string());
+            }
+        }
+        self.done = nothing;
+        if left.is_empty() {
+            match self.baseline.remove() {
+                Ok(()) => return Ok(outcome),
+                Err(error) => left.push(error.to_string()),
+            }
+        }
+        Err(ConvergeError {
+            cause: Cause::Host(HostError::Left(left)),
+            back: Back::AllElse,
+        })
     }
 
     /// Waits until the kernel tells of a change.
@@ -266,63 +440,15 @@ impl Hold for Reconciler {
     }
 }
 
-/// The settings that are borrowed, as they are; without IPv6 in the kernel there is only one.
-fn settings() -> HostState {
-    let value = |key: &str| sysctl::Ctl::new(key).ok()?.value_string().ok();
-    let settings = SETTINGS.iter().filter_map(|key| {
-        Some(Resource::Setting(Setting {
-            key: (*key).to_owned(),
-            value: value(key)?,
-        }))
-    });
-    settings.collect()
+fn undone_by(step: &Step, undoing: &str) -> bool {
+    step.down
+        .as_ref()
+        .is_some_and(|down| down.line() == undoing)
 }
 
-fn command(words: &[&str]) -> Command {
-    Command {
-        argv: words.iter().map(ToString::to_string).collect(),
-        input: None,
-    }
-}
-
-fn first_line(command: &Command) -> String {
-    command.argv.join(" ")
-}
-
-/// Runs a program and gives what it prints.
-fn print(words: &[&str]) -> Result<String, HostError> {
-    let command = command(words);
-    run(&command).map_err(|error| HostError::read(first_line(&command), error))
-}
-
-fn execute(command: &Command) -> Result<(), HostError> {
-    let failed = |error| HostError::step(command, error);
-    run(command).map(drop).map_err(failed)
-}
-
-/// Runs a command without a shell; what it says on its standard error is the error.
-fn run(command: &Command) -> io::Result<String> {
-    let (program, arguments) = command
-        .argv
-        .split_first()
-        .ok_or_else(|| io::Error::other("an empty command"))?;
-    let mut child = process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), &command.input) {
-        stdin.write_all(input.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(format!(
-            "{}: {}",
-            output.status,
-            said.trim()
-        )));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+fn setting(key: &str, value: String) -> Resource {
+    Resource::Setting(Setting {
+        key: key.to_owned(),
+        value,
+    })
 }

@@ -4,6 +4,123 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::units::{Family, IfName, Prefix};
 use crate::route::links::{Observed, ObservedLink};
+use crate::route::lower::freebsd::{Command, What};
+
+/// What the programs print of a host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// `ifconfig -a`.
+    pub(super) devices: String,
+    /// `netstat -rn -f inet`, and `-f inet6`.
+    pub(super) routes: (String, String),
+}
+
+/// How something wanted stands on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is not there.
+    Absent,
+    /// It is as wanted.
+    AsWanted,
+    /// There is another in its place.
+    Other,
+    /// These programs do not show it.
+    Unseen,
+}
+
+impl Seen {
+    /// How a step's work stands.
+    pub(super) fn standing(&self, what: &What) -> Standing {
+        let (there, as_wanted) = match what {
+            What::Ipv6 { device, wanted } => {
+                let lines = self.lines_of(device.as_str());
+                let flags = lines.iter().find(|line| line.contains("nd6 options="));
+                let flags = flags.copied().unwrap_or_default();
+                let quiet = if *wanted {
+                    !flags.contains("AUTO_LINKLOCAL")
+                } else {
+                    // A kernel without IPv6 says nothing of it.
+                    flags.is_empty() || flags.contains("IFDISABLED")
+                };
+                (true, quiet)
+            }
+            What::Address { device, address } => {
+                let there = self.has_address(device.as_str(), *address);
+                (there, there)
+            }
+            What::Route {
+                to,
+                via,
+                device,
+                flows: _,
+            } => match self.route(*to) {
+                None => (false, false),
+                Some((gateway, by)) => {
+                    let same = match via {
+                        // By which device is the kernel's to say.
+                        Some(via) => without_zone(gateway).parse() == Ok(*via),
+                        None => gateway.starts_with("link#") && by == device.as_str(),
+                    };
+                    (true, same)
+                }
+            },
+            What::Anchor | What::Setting(_) => return Standing::Unseen,
+        };
+        match (there, as_wanted) {
+            (false, _) => Standing::Absent,
+            (true, true) => Standing::AsWanted,
+            (true, false) => Standing::Other,
+        }
+    }
+
+    /// Whether what this command takes away is still there, as far as can be seen.
+    pub(super) fn stands(&self, undoing: &Command) -> bool {
+        let words: Vec<&str> = undoing.argv.iter().map(String::as_str).collect();
+        match words[..] {
+            ["ifconfig", device, _, address, "-alias"] => address
+                .parse()
+                .is_ok_and(|address| self.has_address(device, address)),
+            ["route", "delete", .., to] => to.parse().is_ok_and(|to| self.route(to).is_some()),
+            _ => true,
+        }
+    }
+
+    fn has_address(&self, device: &str, address: IpAddr) -> bool {
+        self.lines_of(device).into_iter().any(|line| {
+            let own = after(line, "inet").or_else(|| after(line, "inet6"));
+            own.is_some_and(|own| without_zone(own).parse() == Ok(address))
+        })
+    }
+
+    /// The host route to an address: its next hop and its device.
+    fn route(&self, to: IpAddr) -> Option<(&str, &str)> {
+        let table = match Family::of(to) {
+            Family::V4 => &self.routes.0,
+            Family::V6 => &self.routes.1,
+        };
+        table.lines().find_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [destination, gateway, flags, device, ..] = words[..] else {
+                return None;
+            };
+            let is_it = flags.contains('H') && destination.parse() == Ok(to);
+            is_it.then_some((gateway, device))
+        })
+    }
+
+    /// The lines of `ifconfig -a` that belong to a device.
+    fn lines_of(&self, device: &str) -> Vec<&str> {
+        let is_head = |line: &str| {
+            let rest = line.strip_prefix(device);
+            rest.is_some_and(|rest| rest.starts_with(": "))
+        };
+        let lines = self.devices.lines().skip_while(|line| !is_head(line));
+        lines
+            .skip(1)
+            .take_while(|line| line.starts_with(char::is_whitespace))
+            .collect()
+    }
+}
 
 /// The devices of `ifconfig -a`, without the loopback and the tunnel.
 pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
@@ -11,8 +128,10 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
     for line in text.lines() {
         if !line.starts_with(char::is_whitespace) {
             links.push(device(line).filter(|link| link.device != *tunnel));
-        } else if let (Some(Some(link)), Some(prefix)) = (links.last_mut(), address(line)) {
-            link.addresses.push(prefix);
+        } else if let Some(Some(link)) = links.last_mut() {
+            // FreeBSD finds no route by a device without a carrier, though it is up and running.
+            link.up &= line.trim() != "status: no carrier";
+            link.addresses.extend(address(line));
         }
     }
     links.into_iter().flatten().collect()
@@ -117,7 +236,109 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
         let addresses: Vec<_> = links[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.5/24", "2001:db8::5/64"]);
         assert!(!links[1].up && links[1].point_to_point);
+        let unplugged = IFCONFIG.replace("status: active", "status: no carrier");
+        assert!(!devices(&unplugged, &"nc0".parse().unwrap())[0].up);
         assert_eq!(links[1].addresses[0].to_string(), "100.64.0.7/32");
+    }
+
+    /// What a real FreeBSD 15.1 printed with the tunnel up, on either portal.
+    #[test]
+    fn a_real_host_is_read() {
+        let read = |devices_text: &str, routes: &str| {
+            let mut observed = Observed {
+                links: devices(devices_text, &"nc0".parse().unwrap()),
+                ..Observed::default()
+            };
+            let (v4, v6) = routes.split_once("Internet6:").unwrap_or((routes, ""));
+            add_gateways(&mut observed, Family::V4, v4);
+            add_gateways(&mut observed, Family::V6, v6);
+            let link = |link: &ObservedLink| {
+                let words = |it: &mut dyn Iterator<Item = String>| it.collect::<Vec<_>>().join(",");
+                format!(
+                    "{} {} {} via {}",
+                    link.device,
+                    link.up,
+                    words(&mut link.addresses.iter().map(ToString::to_string)),
+                    words(&mut link.gateways.iter().map(ToString::to_string)),
+                )
+            };
+            observed.links.iter().map(link).collect::<Vec<_>>()
+        };
+        let local = read(
+            include_str!("testdata/ifconfig-local.txt"),
+            include_str!("testdata/netstat-local.txt"),
+        );
+        assert_eq!(
+            local,
+            [
+                "lan true 192.168.1.1/24 via ",
+                "wan0 true 192.0.2.10/25,2001:db8:a::10/64 via 192.0.2.1,2001:db8:a::1",
+                "wan1 true 192.0.2.130/25,2001:db8:b::10/64 via ",
+                "tun1 false  via ",
+            ]
+        );
+        let remote = read(
+            include_str!("testdata/ifconfig-remote.txt"),
+            include_str!("testdata/netstat-remote.txt"),
+        );
+        let ext = "ext0 true 203.0.113.2/24,2001:db8:203::2/64 via 203.0.113.1,2001:db8:203::1";
+        assert_eq!(remote, [ext]);
+    }
+
+    #[test]
+    fn what_stands_is_seen() {
+        let routes = include_str!("testdata/netstat-local.txt").to_owned();
+        let seen = Seen {
+            devices: include_str!("testdata/ifconfig-local.txt").to_owned(),
+            routes: (routes.clone(), routes),
+        };
+        let address = |device: &str, address: &str| What::Address {
+            device: device.parse().unwrap(),
+            address: address.parse().unwrap(),
+        };
+        let route = |to: &str, via: Option<&str>, device: &str| What::Route {
+            to: to.parse().unwrap(),
+            via: via.map(|via| via.parse().unwrap()),
+            device: device.parse().unwrap(),
+            flows: false,
+        };
+        let ipv6 = |device: &str, wanted| What::Ipv6 {
+            device: device.parse().unwrap(),
+            wanted,
+        };
+        for (what, standing) in [
+            (address("nc0", "172.19.152.3"), Standing::AsWanted),
+            (
+                address("nc0", "fd6e:6362:172:19:152::3"),
+                Standing::AsWanted,
+            ),
+            (address("lan", "172.19.152.3"), Standing::Absent),
+            (route("203.0.113.2", None, "lan"), Standing::AsWanted),
+            (
+                route("203.0.113.2", Some("192.0.2.1"), "wan0"),
+                Standing::Other,
+            ),
+            (route("2001:db8:203::2", None, "lan"), Standing::AsWanted),
+            (route("203.0.113.3", None, "lan"), Standing::Absent),
+            // As the kernel makes it: with a link-local address of its own.
+            (ipv6("nc0", true), Standing::Other),
+            (ipv6("nc0", false), Standing::Other),
+            (ipv6("tun1", false), Standing::AsWanted),
+            (What::Anchor, Standing::Unseen),
+        ] {
+            assert_eq!(seen.standing(&what), standing, "{what:?}");
+        }
+        for (undoing, stands) in [
+            ("route delete -host 203.0.113.2", true),
+            ("route delete -inet6 -host 2001:db8:203::2", true),
+            ("route delete -host 203.0.113.9", false),
+            ("ifconfig lan inet 192.168.1.1 -alias", true),
+            ("ifconfig lan inet 192.168.1.9 -alias", false),
+            ("ifconfig gone inet 192.168.1.1 -alias", false),
+            ("pfctl -a netcombiner/nc0 -f /dev/null", true),
+        ] {
+            assert_eq!(seen.stands(&Command::of(undoing)), stands, "{undoing}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The devices of the host, their addresses and next hops, and who else uses policy routing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::io;
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use rtnetlink::packet_route::rule::RuleAction;
 
 use super::attributes::{attributes, find, ip, native, text};
 use super::netlink::{Handle, Message};
-use super::routes::RouteMessage;
+use super::routes::{RTA_VIA, RouteMessage};
 use super::rules::{Listed, RuleMessage, fra};
 use super::{addresses, routes, rules, sysctl};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
@@ -44,7 +44,7 @@ type LinkMessage = Message<LinkHeader>;
 
 /// The devices by index. Read anew for each operation: an index may be given to another device.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<u32, IfName>);
+pub(super) struct Names(Map<u32, IfName>);
 
 impl Names {
     /// Reads them.
@@ -63,7 +63,7 @@ impl Names {
     /// One device, for tests.
     #[cfg(test)]
     pub(super) fn one(index: u32, name: &IfName) -> Self {
-        Self(BTreeMap::from([(index, name.clone())]))
+        Self(Map::from([(index, name.clone())]))
     }
 
     /// The device of this index.
@@ -100,6 +100,26 @@ pub(super) async fn foreign_kind(handle: &Handle, name: &IfName) -> io::Result<O
 fn kind(message: &LinkMessage) -> Option<&str> {
     let info = message.attributes.find(libc::IFLA_LINKINFO)?;
     find(info, libc::IFLA_INFO_KIND).map(text)
+}
+
+/// Sets the tunnel's device up; true when it was down, nothing when it is not there.
+pub(super) async fn raise(handle: &Handle, tunnel: &IfName) -> io::Result<Option<bool>> {
+    let messages = list(handle).await?;
+    let named = |message: &&LinkMessage| {
+        message.attributes.find(libc::IFLA_IFNAME).map(text) == Some(tunnel.as_str())
+    };
+    let Some(device) = messages.iter().find(named) else {
+        return Ok(None);
+    };
+    if device.header.flags.contains(LinkFlags::Up) {
+        return Ok(Some(false));
+    }
+    let mut up = LinkMessage::default();
+    up.header.index = device.header.index;
+    up.header.flags = LinkFlags::Up;
+    up.header.change_mask = LinkFlags::Up;
+    handle.set(&up).await?;
+    Ok(Some(true))
 }
 
 /// Reads everything that the desired state is made from, without the tunnel's own device.
@@ -177,7 +197,7 @@ fn add_routes(
     (family, messages): (Family, &[RouteMessage]),
     names: &Names,
     tunnel: &IfName,
-    tunnels: &BTreeSet<u32>,
+    tunnels: &Set<u32>,
 ) {
     let mut defaults = Vec::new();
     for message in messages {
@@ -255,7 +275,7 @@ impl Seen {
                 libc::RTA_TABLE => seen.table = TableId(number),
                 libc::RTA_PRIORITY => seen.metric = number,
                 libc::RTA_OIF => device = Some(number),
-                libc::RTA_GATEWAY | libc::RTA_VIA => {
+                libc::RTA_GATEWAY | RTA_VIA => {
                     via = routes::next_hop(kind, value).unwrap_or(nowhere);
                 }
                 libc::RTA_DST => destination = ip(value).unwrap_or(nowhere),
@@ -342,7 +362,7 @@ mod tests {
         for (device, run) in [
             (3_u32, Attributes::new().ip(libc::RTA_GATEWAY, gateway)),
             (4, Attributes::new()),
-            (5, Attributes::new().bytes(libc::RTA_VIA, &via)),
+            (5, Attributes::new().bytes(RTA_VIA, &via)),
         ] {
             let length = u16::try_from(8 + run.0.len()).unwrap();
             bytes.extend_from_slice(&length.to_ne_bytes());

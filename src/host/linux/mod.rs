@@ -20,7 +20,7 @@ mod watch;
 #[cfg(test)]
 mod wire;
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::io;
 
 use rtnetlink::packet_route::AddressFamily;
@@ -38,6 +38,9 @@ use rules::Listed;
 use watch::Watch;
 
 pub use sockets::sockets;
+/// How often a request is made whose answer is lost. Doing something a second time is answered by
+/// "it is there already", which is as good.
+const TRIES: u32 = 3;
 
 /// The kernel of this host, or of the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -142,6 +145,19 @@ impl System {
     }
 }
 
+/// Asks, and asks again where the answer was lost.
+macro_rules! again {
+    ($ask:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $ask {
+                Err(error) if error.is_lost_answer() && tries < TRIES => tries += 1,
+                answer => break answer,
+            }
+        }
+    }};
+}
+
 impl Host for System {
     type Step = Operation;
 
@@ -150,16 +166,64 @@ impl Host for System {
     }
 
     async fn observe(&mut self, scope: &Scope) -> Result<HostState, HostError> {
-        let mut state = HostState::new();
-        for key in &scope.settings {
-            let value = sysctl::read(key).map_err(|error| HostError::read(key, error))?;
-            if let Some(value) = value {
-                state.insert(Resource::Setting(Setting {
-                    key: key.clone(),
-                    value,
-                }));
-            }
+        again!(self.try_observe(scope).await)
+    }
+
+    async fn execute(&mut self, operation: &Operation) -> Result<(), HostError> {
+        again!(if let Operation::Verify(lookup) = operation {
+            self.verify(operation, lookup).await
+        } else {
+            let done = self.try_execute(operation).await;
+            done.map_err(|error| HostError::step(operation, error))
+        })
+    }
+
+    async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
+        self.watch.set_tunnel(tunnel);
+        let read = |error| HostError::read("the devices and their gateways", error);
+        again!(match self.handle() {
+            Ok(handle) => links::observe(handle, tunnel).await.map_err(read),
+            Err(error) => Err(read(error)),
+        })
+    }
+
+    async fn changed(&mut self) -> Result<(), HostError> {
+        self.watch
+            .changed()
+            .await
+            .map_err(|error| HostError::read("the kernel's notices", error))
+    }
+
+    async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let mut state = settings(scope)?;
+        if !scope.neighbours.is_empty() {
+            let read = |error| HostError::read("the proxy neighbours", error);
+            let handle = self.handle().map_err(read)?;
+            let names = Names::read(handle).await.map_err(read)?;
+            add_neighbours(handle, &names, scope, &mut state)
+                .await
+                .map_err(read)?;
         }
+        Ok(state)
+    }
+
+    async fn raise(&mut self, tunnel: &IfName) -> Result<bool, HostError> {
+        let read = |error| HostError::read(format!("the device {tunnel}"), error);
+        let raised = again!(match self.handle() {
+            Ok(handle) => links::raise(handle, tunnel).await.map_err(read),
+            Err(error) => Err(read(error)),
+        });
+        raised?.ok_or_else(|| HostError::Gone(tunnel.clone()))
+    }
+
+    fn last_to_change(&self) -> Option<String> {
+        self.watch.last_to_change()
+    }
+}
+
+impl System {
+    async fn try_observe(&mut self, scope: &Scope) -> Result<HostState, HostError> {
+        let mut state = settings(scope)?;
         let devices = |error| HostError::read("the devices", error);
         let handle = self.handle().map_err(devices)?;
         let names = Names::read(handle).await.map_err(devices)?;
@@ -171,23 +235,14 @@ impl Host for System {
                 state.insert(Resource::Address(address));
             }
         }
-        let listed = neighbours::list(handle)
+        add_neighbours(handle, &names, scope, &mut state)
             .await
             .map_err(|error| HostError::read("the proxy neighbours", error))?;
-        for message in &listed {
-            if let Some(neighbour) = neighbours::decode(message, &names)
-                && scope.marked
-                && (neighbours::is_ours(message) || scope.neighbours.contains(&neighbour))
-            {
-                state.insert(Resource::Neighbour(neighbour));
-            }
-        }
         for family in [Family::V4, Family::V6] {
-            let listed = routes::list(handle, family)
+            let listed = routes::list_ours(handle, family)
                 .await
                 .map_err(|error| HostError::read("the routes", error))?;
-            let ours = |message: &&_| scope.marked && routes::is_ours(message);
-            for message in listed.iter().filter(ours) {
+            for message in listed.iter().filter(|_| scope.marked) {
                 if let Some(route) = routes::decode(message, &names) {
                     state.insert(Resource::Route(route));
                 }
@@ -195,7 +250,7 @@ impl Host for System {
             let listed = rules::list(handle, family)
                 .await
                 .map_err(|error| HostError::read("the policy rules", error))?;
-            let mut locals = BTreeSet::new();
+            let mut locals = Set::new();
             for message in &listed {
                 match rules::decode(message) {
                     Listed::Ours(rule) if scope.marked => state.insert(Resource::Rule(rule)),
@@ -214,28 +269,39 @@ impl Host for System {
         }
         Ok(state)
     }
+}
 
-    async fn execute(&mut self, operation: &Operation) -> Result<(), HostError> {
-        if let Operation::Verify(lookup) = operation {
-            return self.verify(operation, lookup).await;
+/// The settings of a scope, as far as this kernel has them now.
+fn settings(scope: &Scope) -> Result<HostState, HostError> {
+    let mut state = HostState::new();
+    for key in &scope.settings {
+        let value = sysctl::read(key).map_err(|error| HostError::read(key, error))?;
+        if let Some(value) = value {
+            state.insert(Resource::Setting(Setting {
+                key: key.clone(),
+                value,
+            }));
         }
-        self.try_execute(operation)
-            .await
-            .map_err(|error| HostError::step(operation, error))
     }
+    Ok(state)
+}
 
-    async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
-        let read = |error| HostError::read("the devices and their gateways", error);
-        let handle = self.handle().map_err(read)?;
-        links::observe(handle, tunnel).await.map_err(read)
+/// Adds the proxy neighbours of a scope, and all that are ours.
+async fn add_neighbours(
+    handle: &Handle,
+    names: &Names,
+    scope: &Scope,
+    state: &mut HostState,
+) -> io::Result<()> {
+    for message in &neighbours::list(handle).await? {
+        if let Some(neighbour) = neighbours::decode(message, names)
+            && scope.marked
+            && (neighbours::is_ours(message) || scope.neighbours.contains(&neighbour))
+        {
+            state.insert(Resource::Neighbour(neighbour));
+        }
     }
-
-    async fn changed(&mut self) -> Result<(), HostError> {
-        self.watch
-            .changed()
-            .await
-            .map_err(|error| HostError::read("the kernel's notices", error))
-    }
+    Ok(())
 }
 
 /// The kernel's number of a family.
@@ -267,5 +333,29 @@ fn or_none<T>(listed: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     match listed {
         Err(error) if unsupported(&error) => Ok(Vec::new()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Field row B7: an answer that is lost costs a second, and not the whole of what was asked.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_lost_answer_is_asked_for_again() {
+        let mut system = System::open().unwrap();
+        let tunnel: IfName = "nc0".parse().unwrap();
+        let scope = Scope::of(&tunnel, []);
+        let start = std::time::Instant::now();
+        system.handle = Handle::mute();
+        system.observe(&scope).await.unwrap();
+        system.handle = Handle::mute();
+        assert!(!system.links(&tunnel).await.unwrap().settings.is_empty());
+        system.handle = Handle::mute();
+        let no_device: IfName = "no-such-device".parse().unwrap();
+        let raised = system.raise(&no_device).await;
+        assert!(matches!(raised, Err(HostError::Gone(_))), "{raised:?}");
+        // Three answers lost: three times the patience, of which the daemon has ten.
+        assert!(start.elapsed() >= 3 * netlink::PATIENCE);
     }
 }

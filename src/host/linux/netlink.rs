@@ -20,8 +20,8 @@ use rtnetlink::packet_route::neighbour::NeighbourHeader;
 use rtnetlink::packet_route::route::RouteHeader;
 use rtnetlink::packet_route::rule::RuleHeader;
 use rtnetlink::proto::{ConnectionHandle, new_connection};
-use rtnetlink::sys::SocketAddr;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -31,9 +31,10 @@ use super::attributes::Attributes;
 /// changes something at every one of these has not come to rest, and the next notice tells of it.
 const LISTINGS: u32 = 5;
 
-/// How long an answer is waited for. The kernel makes it within milliseconds, a list of a million
-/// routes within seconds; one that was dropped for want of room (ENOBUFS) never comes.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the next message of an answer is waited for. The kernel makes it while it takes the
+/// request; one that was dropped for want of room (ENOBUFS) never comes. A tenth of what the daemon
+/// gives to all of its requests together, so that one that is lost can be asked for again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a message is of: its fixed part.
 pub(super) trait Header: Emitable + Sized {
@@ -93,6 +94,24 @@ impl<H: Header> Message<H> {
 pub(super) struct Raw {
     kind: u16,
     bytes: Vec<u8>,
+}
+
+impl Raw {
+    /// One of this type and content.
+    #[cfg(test)]
+    pub(super) fn new(kind: u16, bytes: Vec<u8>) -> Self {
+        Self { kind, bytes }
+    }
+
+    /// Its type.
+    pub(super) fn kind(&self) -> u16 {
+        self.kind
+    }
+
+    /// What follows netlink's header.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl NetlinkSerializable for Raw {
@@ -194,6 +213,11 @@ impl Handle {
     /// Opens a socket. Must be called within a tokio runtime.
     pub(super) fn open() -> io::Result<Self> {
         let (mut connection, handle, _) = new_connection(NETLINK_ROUTE)?;
+        // Lists can then ask for a part (Linux 4.20); older kernels list everything.
+        let _ = connection
+            .socket_mut()
+            .socket_mut()
+            .set_netlink_get_strict_chk(true);
         // Else an answer that broke off would look like one that ended.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
@@ -206,6 +230,18 @@ impl Handle {
             talk,
             unanswered: Cell::new(false),
         }
+    }
+
+    /// A socket whose answers are all lost.
+    #[cfg(test)]
+    pub(super) fn mute() -> Self {
+        let (talk, connection, _) = new_connection::<Raw>(NETLINK_ROUTE).unwrap();
+        // It is kept, and never runs.
+        let silent = async move {
+            let _talk = talk;
+            std::future::pending().await
+        };
+        Self::of(connection, tokio::spawn(silent))
     }
 
     /// True when the next request needs another socket: this one is closed, or left a request
@@ -264,6 +300,11 @@ impl Handle {
         answer.whole().map(drop)
     }
 
+    /// Sets what differs in what there is.
+    pub(super) async fn set<H: Header>(&self, message: &Message<H>) -> io::Result<()> {
+        self.change(H::NEW, 0, message).await
+    }
+
     /// Sends a request and waits for what comes in answer to it, in bounded time.
     async fn exchange(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Answer> {
         self.unanswered.set(true);
@@ -271,11 +312,6 @@ impl Handle {
             let text = format!("the kernel gave no answer in {} s", PATIENCE.as_secs());
             io::Error::new(io::ErrorKind::TimedOut, text)
         };
-        let talk = self.talk_of(kind, flags, bytes);
-        timeout(PATIENCE, talk).await.map_err(slow)?
-    }
-
-    async fn talk_of(&self, kind: u16, flags: u16, bytes: Vec<u8>) -> io::Result<Answer> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         let raw = Raw { kind, bytes };
@@ -285,7 +321,7 @@ impl Handle {
         let mut stream = sent.map_err(|_| closed())?;
         let mut answer = Answer::default();
         let mut outcome = Ok(());
-        while let Some(message) = stream.next().await {
+        while let Some(message) = timeout(PATIENCE, stream.next()).await.map_err(slow)? {
             outcome = answer.take(message);
             if outcome.is_err() {
                 break;
@@ -406,8 +442,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn socket_without_an_answer_is_broken() {
-        let (_silent, connection, _) = new_connection(NETLINK_ROUTE).unwrap();
-        let handle = Handle::of(connection, tokio::spawn(std::future::pending()));
+        let handle = Handle::mute();
         assert!(!handle.is_broken());
         let listed = handle.list(Message::<RouteHeader>::default()).await;
         assert_eq!(listed.unwrap_err().kind(), io::ErrorKind::TimedOut);

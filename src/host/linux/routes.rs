@@ -17,6 +17,8 @@ use crate::config::units::{Family, Prefix, TableId};
 use crate::route::operation::Lookup;
 use crate::route::resource::{OUR_PROTOCOL, Route};
 
+/// RTA_VIA, which libc lacks for MIPS.
+pub(super) const RTA_VIA: u16 = 18;
 /// RTA_DPORT.
 const RTA_DPORT: u16 = 29;
 /// What IPv6 gives a route that comes without a metric (linux/ipv6_route.h, IP6_RT_PRIO_USER).
@@ -48,6 +50,16 @@ pub(super) fn is_ours(message: &RouteMessage) -> bool {
     u8::from(message.header.protocol) == OUR_PROTOCOL
 }
 
+/// Those of them that are ours; the kernel leaves out the others where it can (Linux 4.20).
+pub(super) async fn list_ours(handle: &Handle, family: Family) -> io::Result<Vec<RouteMessage>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_number(family);
+    message.header.protocol = RouteProtocol::from(OUR_PROTOCOL);
+    let mut listed = or_none(handle.list(message).await)?;
+    listed.retain(is_ours);
+    Ok(listed)
+}
+
 /// Adds a route; the kernel refuses a second one to the same destination (EEXIST).
 pub(super) async fn add(handle: &Handle, message: &RouteMessage) -> io::Result<()> {
     handle.add(message).await
@@ -64,9 +76,9 @@ pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io
     if route.destination.family() == Family::V4 || !result.as_ref().is_err_and(refused) {
         return result;
     }
-    for old in list(handle, Family::V6).await? {
+    for old in list_ours(handle, Family::V6).await? {
         let place = decode(&old, names).map(|old| (old.table, old.destination, old.metric));
-        if is_ours(&old) && place == Some((route.table, route.destination, route.metric)) {
+        if place == Some((route.table, route.destination, route.metric)) {
             handle.delete(&old).await?;
         }
     }
@@ -75,10 +87,10 @@ pub(super) async fn replace(handle: &Handle, names: &Names, route: &Route) -> io
 
 /// Deletes a route of ours, by the kernel's own message.
 pub(super) async fn delete(handle: &Handle, names: &Names, route: &Route) -> io::Result<()> {
-    let listed = list(handle, route.destination.family()).await?;
+    let listed = list_ours(handle, route.destination.family()).await?;
     let found = listed
         .into_iter()
-        .find(|message| is_ours(message) && decode(message, names).as_ref() == Some(route));
+        .find(|message| decode(message, names).as_ref() == Some(route));
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
     handle.delete(&message).await
 }
@@ -114,7 +126,7 @@ pub(super) fn encode(route: &Route, names: &Names) -> io::Result<RouteMessage> {
     }
     match route.via {
         Some(via) if Family::of(via) != family => {
-            attributes = attributes.bytes(libc::RTA_VIA, &rtvia(via));
+            attributes = attributes.bytes(RTA_VIA, &rtvia(via));
         }
         Some(via) => attributes = attributes.ip(libc::RTA_GATEWAY, via),
         None => {}
@@ -145,7 +157,7 @@ pub(super) fn next_hop(kind: u16, value: &[u8]) -> Option<IpAddr> {
     match kind {
         libc::RTA_GATEWAY => ip(value),
         // Its length says the family as well.
-        libc::RTA_VIA => ip(value.get(2..)?),
+        RTA_VIA => ip(value.get(2..)?),
         _ => None,
     }
 }
@@ -164,7 +176,7 @@ pub(super) fn decode(message: &RouteMessage, names: &Names) -> Option<Route> {
         match kind {
             libc::RTA_TABLE => table = TableId(native(value)?),
             libc::RTA_DST => destination = ip(value)?,
-            libc::RTA_GATEWAY | libc::RTA_VIA => via = Some(next_hop(kind, value)?),
+            libc::RTA_GATEWAY | RTA_VIA => via = Some(next_hop(kind, value)?),
             libc::RTA_PRIORITY => metric = native(value)?,
             libc::RTA_PREFSRC => source = Some(ip(value)?),
             libc::RTA_OIF => device = names.name(native(value)?).cloned(),
@@ -212,8 +224,11 @@ pub(super) fn question(names: &Names, lookup: &Lookup) -> io::Result<RouteMessag
     let mut message = RouteMessage::default();
     message.header.address_family = family_number(family);
     message.header.destination_prefix_length = Prefix::host(lookup.to).length();
-    // Without this flag the kernel says "main" or "local" by the route's kind alone.
-    message.header.flags = RouteFlags::LookupTable;
+    // Without this flag IPv4 says "main" or "local" by the route's kind alone; IPv6 always says the
+    // table, and refuses the flag.
+    if family == Family::V4 {
+        message.header.flags = RouteFlags::LookupTable;
+    }
     let mut attributes = Attributes::new().ip(libc::RTA_DST, lookup.to);
     if let Some(iif) = &lookup.iif {
         // A packet that comes in has a source: any unicast one will do, and the kernel refuses

@@ -1,7 +1,7 @@
 //! The TCP and UDP sockets of this network namespace (proc_net_tcp.rst), with the programs that hold
 //! them: the number of a socket's inode stands in both /proc/net and /proc/PID/fd.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
@@ -79,8 +79,8 @@ fn place(text: &str) -> Option<SocketAddr> {
 }
 
 /// The programs that hold each socket. What may not be looked at, or ends meanwhile, is left out.
-fn holders() -> BTreeMap<u64, Vec<Program>> {
-    let mut holders = BTreeMap::<u64, Vec<Program>>::new();
+fn holders() -> Map<u64, Vec<Program>> {
+    let mut holders = Map::<u64, Vec<Program>>::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let folder = process.path();
         let mut program = None;
@@ -103,7 +103,9 @@ fn holders() -> BTreeMap<u64, Vec<Program>> {
                     title: text(read("cmdline")).trim().to_owned(),
                 }
             });
-            holders.entry(inode).or_default().push(program.clone());
+            holders
+                .get_or_insert_with(inode, Vec::new)
+                .push(program.clone());
         }
     }
     holders

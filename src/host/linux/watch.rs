@@ -1,32 +1,60 @@
-//! The kernel's notices of changes: rtnetlink multicast (linux/rtnetlink.h, RTNLGRP_*).
+//! The kernel's notices of changes: multicast of rtnetlink (linux/rtnetlink.h, RTNLGRP_*) and of
+//! nf_tables (linux/netfilter/nfnetlink.h, NFNLGRP_NFTABLES).
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use futures_util::StreamExt;
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkMessage;
+use futures_util::Stream;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::route::RouteHeader;
 use rtnetlink::proto::new_connection;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
+use tokio::task::JoinHandle;
 
-use super::netlink::Raw;
+use super::attributes::{attributes, find, native, text};
+use super::netlink::{Message, Raw};
+use super::routes;
+use crate::config::units::{IfName, TableId};
+use crate::route::lower::nft::table_name;
 
-/// What is listened to: everything that our state and the links are made of. nf_tables has no
-/// notice here; the periodic resync sees to it.
-const GROUPS: [MulticastGroup; 7] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
-    MulticastGroup::Ipv4Rule,
-    MulticastGroup::Ipv6Rule,
-];
+/// Everything that our state and the links are made of: RTNLGRP_LINK, the addresses, routes and
+/// rules of both families, and what they call "netconf": forwarding and `rp_filter` of devices.
+const GROUPS: [u32; 9] = [1, 5, 9, 7, 11, 8, 19, 24, 25];
 
-/// A socket that hears of changes.
+/// NFNLGRP_NFTABLES.
+const NFTABLES: u32 = 7;
+
+/// NFNL_SUBSYS_NFTABLES, the upper byte of a message's type.
+const SUBSYSTEM: u16 = 10;
+/// NFT_MSG_NEWTABLE, DELTABLE, NEWCHAIN, DELCHAIN, NEWRULE and DELRULE: what may forward, drop or
+/// translate packets. The elements of others' sets change all day.
+const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
+/// NFT_MSG_NEWGEN: the end of a transaction, with NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME.
+const NEW_GENERATION: u16 = 15;
+
+type Notice = (NetlinkMessage<Raw>, SocketAddr);
+
+/// The sockets that hear of changes.
 pub(super) struct Watch {
-    notices: std::pin::Pin<Box<dyn futures_util::Stream<Item = (NetlinkMessage<Raw>, SocketAddr)>>>,
-    talk: tokio::task::JoinHandle<()>,
+    sockets: Vec<Pin<Box<dyn Stream<Item = Notice>>>>,
+    talks: Vec<JoinHandle<()>>,
+    /// Our table of nf_tables.
+    table: String,
+    /// Who made the last change, as far as it was said.
+    last: Changer,
+}
+
+/// Who made a change.
+#[derive(Debug, Default)]
+enum Changer {
+    #[default]
+    Unknown,
+    /// A socket's number, which is that of its process where it is the process's first.
+    Port(u32),
+    Name(String),
 }
 
 impl std::fmt::Debug for Watch {
@@ -38,29 +66,202 @@ impl std::fmt::Debug for Watch {
 impl Watch {
     /// Subscribes; from now on no change is missed, only repeated.
     pub(super) fn open() -> io::Result<Self> {
-        let (mut connection, _, notices) = new_connection(NETLINK_ROUTE)?;
-        let groups = GROUPS.map(|group| 1 << (group as u32 - 1));
-        let address = SocketAddr::new(0, groups.iter().fold(0, |all, group| all | group));
-        connection.socket_mut().socket_mut().bind(&address)?;
-        Ok(Self {
-            notices: Box::pin(notices),
-            talk: tokio::spawn(connection),
-        })
+        let mut watch = Self {
+            sockets: Vec::new(),
+            talks: Vec::new(),
+            table: String::new(),
+            last: Changer::Unknown,
+        };
+        watch.subscribe(NETLINK_ROUTE, &GROUPS)?;
+        // A kernel without nf_tables has no such notices, and an old one not for everybody.
+        if let Err(error) = watch.subscribe(NETLINK_NETFILTER, &[NFTABLES]) {
+            log::debug!("no notices of nf_tables: {error}");
+        }
+        Ok(watch)
     }
 
-    /// Waits for a change, then takes all that are waiting with it.
-    pub(super) async fn changed(&mut self) -> io::Result<()> {
-        let closed = || io::Error::other("the netlink socket was closed");
-        self.notices.next().await.ok_or_else(closed)?;
-        while let Some(more) = futures_util::FutureExt::now_or_never(self.notices.next()) {
-            more.ok_or_else(closed)?;
-        }
+    fn subscribe(&mut self, protocol: isize, groups: &[u32]) -> io::Result<()> {
+        let (mut connection, _, notices) = new_connection(protocol)?;
+        let socket = connection.socket_mut().socket_mut();
+        let groups = groups.iter().fold(0, |all, group| all | 1 << (group - 1));
+        socket.bind(&SocketAddr::new(0, groups))?;
+        // What is dropped because the buffer is full was followed by a look at everything: ours,
+        // once the buffer is read.
+        socket.set_no_enobufs(true)?;
+        self.sockets.push(Box::pin(notices));
+        self.talks.push(tokio::spawn(connection));
         Ok(())
     }
+
+    /// Whose table of nf_tables is ours.
+    pub(super) fn set_tunnel(&mut self, tunnel: &IfName) {
+        if self.table.is_empty() {
+            self.table = table_name(tunnel);
+        }
+    }
+
+    /// Waits for a change that may matter, then takes all that are waiting with it.
+    pub(super) async fn changed(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut changed = false;
+        for place in 0..self.sockets.len() {
+            while let Some(socket) = self.sockets.get_mut(place)
+                && let Poll::Ready(notice) = socket.as_mut().poll_next(context)
+            {
+                let Some((message, _)) = notice else {
+                    let closed = io::Error::other("the netlink socket was closed");
+                    return Poll::Ready(Err(closed));
+                };
+                changed |= self.matters(&message);
+            }
+        }
+        if changed {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// True when the host is to be looked at because of this notice.
+    fn matters(&mut self, message: &NetlinkMessage<Raw>) -> bool {
+        let NetlinkPayload::InnerMessage(raw) = &message.payload else {
+            return true;
+        };
+        if raw.kind() >> 8 == SUBSYSTEM {
+            return self.of_nftables(raw);
+        }
+        let port = message.header.port_number;
+        if port != 0 && port != std::process::id() {
+            self.last = Changer::Port(port);
+        }
+        match raw.kind() {
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => is_of_interest(raw.bytes()),
+            _ => true,
+        }
+    }
+
+    fn of_nftables(&mut self, raw: &Raw) -> bool {
+        // struct nfgenmsg comes first.
+        let run = raw.bytes().get(4..).unwrap_or_default();
+        let verb = raw.kind() & 0xff;
+        if verb == NEW_GENERATION {
+            let by_us = find(run, 2) == Some(&std::process::id().to_be_bytes());
+            if let Some(name) = find(run, 3).filter(|_| !by_us) {
+                self.last = Changer::Name(text(name).to_owned());
+            }
+            return false;
+        }
+        // The name of the table is the first attribute of them all.
+        STRUCTURE.contains(&verb) || find(run, 1).map(text) == Some(&self.table)
+    }
+
+    /// Who made the last change, as far as that was said.
+    pub(super) fn last_to_change(&self) -> Option<String> {
+        match &self.last {
+            Changer::Unknown => None,
+            Changer::Name(name) => Some(name.clone()),
+            Changer::Port(port) => {
+                let name = std::fs::read_to_string(format!("/proc/{port}/comm")).ok()?;
+                Some(format!("{} (process {port})", name.trim()))
+            }
+        }
+    }
+}
+
+/// True for a route that our state or the links depend on: ours, default routes, and what stands
+/// outside of table main or leads to a single host. All others, of which a router that speaks BGP
+/// changes hundreds a second, are nobody's business here.
+fn is_of_interest(bytes: &[u8]) -> bool {
+    let Some(message) = Message::<RouteHeader>::parse(bytes) else {
+        return true;
+    };
+    let table = attributes(&message.attributes.0)
+        .find_map(|(kind, value)| native(value).filter(|_| kind == libc::RTA_TABLE))
+        .unwrap_or(message.header.table.into());
+    let length = message.header.destination_prefix_length;
+    let host = if message.header.address_family == super::AddressFamily::Inet {
+        32
+    } else {
+        128
+    };
+    routes::is_ours(&message)
+        || length == 0
+        || length == host
+        || ![TableId::MAIN.0, TableId::LOCAL.0].contains(&table)
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.talk.abort();
+        self.talks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_core::NetlinkHeader;
+
+    use super::super::attributes::Attributes;
+    use super::super::links::Names;
+    use super::*;
+    use crate::config::units::Prefix;
+    use crate::route::resource::Route;
+
+    fn watch() -> Watch {
+        Watch {
+            sockets: Vec::new(),
+            talks: Vec::new(),
+            table: "netcombiner-nc0".to_owned(),
+            last: Changer::Unknown,
+        }
+    }
+
+    fn notice(kind: u16, bytes: Vec<u8>) -> NetlinkMessage<Raw> {
+        let raw = Raw::new(kind, bytes);
+        NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(raw))
+    }
+
+    /// Field row C9: routes of others that are no way out are not worth a look.
+    #[test]
+    fn routes_of_interest() {
+        let device: IfName = "wan0".parse().unwrap();
+        let names = Names::one(7, &device);
+        let matters = |table, destination: &str, protocol: u8| {
+            let destination: Prefix = destination.parse().unwrap();
+            let route = Route::direct(TableId(table), destination, &device);
+            let mut message = routes::encode(&route, &names).unwrap();
+            message.header.protocol = protocol.into();
+            watch().matters(&notice(libc::RTM_NEWROUTE, message.to_bytes()))
+        };
+        assert!(!matters(254, "198.51.100.0/24", 186));
+        assert!(!matters(254, "2001:db8::/32", 186));
+        assert!(matters(254, "198.51.100.0/24", 98));
+        assert!(matters(254, "0.0.0.0/0", 186));
+        assert!(matters(254, "::/0", 9));
+        assert!(matters(254, "192.0.2.1/32", 4));
+        assert!(matters(70_000, "198.51.100.0/24", 186));
+    }
+
+    /// Field row B6.
+    #[test]
+    fn notices_of_nf_tables() {
+        let of = |verb: u16, attributes: Attributes| {
+            let mut bytes = vec![1, 0, 0, 0];
+            bytes.extend_from_slice(&attributes.0);
+            notice(SUBSYSTEM << 8 | verb, bytes)
+        };
+        let mut watch = watch();
+        let table = |name| Attributes::new().text(1, name);
+        // Any structure; elements of our sets only.
+        for verb in STRUCTURE {
+            assert!(watch.matters(&of(verb, table("fw4"))));
+        }
+        assert!(!watch.matters(&of(12, table("fw4"))));
+        assert!(watch.matters(&of(14, table("netcombiner-nc0"))));
+        let ended = Attributes::new().number(2, 1).text(3, "firewalld");
+        assert!(!watch.matters(&of(NEW_GENERATION, ended)));
+        assert_eq!(watch.last_to_change().as_deref(), Some("firewalld"));
     }
 }

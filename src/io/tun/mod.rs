@@ -3,6 +3,8 @@
 mod buffer;
 #[cfg(target_os = "freebsd")]
 mod freebsd;
+#[cfg(any(target_os = "freebsd", test))]
+mod lifecycle;
 #[cfg(target_os = "linux")]
 mod linux;
 mod mtu;
@@ -54,6 +56,11 @@ impl TunError {
             hint,
         }
     }
+
+    #[cfg(any(target_os = "freebsd", test))]
+    fn with_hint(self, hint: &'static str) -> Self {
+        Self { hint, ..self }
+    }
 }
 
 /// What the device does for us.
@@ -67,16 +74,12 @@ pub struct Offload {
     pub udp: bool,
 }
 
-/// An open TUN device: up, non-blocking, without addresses. It is gone when this is dropped.
+/// An open TUN device: up, non-blocking, without addresses. On Linux it is gone when this is
+/// dropped; FreeBSD's outlives its descriptor, and is gone after [`Tun::remove`].
 #[derive(Debug)]
 pub struct Tun {
     file: File,
     offload: Offload,
-    #[cfg_attr(
-        target_os = "linux",
-        expect(dead_code, reason = "FreeBSD's device outlives its descriptor")
-    )]
-    name: IfName,
 }
 
 impl Tun {
@@ -89,19 +92,22 @@ impl Tun {
         carries_v6: bool,
     ) -> Result<Self, TunError> {
         let (file, offload) = system::open(name, mtu, offload_wanted, carries_v6)?;
-        Ok(Self {
-            file,
-            offload,
-            name: name.clone(),
-        })
+        Ok(Self { file, offload })
     }
 
-    /// Removes a device that a killed daemon left behind. On Linux it went with the daemon.
-    pub fn remove_left_behind(name: &IfName) {
+    /// Removes a device of ours after it was closed, by us or by the end of a killed daemon. On
+    /// Linux it went with its descriptor. Never waits: one that is still open stays.
+    ///
+    /// # Errors
+    /// When the device is still open somewhere, or the kernel refuses.
+    pub fn remove(name: &IfName) -> io::Result<()> {
         #[cfg(target_os = "freebsd")]
-        system::destroy(name);
+        return system::remove(name);
         #[cfg(target_os = "linux")]
-        let _ = name;
+        {
+            let _ = name;
+            Ok(())
+        }
     }
 
     /// What it does for us.
@@ -158,13 +164,6 @@ impl Tun {
         return system::write(&self.file, &slices[..filled]);
         #[cfg(target_os = "linux")]
         (&self.file).write_vectored(&slices[..filled]).map(|_| ())
-    }
-}
-
-#[cfg(target_os = "freebsd")]
-impl Drop for Tun {
-    fn drop(&mut self) {
-        system::destroy(&self.name);
     }
 }
 

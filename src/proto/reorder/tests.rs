@@ -463,7 +463,7 @@ proptest! {
         let start = 0x100_0000 - before_wrap;
         let mut run = Run::awaiting(start);
         let mut now = 0;
-        let mut came = std::collections::BTreeSet::new();
+        let mut came = crate::sorted::Set::new();
         let mut delivered = Vec::new();
         for (n, kind, pause) in steps {
             now += pause;

@@ -11,7 +11,7 @@ mod repair;
 mod report;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::congestion::{Controller, Dtrc, Fixed, Kernel, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
@@ -30,6 +30,7 @@ use crate::config::units::Bitrate;
 use crate::config::{Class, Congestion, Transport};
 use crate::packet::ip::is_packet;
 use crate::packet::{Classes, Crossing, FlowHasher, Packet, Pool, Towards, mss};
+use crate::sorted::Map;
 use keys::Keys;
 use mtu::{InnerMtu, path_mtu};
 
@@ -54,12 +55,12 @@ struct Count {
     packets_out: u64,
     bytes_out: u64,
     copies: u64,
-    discards: BTreeMap<Discard, u64>,
+    discards: Map<Discard, u64>,
 }
 
 impl Count {
     fn discard(&mut self, cause: Discard) {
-        *self.discards.entry(cause).or_default() += 1;
+        *self.discards.get_or_insert_with(cause, || 0) += 1;
     }
 }
 
@@ -82,7 +83,7 @@ pub struct Tunnel {
     entropy: Box<dyn Entropy>,
     responder: Responder,
     keys: Keys,
-    sockets: BTreeMap<SocketId, Socket>,
+    sockets: Map<SocketId, Socket>,
     paths: [Option<Box<Path>>; MAX_PATHS],
     inner: InnerMtu,
     hasher: FlowHasher,
@@ -143,7 +144,7 @@ impl Tunnel {
             entropy,
             responder,
             keys,
-            sockets: BTreeMap::new(),
+            sockets: Map::new(),
             paths: [const { None }; MAX_PATHS],
             inner: InnerMtu::new(config.mtu),
             redundant: Classes::new(config.redundant.clone()),

@@ -1,6 +1,6 @@
 //! Links and the client's device, and the filters of the links.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::IpAddr;
 
 use super::warn;
@@ -59,12 +59,11 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
             format!("there is no device {device}"),
         );
     }
-    let mut owners: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+    let mut owners: Map<IpAddr, Vec<&str>> = Map::new();
     for used in &used {
         for prefix in used.link.addresses.iter().map(Prefix::address) {
             owners
-                .entry(prefix)
-                .or_default()
+                .get_or_insert_with(prefix, Vec::new)
                 .push(used.link.device.as_str());
         }
     }

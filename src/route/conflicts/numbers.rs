@@ -1,6 +1,6 @@
 //! Our preferences, tables and marks in the hands of somebody else.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 
 use super::{ip, warn};
 use crate::config::units::TableId;
@@ -11,7 +11,7 @@ use crate::route::resource::HostState;
 
 /// Our preferences and tables in the hands of somebody else.
 pub(super) fn occupied(warnings: &mut Vec<Warning>, state: &HostState, observed: &Observed) {
-    let ours: BTreeSet<_> = rules(state)
+    let ours: Set<_> = rules(state)
         .map(|rule| (rule.family, rule.pref.0))
         .collect();
     for rule in &observed.foreign_rules {
@@ -30,7 +30,7 @@ pub(super) fn occupied(warnings: &mut Vec<Warning>, state: &HostState, observed:
             );
         }
     }
-    let tables: BTreeSet<_> = routes(state)
+    let tables: Set<_> = routes(state)
         .map(|route| (route.destination.family(), route.table))
         .filter(|(_, table)| *table != TableId::MAIN)
         .collect();

@@ -4,8 +4,8 @@
 //! then down the same ladder. So no rule ever asks an empty table, table local moves only while
 //! the keep rules stand, and at every moment it is asked somewhere.
 
+use crate::sorted::Set;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use super::forwarding::{SWITCHES, written_over};
 use super::links::KERNEL_LOCAL_PREF;
@@ -271,7 +271,7 @@ fn move_local(changes: &mut Vec<Change>, family: Family, from: &HostState, to: &
     changes.extend(lookups());
 }
 
-fn locals(state: &HostState, family: Family) -> BTreeSet<LocalTable> {
+fn locals(state: &HostState, family: Family) -> Set<LocalTable> {
     state
         .iter()
         .filter_map(|resource| match resource {

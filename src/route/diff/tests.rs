@@ -165,7 +165,7 @@ fn arb_routing() -> impl Strategy<Value = Vec<Resource>> {
                     ..Route::direct(TableId(*table), *destination, &cases::name("nc0"))
                 }));
             }
-            let tables: BTreeSet<_> = places
+            let tables: Set<_> = places
                 .iter()
                 .map(|(table, destination)| (*table, destination.family()))
                 .collect();

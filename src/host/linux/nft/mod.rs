@@ -7,7 +7,7 @@ mod expression;
 mod message;
 mod talk;
 
-use std::collections::BTreeSet;
+use crate::sorted;
 use std::io;
 
 use super::attributes::{Attributes, attributes, find, text};
@@ -88,7 +88,7 @@ pub(super) fn remove(tunnel: &IfName) -> io::Result<()> {
 /// Our table as it stands in the kernel: the one of `known` that it is. When it is none of them
 /// (somebody changed it, or an instance of another configuration left it), it has no clauses,
 /// which is no state that is ever wanted, so it will be replaced.
-pub(super) fn observe(tunnel: &IfName, known: &BTreeSet<Filter>) -> io::Result<Option<Filter>> {
+pub(super) fn observe(tunnel: &IfName, known: &sorted::Set<Filter>) -> io::Result<Option<Filter>> {
     let mut tries = 0;
     let listed = loop {
         tries += 1;
@@ -104,7 +104,7 @@ pub(super) fn observe(tunnel: &IfName, known: &BTreeSet<Filter>) -> io::Result<O
     let found = known.find(|filter| listed.is(&table(filter)));
     Ok(Some(found.cloned().unwrap_or_else(|| Filter {
         tunnel: tunnel.clone(),
-        clauses: BTreeSet::new(),
+        clauses: sorted::Set::new(),
     })))
 }
 

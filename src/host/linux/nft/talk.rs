@@ -5,8 +5,10 @@ use std::io;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
+use socket2::SockRef;
 
 use super::super::attributes::Attributes;
+use super::super::netlink::PATIENCE;
 use super::encode::TABLE;
 use super::message::{self, BATCH_BEGIN, BATCH_END, FAMILY_ANY, FAMILY_INET, Verb, flag};
 
@@ -138,5 +140,7 @@ fn open() -> io::Result<Socket> {
     // An error does not repeat the message that it is about, which may be large. Older kernels
     // than 4.3 do not know this.
     let _ = socket.set_cap_ack(true);
+    // The answer is there when the request has been sent, or it was lost.
+    SockRef::from(&socket).set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

@@ -9,9 +9,11 @@
 //!   and all others are the client's.
 //! - Its local portal names no links: here each has its `route-to`.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::crossing;
+use super::steps::scoped;
 use crate::config::units::{Family, IfName};
 use crate::config::{Config, Deliver, Forward, Keep, PortProtocol, Remote, Role, Taken, Transport};
 use crate::route::link::{self, Hop};
@@ -19,37 +21,59 @@ use crate::route::links::Observed;
 use crate::route::remote::kept;
 
 /// The rules of one tunnel: translation first.
-#[derive(Default)]
-struct Rules {
+pub(super) struct Rules {
     translation: Vec<String>,
     filter: Vec<String>,
+    /// The tag of packets that came by the tunnel.
+    pub(super) tag: String,
+    /// How the packets of the public address are passed: who translates needs their states.
+    pub(super) state: &'static str,
 }
 
 impl Rules {
-    fn pass(&mut self, rule: impl AsRef<str>) {
+    pub(super) fn pass(&mut self, rule: impl AsRef<str>) {
         self.filter.push(format!("pass {}", rule.as_ref()));
     }
 
-    fn say(&mut self, comment: &str) {
+    pub(super) fn block(&mut self, rule: impl AsRef<str>) {
+        self.filter.push(format!("block drop {}", rule.as_ref()));
+    }
+
+    pub(super) fn say(&mut self, comment: &str) {
         self.filter.push(format!("# {comment}"));
     }
 }
 
 /// The whole text of the anchor.
 pub fn anchor(config: &Config, observed: &Observed) -> String {
-    let mut rules = Rules::default();
+    let translates = matches!(
+        &config.role,
+        Role::Local(role) if matches!(role.deliver, Deliver::Nat { .. })
+    );
+    let mut rules = Rules {
+        translation: Vec::new(),
+        filter: Vec::new(),
+        tag: format!("netcombiner-{}", config.name),
+        state: if translates { "keep state" } else { "no state" },
+    };
     flows(&mut rules, config, observed);
-    for address in config.public.iter() {
-        match &config.role {
-            Role::Remote(role) => remote(&mut rules, config, role, observed, address),
-            Role::Local(role) => match &role.deliver {
-                Deliver::Client { device, .. } => client(&mut rules, config, device, address),
-                Deliver::Nat { device, forwards } => {
-                    translate(&mut rules, config, forwards, address);
-                    shared(&mut rules, config, device, address);
-                }
-                Deliver::Nothing => {}
-            },
+    let delivers = !matches!(
+        &config.role,
+        Role::Local(role) if role.deliver == Deliver::Nothing
+    );
+    for family in link::FAMILIES {
+        if !link::tunnel_families(config).any(|it| it == family) {
+            crossing::refuse(&mut rules, config, family);
+            continue;
+        }
+        crossing::begin(&mut rules, config, family);
+        // Where the address stays otherwise is the administrator's to say.
+        if delivers {
+            let address = config.public.iter().find(|it| Family::of(*it) == family);
+            if let Some(address) = address {
+                public(&mut rules, config, observed, address);
+            }
+            crossing::end(&mut rules, config, family);
         }
     }
     let mut lines = rules.translation;
@@ -57,10 +81,26 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// All about one public address.
+fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAddr) {
+    crossing::before(rules, config, address);
+    match &config.role {
+        Role::Remote(role) => remote(rules, config, role, observed, address),
+        Role::Local(role) => match &role.deliver {
+            Deliver::Client { device, .. } => client(rules, config, device, address),
+            Deliver::Nat { device, forwards } => {
+                translate(rules, config, device, forwards, address);
+                shared(rules, config, device, forwards, address);
+            }
+            Deliver::Nothing => {}
+        },
+    }
+}
+
 /// The flows' own packets leave by the link whose address they carry, wherever the routing table
 /// would send them: the other portal's address may be the public one, which is the client's here.
 fn flows(rules: &mut Rules, config: &Config, observed: &Observed) {
-    let ports: BTreeSet<u16> = config
+    let ports: Set<u16> = config
         .links
         .iter()
         .filter_map(|link| link.remote.as_ref())
@@ -69,7 +109,7 @@ fn flows(rules: &mut Rules, config: &Config, observed: &Observed) {
         .collect();
     for used in link::used(config, observed) {
         let device = &used.link.device;
-        let mut transports: BTreeSet<Transport> = config
+        let mut transports: Set<Transport> = config
             .links
             .iter()
             .filter(|link| link.device == *device)
@@ -117,13 +157,14 @@ fn remote(rules: &mut Rules, config: &Config, role: &Remote, observed: &Observed
                 .find(|l| l.gateways.iter().any(of_family))
         })
         .map_or_else(|| format!("! {}", config.name), |l| l.device.to_string());
-    let (tunnel, tag) = (&config.name, tag(config));
+    let (tunnel, tag) = (&config.name, rules.tag.clone());
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
     rules.say("what stays on this host; also connections older than this rule");
     for keep in kept(config, role, address) {
-        let (proto, options) = match keep.protocol {
-            PortProtocol::Tcp => ("tcp", "flags any keep state (sloppy)"),
-            PortProtocol::Udp => ("udp", "keep state"),
+        let proto = proto(keep.protocol);
+        let options = match keep.protocol {
+            PortProtocol::Tcp => "flags any keep state (sloppy)",
+            PortProtocol::Udp => "keep state",
         };
         let port = port(&keep);
         rules.pass(format!(
@@ -142,6 +183,11 @@ fn remote(rules: &mut Rules, config: &Config, role: &Remote, observed: &Observed
     rules.pass(format!(
         "out quick on {outside} {inet} from {address} to any no state tagged {tag}"
     ));
+    if !outside.starts_with('!') {
+        rules.block(format!(
+            "out quick on ! {outside} {inet} from {address} to any tagged {tag}"
+        ));
+    }
     rules.say("from this host: with state, so that the answers are its own");
     rules.pass(format!(
         "out quick on {outside} {inet} from {address} to any flags any keep state (sloppy)"
@@ -162,9 +208,15 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
         inet(address),
         link::tunnel_peer(config, Family::of(address)),
     );
-    rules.say("the client and this router");
+    rules.say("the client, this router and their neighbours");
     rules.pass(format!(
-        "in quick on {device} {inet} from {address} to ({device}) no state"
+        "in quick on {device} {inet} from {address} to {{ ({device}) ({device}:network) }} no state"
+    ));
+    // Neighbour discovery goes to link-local and multicast addresses: in the tunnel it would find
+    // nobody, and the client could begin nothing.
+    let on_link = on_link(address);
+    rules.pass(format!(
+        "in quick on {device} {inet} from {address} to {{ {on_link} }} no state"
     ));
     rules.say("the client's packets into the tunnel");
     rules.pass(format!(
@@ -180,88 +232,168 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
     rules.pass(format!(
         "out quick on {device} {inet} from any to {address} no state"
     ));
+    if config.listen.is_empty() {
+        rules.say("and never out elsewhere, whatever becomes of its device");
+        rules.block(format!(
+            "out quick on ! {device} {inet} from any to {address}"
+        ));
+    }
+}
+
+/// Destinations that never leave a link.
+fn on_link(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(_) => format!("{} 224.0.0.0/4", Ipv4Addr::BROADCAST),
+        IpAddr::V6(_) => "fe80::/10 ff00::/8".to_owned(),
+    }
 }
 
 /// The address shared by a LAN. No interface holds it: FreeBSD would send the flows' own packets,
 /// which go to that address, to itself, and drop what comes from there
 /// (`net.inet.ip.source_address_validation`). So the router's own part is translated too.
-fn translate(rules: &mut Rules, config: &Config, forwards: &[Forward], address: IpAddr) {
+///
+/// What the LAN sends to that address goes where the tunnel's packets would: to the machine of a
+/// forward, by this router, so that the answers come back by it; all else to the other portal,
+/// which keeps ports of the same address.
+fn translate(
+    rules: &mut Rules,
+    config: &Config,
+    lan: &IfName,
+    forwards: &[Forward],
+    address: IpAddr,
+) {
     let tunnel = &config.name;
-    let own = link::tunnel_own(config, Family::of(address));
+    let family = Family::of(address);
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
     let inet = inet(address);
     let translation = &mut rules.translation;
     translation.push(format!(
+        "nat on {tunnel} {inet} from any to {peer} -> {own}"
+    ));
+    translation.push(format!(
         "nat on {tunnel} {inet} from any to any -> {address}"
     ));
-    for forward in forwards {
-        if Family::of(forward.to) != Family::of(address) {
-            continue;
+    let (handed, takes_all) = handed(forwards, family);
+    for Handed { proto, to, at, .. } in &handed {
+        translation.push(format!(
+            "nat on {lan} {inet}{proto} from ({lan}:network) to {to}{at} -> ({lan}:0)"
+        ));
+    }
+    for device in [tunnel, lan] {
+        let rest = if device == tunnel { own } else { peer };
+        if takes_all {
+            let icmp = icmp(family);
+            translation.push(format!(
+                "rdr on {device} {inet} proto {icmp} from any to {address} -> {rest}"
+            ));
         }
-        hand_on(translation, tunnel, address, forward);
-    }
-    let rest = |forward: &&Forward| {
-        forward.taken == Taken::Rest && Family::of(forward.to) == Family::of(address)
-    };
-    if let Some(rest) = forwards.iter().find(rest) {
-        hand_on_rest(translation, tunnel, (address, own), rest.to);
-    } else {
-        translation.push(format!(
-            "rdr on {tunnel} {inet} from any to {address} -> {own}"
-        ));
-    }
-}
-
-/// One forward: pf moves a range as a whole (`port 9000:*`).
-fn hand_on(translation: &mut Vec<String>, tunnel: &IfName, address: IpAddr, forward: &Forward) {
-    let (inet, to) = (inet(address), forward.to);
-    for (protocol, proto) in [(PortProtocol::Tcp, "tcp"), (PortProtocol::Udp, "udp")] {
-        let Some((first, last, to_first)) = forward.ports(protocol) else {
-            continue;
-        };
-        let (ports, to_ports) = if first == last {
-            (first.to_string(), to_first.to_string())
-        } else {
-            (format!("{first}:{last}"), format!("{to_first}:*"))
-        };
-        translation.push(format!(
-            "rdr on {tunnel} {inet} proto {proto} from any to {address} port {ports} -> {to} port {to_ports}"
-        ));
+        for Handed {
+            proto,
+            ports,
+            to,
+            moved,
+            ..
+        } in &handed
+        {
+            translation.push(format!(
+                "rdr on {device} {inet}{proto} from any to {address}{ports} -> {to}{moved}"
+            ));
+        }
+        if !takes_all {
+            translation.push(format!(
+                "rdr on {device} {inet} from any to {address} -> {rest}"
+            ));
+        }
     }
 }
 
-/// All that no forward takes, except ICMP, which is the router's.
-fn hand_on_rest(
-    translation: &mut Vec<String>,
-    tunnel: &IfName,
-    (address, own): (IpAddr, IpAddr),
+/// One forward in pf's words, each with a space before it.
+struct Handed {
+    proto: String,
+    /// The ports of the public address.
+    ports: String,
     to: IpAddr,
-) {
-    let inet = inet(address);
-    let icmp = match Family::of(address) {
+    /// Where they are moved to; pf moves a range as a whole (`port 9000:*`).
+    moved: String,
+    /// The ports of the machine.
+    at: String,
+}
+
+/// The forwards of a family, the one that takes all else last, and whether there is one.
+fn handed(forwards: &[Forward], family: Family) -> (Vec<Handed>, bool) {
+    let mut handed = Vec::new();
+    let forwards = || forwards.iter().filter(|it| Family::of(it.to) == family);
+    for forward in forwards() {
+        for protocol in [PortProtocol::Tcp, PortProtocol::Udp] {
+            let Some((first, last, to_first)) = forward.ports(protocol) else {
+                continue;
+            };
+            let range = |first: u16, last: u16| {
+                let keep = Keep {
+                    protocol,
+                    first,
+                    last,
+                };
+                format!(" port {}", port(&keep))
+            };
+            handed.push(Handed {
+                proto: format!(" proto {}", proto(protocol)),
+                ports: range(first, last),
+                to: forward.to,
+                moved: if first == last {
+                    format!(" port {to_first}")
+                } else {
+                    format!(" port {to_first}:*")
+                },
+                at: range(to_first, to_first.saturating_add(last - first)),
+            });
+        }
+    }
+    let rest = forwards().find(|forward| forward.taken == Taken::Rest);
+    handed.extend(rest.map(|rest| Handed {
+        proto: String::new(),
+        ports: String::new(),
+        to: rest.to,
+        moved: String::new(),
+        at: String::new(),
+    }));
+    (handed, rest.is_some())
+}
+
+fn icmp(family: Family) -> &'static str {
+    match family {
         Family::V4 => "icmp",
         Family::V6 => "icmp6",
-    };
-    translation.push(format!(
-        "rdr on {tunnel} {inet} proto {icmp} from any to {address} -> {own}"
-    ));
-    translation.push(format!(
-        "rdr on {tunnel} {inet} from any to {address} -> {to}"
-    ));
+    }
+}
+
+fn proto(protocol: PortProtocol) -> &'static str {
+    match protocol {
+        PortProtocol::Tcp => "tcp",
+        PortProtocol::Udp => "udp",
+    }
 }
 
 /// The LAN behind the shared address.
-fn shared(rules: &mut Rules, config: &Config, lan: &IfName, address: IpAddr) {
-    let (tunnel, tag) = (&config.name, tag(config));
+fn shared(rules: &mut Rules, config: &Config, lan: &IfName, forwards: &[Forward], address: IpAddr) {
+    let (tunnel, tag) = (&config.name, rules.tag.clone());
     let family = Family::of(address);
     let own = link::tunnel_own(config, family);
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
-    rules.say("from the tunnel: answers go back there");
+    let icmp = icmp(family);
+    rules.say("new from the tunnel: echo requests, and what is handed on; answers go back there");
     rules.pass(format!(
-        "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} from any to {own} keep state"
+        "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto {icmp} from any to {own} keep state"
     ));
-    rules.pass(format!(
-        "in quick on {tunnel} {inet} from any to any keep state tag {tag}"
-    ));
+    for Handed { proto, to, at, .. } in handed(forwards, family).0 {
+        rules.pass(format!(
+            "in quick on {tunnel} {inet}{proto} from any to {to}{at} keep state tag {tag}"
+        ));
+    }
+    rules.block(format!("in quick on {tunnel} {inet}"));
     rules.pass(format!(
         "out quick on {lan} reply-to ({tunnel} {peer}) {inet} from any to any keep state tagged {tag}"
     ));
@@ -269,42 +401,33 @@ fn shared(rules: &mut Rules, config: &Config, lan: &IfName, address: IpAddr) {
     rules.pass(format!(
         "in quick on {lan} {inet} from any to {{ ({lan}) ({lan}:network) }}"
     ));
-    if family == Family::V4 {
-        let (broadcast, groups) = (Ipv4Addr::BROADCAST, "224.0.0.0/4");
-        rules.pass(format!(
-            "in quick on {lan} inet from any to {{ {broadcast} {groups} }}"
-        ));
-    } else {
-        rules.pass(format!(
-            "in quick on {lan} inet6 from any to {{ fe80::/10 ff00::/8 }}"
-        ));
-    }
+    let on_link = on_link(address);
+    rules.pass(format!(
+        "in quick on {lan} {inet} from any to {{ {on_link} }}"
+    ));
     rules.pass(format!(
         "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any keep state"
     ));
     rules.pass(format!(
-        "out quick on {tunnel} {inet} from any to any keep state"
+        "out quick on {tunnel} {inet} from {{ {address} {own} }} to any keep state"
     ));
 }
 
 /// Where `route-to` sends: pf's own way to name a device and a next hop.
 fn route_to(device: &IfName, hop: Hop) -> String {
     match hop {
-        Hop::Via(IpAddr::V6(gateway)) if gateway.is_unicast_link_local() => {
-            format!("({device} {gateway}%{device})")
-        }
-        Hop::Via(gateway) => format!("({device} {gateway})"),
+        Hop::Via(gateway) => format!("({device} {})", scoped(gateway, device)),
         Hop::Direct => device.to_string(),
     }
 }
 
-/// The tag of packets that came by the tunnel.
-fn tag(config: &Config) -> String {
-    format!("netcombiner-{}", config.name)
+pub(super) fn inet(address: IpAddr) -> &'static str {
+    word(Family::of(address))
 }
 
-fn inet(address: IpAddr) -> &'static str {
-    match Family::of(address) {
+/// pf's word for a family.
+pub(super) fn word(family: Family) -> &'static str {
+    match family {
         Family::V4 => "inet",
         Family::V6 => "inet6",
     }

@@ -1,0 +1,145 @@
+//! What may cross the tunnel, as the core holds it too: what comes out of it is for an address of
+//! ours, what goes into it is from one. All else that the tunnel's device gives or takes is
+//! dropped, whatever the user's own rules say.
+
+use std::net::IpAddr;
+
+use super::anchor::{Rules, inet, word};
+use crate::config::units::Family;
+use crate::config::{Config, Role};
+use crate::route::link;
+
+/// Neither a source nor a destination of a packet that crosses: they mean something on one link
+/// only, or no single host (RFC 6890, RFC 4291).
+fn never(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/3",
+        Family::V6 => "::/16 fe80::/9 ff00::/8",
+    }
+}
+
+/// Somebody's private network (RFC 1918, RFC 6598, RFC 4193).
+fn private(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.168.0.0/16",
+        Family::V6 => "fc00::/7",
+    }
+}
+
+/// A family that has no business in the tunnel.
+pub(super) fn refuse(rules: &mut Rules, config: &Config, family: Family) {
+    let tunnel = &config.name;
+    let inet = word(family);
+    rules.say("never in the tunnel");
+    rules.block(format!("in quick on {tunnel} {inet}"));
+    rules.block(format!("out quick on {tunnel} {inet}"));
+}
+
+/// What never crosses, and the networks that the configuration allows beside the public address.
+pub(super) fn begin(rules: &mut Rules, config: &Config, family: Family) {
+    let tunnel = &config.name;
+    let (inet, private) = (word(family), private(family));
+    // Lists of six and more would become tables of pf's.
+    let never = never(family);
+    rules.say("what may not cross the tunnel, and what more may");
+    for (direction, ends) in [("in", "from"), ("in", "to"), ("out", "from"), ("out", "to")] {
+        let ends = match ends {
+            "from" => format!("from {{ {never} }} to any"),
+            _ => format!("from any to {{ {never} }}"),
+        };
+        rules.block(format!("{direction} quick on {tunnel} {inet} {ends}"));
+    }
+    let towards_internet = match &config.role {
+        Role::Local(_) => "out",
+        Role::Remote(_) => "in",
+    };
+    let allowed = config.allow.iter().filter(|it| it.family() == family);
+    for network in allowed.clone() {
+        for direction in ["in", "out"] {
+            rules.pass(format!(
+                "{direction} quick on {tunnel} {inet} from any to {network} keep state"
+            ));
+        }
+    }
+    for network in allowed {
+        rules.block(format!(
+            "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private} }}"
+        ));
+        rules.pass(format!(
+            "{towards_internet} quick on {tunnel} {inet} from {network} to any keep state"
+        ));
+    }
+}
+
+/// Before the rules of a public address: what would cross by mistake or malice.
+pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
+    let tunnel = &config.name;
+    let family = Family::of(address);
+    let (inet, private) = (inet(address), private(family));
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
+    match &config.role {
+        Role::Local(_) => {
+            rules.block(format!(
+                "in quick on {tunnel} {inet} from {{ {address} {own} }} to {address}"
+            ));
+            rules.block(format!(
+                "out quick on {tunnel} {inet} from {address} to {{ {address} {own} }}"
+            ));
+        }
+        Role::Remote(_) => {
+            rules.block(format!(
+                "in quick on {tunnel} {inet} from {address} to {{ {address} {peer} }}"
+            ));
+            rules.block(format!(
+                "out quick on {tunnel} {inet} from {{ {address} {peer} }} to {address}"
+            ));
+        }
+    }
+    // The way into a private network is never meant; the other portal has an address of one.
+    let (direction, from, portal) = match &config.role {
+        Role::Local(_) => ("out", address, peer),
+        Role::Remote(_) => ("in", address, own),
+    };
+    if private.split(' ').any(|network| contains(network, portal)) {
+        let tag = match &config.role {
+            Role::Local(_) => String::new(),
+            Role::Remote(_) => format!(" tag {}", rules.tag),
+        };
+        let state = rules.state;
+        rules.pass(format!(
+            "{direction} quick on {tunnel} {inet} from {from} to {portal} {state}{tag}"
+        ));
+    }
+    rules.block(format!(
+        "{direction} quick on {tunnel} {inet} from {from} to {{ {private} }}"
+    ));
+}
+
+/// After all other rules: nothing else crosses but what the two portals say to each
+/// other by their addresses inside the tunnel, which the user's rules judge.
+pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
+    let tunnel = &config.name;
+    let inet = word(family);
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
+    rules.say("nothing else, but the portals themselves");
+    rules.block(format!("in quick on {tunnel} {inet} from ! {peer} to any"));
+    rules.block(format!(
+        "in quick on {tunnel} {inet} from {peer} to ! {own}"
+    ));
+    rules.block(format!("out quick on {tunnel} {inet} from ! {own} to any"));
+    rules.block(format!(
+        "out quick on {tunnel} {inet} from {own} to ! {peer}"
+    ));
+}
+
+fn contains(network: &str, address: IpAddr) -> bool {
+    network
+        .parse::<crate::config::units::Prefix>()
+        .is_ok_and(|prefix| prefix.contains(address))
+}

@@ -1,0 +1,232 @@
+//! What FreeBSD's anchors do with packets, by a model of pf.
+
+use super::pf_model::{Anchor, Packet, Verdict};
+
+const INTERNET: &str = "198.18.7.7";
+const PUBLIC: &str = "203.0.113.2";
+const PUBLIC6: &str = "2001:db8:2::2";
+const INTERNET6: &str = "2001:db8:77::7";
+
+fn passed(state: bool) -> Verdict {
+    Verdict::Passed { by: None, state }
+}
+
+fn into(device: &str, state: bool) -> Verdict {
+    Verdict::Passed {
+        by: Some(device.to_owned()),
+        state,
+    }
+}
+
+fn run(anchor: &Anchor, mut packet: Packet) -> (Verdict, Packet) {
+    let verdict = anchor.run(&mut packet);
+    (verdict, packet)
+}
+
+fn expect(anchor: &Anchor, packet: Packet, verdict: &Verdict) {
+    let found = anchor.run(&mut packet.clone());
+    assert_eq!(found, *verdict, "{packet:?}");
+}
+
+/// Field row F7: what the client asks its neighbours stays on the link; all else goes into the
+/// tunnel.
+#[test]
+fn the_client_finds_its_neighbours() {
+    let anchor = Anchor::of("local-client-v4-v6");
+    let client = |to| Packet::new("lan", "icmp6", PUBLIC6, to);
+    for to in ["ff02::1:ff00:1", "ff02::2", "fe80::1"] {
+        let asks = Packet {
+            icmp: "neighbrsol",
+            ports: None,
+            ..client(to)
+        };
+        expect(&anchor, asks, &passed(false));
+    }
+    expect(&anchor, client(INTERNET6), &into("nc0", false));
+    let client = |to| Packet::new("lan", "tcp", PUBLIC, to);
+    expect(&anchor, client(INTERNET), &into("nc0", false));
+    for to in ["192.168.1.1", "192.168.1.77", "255.255.255.255"] {
+        expect(&anchor, client(to), &passed(false));
+    }
+    // Field row B3: without that device they never leave by a link, as the flows do.
+    let lost = Packet::new("nc0", "tcp", INTERNET, PUBLIC).out("wan0");
+    expect(&anchor, lost, &Verdict::Blocked);
+    let flow = Packet::new("wan0", "udp", "198.51.100.7", PUBLIC).port(4725);
+    expect(&anchor, flow.out("wan0"), &into("wan0", true));
+    // Others on that device are not ours.
+    let other = Packet::new("lan", "tcp", "192.168.1.77", INTERNET);
+    expect(&anchor, other, &Verdict::Nobody);
+}
+
+/// Field row A1 on FreeBSD: the other portal reaches the client and this router's address inside
+/// the tunnel, and nothing else; the client reaches the Internet, and nobody's private network.
+#[test]
+fn only_what_may_cross_crosses_at_home() {
+    let anchor = Anchor::of("local-client-v4-v6");
+    let comes = |from, to| Packet::new("nc0", "tcp", from, to);
+    expect(&anchor, comes(INTERNET, PUBLIC), &passed(false));
+    expect(&anchor, comes(INTERNET6, PUBLIC6), &passed(false));
+    expect(
+        &anchor,
+        comes("172.19.152.2", "172.19.152.3"),
+        &Verdict::Nobody,
+    );
+    for (from, to) in [
+        (INTERNET, "192.168.1.1"),
+        (INTERNET, "192.168.1.77"),
+        (INTERNET, "198.18.9.9"),
+        (INTERNET, "172.19.152.3"),
+        ("172.19.152.2", "192.168.1.77"),
+        (PUBLIC, PUBLIC),
+        ("127.0.0.1", PUBLIC),
+        ("0.0.0.0", PUBLIC),
+        ("224.0.0.5", PUBLIC),
+        ("169.254.1.1", PUBLIC),
+        ("fe80::1", PUBLIC6),
+        ("fe80::1", "ff02::1"),
+        (INTERNET6, "2001:db8:9::9"),
+    ] {
+        expect(&anchor, comes(from, to), &Verdict::Blocked);
+    }
+    let goes = |from, to| Packet::new("nc0", "tcp", from, to).out("nc0");
+    expect(&anchor, goes(PUBLIC, INTERNET), &passed(false));
+    expect(&anchor, goes(PUBLIC, "172.19.152.2"), &passed(false));
+    expect(
+        &anchor,
+        goes("172.19.152.3", "172.19.152.2"),
+        &Verdict::Nobody,
+    );
+    for (from, to) in [
+        ("9.9.9.9", INTERNET),
+        ("192.168.1.77", INTERNET),
+        (PUBLIC, "10.55.0.2"),
+        (PUBLIC, "192.168.7.7"),
+        (PUBLIC, "224.0.0.251"),
+        (PUBLIC6, "fd00::1"),
+        ("fe80::2", "ff02::16"),
+    ] {
+        expect(&anchor, goes(from, to), &Verdict::Blocked);
+    }
+}
+
+/// The same at the other end: only the public address reaches the Internet.
+#[test]
+fn only_what_may_cross_crosses_at_the_vps() {
+    let anchor = Anchor::of("remote-v4-v6");
+    let comes = |from, to| Packet::new("nc0", "tcp", from, to);
+    expect(&anchor, comes(PUBLIC, INTERNET), &passed(false));
+    expect(&anchor, comes(PUBLIC, "172.19.152.2"), &passed(false));
+    expect(
+        &anchor,
+        comes("172.19.152.3", "172.19.152.2"),
+        &Verdict::Nobody,
+    );
+    for (from, to) in [
+        ("9.9.9.9", INTERNET),
+        ("192.168.1.77", INTERNET),
+        (PUBLIC, "10.55.0.2"),
+        (PUBLIC, "127.0.0.1"),
+        (PUBLIC, PUBLIC),
+        ("172.19.152.3", "10.55.0.2"),
+        ("172.19.152.3", INTERNET),
+        ("172.19.152.3", PUBLIC),
+        ("fe80::1", "ff02::1"),
+        (PUBLIC6, "fd00::1"),
+        ("2001:db8:9::9", INTERNET6),
+    ] {
+        expect(&anchor, comes(from, to), &Verdict::Blocked);
+    }
+    let goes = |from, to| Packet::new("nc0", "tcp", from, to).out("nc0");
+    expect(&anchor, goes(INTERNET, PUBLIC), &passed(false));
+    expect(&anchor, goes(INTERNET, "192.168.1.1"), &Verdict::Blocked);
+    expect(&anchor, goes("127.0.0.1", PUBLIC), &Verdict::Blocked);
+    // What came by the tunnel leaves by the device of the public address alone.
+    let (_, came) = run(&anchor, comes(PUBLIC, INTERNET));
+    expect(&anchor, came.clone().out("eth0"), &passed(false));
+    expect(&anchor, came.out("eth1"), &Verdict::Blocked);
+}
+
+/// What the host keeps, and what is the client's.
+#[test]
+fn the_host_and_the_client_are_told_apart() {
+    let anchor = Anchor::of("remote-v4-v6");
+    let syn = |port| Packet::new("eth0", "tcp", INTERNET, PUBLIC).port(port);
+    expect(&anchor, syn(22), &passed(true));
+    expect(&anchor, syn(80), &into("nc0", false));
+    let datagram = Packet::new("eth0", "udp", INTERNET, PUBLIC).port(4725);
+    expect(&anchor, datagram.clone(), &passed(true));
+    // The client's answer makes no state, so that the next packet is the client's too; the host's
+    // own does, so that its answer is the host's.
+    let (_, answer) = run(&anchor, Packet::new("nc0", "tcp", PUBLIC, INTERNET));
+    expect(&anchor, answer.out("eth0"), &passed(false));
+    let own = Packet::new("eth0", "tcp", PUBLIC, INTERNET).out("eth0");
+    expect(&anchor, own, &passed(true));
+    // Field row F8: a fragment has no port, and would go to the client. Reassembled it stays.
+    let fragment = Packet {
+        ports: None,
+        ..datagram
+    };
+    expect(&anchor, fragment, &into("nc0", false));
+}
+
+/// Field rows A2 and F10: behind the shared address nothing is open but what is handed on, and the
+/// LAN reaches that by the public address too.
+#[test]
+fn the_shared_address_opens_what_is_named() {
+    let anchor = Anchor::of("local-nat-forwards");
+    let comes = |proto, port| Packet::new("nc0", proto, INTERNET, PUBLIC).port(port);
+    for (proto, port) in [("tcp", 80), ("tcp", 22), ("udp", 443), ("gre", 0)] {
+        expect(&anchor, comes(proto, port), &Verdict::Blocked);
+    }
+    expect(&anchor, comes("icmp", 0), &passed(true));
+    let (verdict, web) = run(&anchor, comes("tcp", 443));
+    assert_eq!(
+        (verdict, web.to.to_string().as_str()),
+        (passed(true), "192.168.7.20")
+    );
+    expect(&anchor, web.out("lan"), &passed(true));
+    for to in ["192.168.7.1", "192.168.7.20", "172.19.152.3"] {
+        let direct = Packet::new("nc0", "tcp", INTERNET, to).port(80);
+        expect(&anchor, direct, &Verdict::Blocked);
+    }
+
+    let lan = |to| Packet::new("lan", "tcp", "192.168.7.33", to);
+    expect(&anchor, lan(INTERNET), &into("nc0", true));
+    let (_, leaves) = run(&anchor, lan(INTERNET).out("nc0"));
+    assert_eq!(leaves.from.to_string(), PUBLIC);
+    // Hairpin: to the machine, and back by the router.
+    let (verdict, web) = run(&anchor, lan(PUBLIC).port(443));
+    assert_eq!(
+        (verdict, web.to.to_string().as_str()),
+        (passed(true), "192.168.7.20")
+    );
+    let (_, web) = run(&anchor, web.out("lan"));
+    assert_eq!(web.from.to_string(), "192.168.7.1");
+    // Field row D4: what no forward takes is the other portal's, asked for from inside the tunnel.
+    let (verdict, ssh) = run(&anchor, lan(PUBLIC).port(22));
+    assert_eq!(
+        (verdict, ssh.to.to_string().as_str()),
+        (into("nc0", true), "172.19.152.2")
+    );
+    let (verdict, ssh) = run(&anchor, ssh.out("nc0"));
+    assert_eq!(
+        (verdict, ssh.from.to_string().as_str()),
+        (passed(true), "172.19.152.3")
+    );
+}
+
+/// Field row A3 on FreeBSD: without public IPv6 none crosses.
+#[test]
+fn a_family_without_an_address_stays_out() {
+    for case in [
+        "local-nat-forwards",
+        "local-none",
+        "remote-v4",
+        "local-client-two-links",
+    ] {
+        let anchor = Anchor::of(case);
+        let packet = Packet::new("nc0", "icmp6", "fe80::1", "ff02::1");
+        expect(&anchor, packet.clone(), &Verdict::Blocked);
+        expect(&anchor, packet.out("nc0"), &Verdict::Blocked);
+    }
+}
