@@ -122,6 +122,32 @@ pub enum Role {
 pub struct Local {
     /// To whom the public address is handed.
     pub deliver: Deliver,
+    /// Ports of this router that are open to whoever comes by the tunnel.
+    pub keep: Vec<Keep>,
+    /// Where the LAN's packets go while the tunnel carries nothing.
+    pub without_tunnel: WithoutTunnel,
+    /// What becomes of the LAN's IPv6 when the tunnel carries none.
+    pub native_ipv6: NativeV6,
+}
+
+/// Where the LAN's packets go while the tunnel carries nothing, or is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum WithoutTunnel {
+    /// Nowhere.
+    #[default]
+    Block,
+    /// By the ordinary default route, in clear.
+    Direct,
+}
+
+/// What becomes of the LAN's IPv6 when the tunnel carries none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum NativeV6 {
+    /// It goes around the tunnel, by the links.
+    #[default]
+    Allow,
+    /// It does not leave by a link.
+    Block,
 }
 
 /// What only the remote portal has.

@@ -11,6 +11,7 @@ use super::units::IfName;
 use super::words::quoted;
 use super::{
     Deliver, Forward, Keep, Local, PortProtocol, PublicAddresses, Remote, Role, TunnelAddresses,
+    WithoutTunnel,
 };
 
 /// What of the rest of the file a role is checked against.
@@ -41,28 +42,47 @@ pub(super) fn read(
     fields.refuse_keys_of_the_other(portal, report);
     match portal {
         Portal::Local => {
-            deliver(fields, around, report).map(|deliver| Role::Local(Local { deliver }))
+            let keep = keep(fields, report).unwrap_or_default();
+            let without_tunnel = without_tunnel(fields, report);
+            let native_ipv6 = fields.word("native_ipv6", report).unwrap_or_default();
+            Some(Role::Local(Local {
+                deliver: deliver(fields, around, report)?,
+                keep,
+                without_tunnel,
+                native_ipv6,
+            }))
         }
+        // By default ssh stays on the VPS, so that nobody locks himself out of it.
         Portal::Remote => Some(Role::Remote(Remote {
-            keep: keep(fields, report),
+            keep: keep(fields, report).unwrap_or_else(|| {
+                vec![Keep {
+                    protocol: PortProtocol::Tcp,
+                    first: 22,
+                    last: 22,
+                }]
+            }),
         })),
     }
 }
 
-/// Without a word, ssh stays on the host: nobody is to lock himself out of a VPS.
-fn keep(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Keep> {
-    match fields.get("keep") {
-        Some(field) => field
-            .words(report)
-            .into_iter()
-            .map(|(_, keep)| keep)
-            .collect(),
-        None => vec![Keep {
-            protocol: PortProtocol::Tcp,
-            first: 22,
-            last: 22,
-        }],
+fn keep(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Vec<Keep>> {
+    let words = fields.get("keep")?.words(report);
+    Some(words.into_iter().map(|(_, keep)| keep).collect())
+}
+
+/// Who owns the public address himself has none to go by without the tunnel.
+fn without_tunnel(fields: &Fields<'_>, report: &mut Report<'_>) -> WithoutTunnel {
+    let word = fields.word("without_tunnel", report).unwrap_or_default();
+    let is_nat = fields
+        .get("deliver")
+        .is_some_and(|field| field.text(report) == Some("nat"));
+    if word == WithoutTunnel::Direct && !is_nat {
+        report.error(
+            &fields.at("without_tunnel"),
+            "\"direct\" needs deliver = \"nat\" (the public address is of no use without the tunnel)",
+        );
     }
+    word
 }
 
 fn deliver(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Option<Deliver> {

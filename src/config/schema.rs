@@ -45,13 +45,6 @@ const fn local(name: &'static str) -> Key {
     }
 }
 
-const fn remote(name: &'static str) -> Key {
-    Key {
-        name,
-        only: Some(Portal::Remote),
-    }
-}
-
 pub(super) static FILE: Schema = Schema {
     name: "",
     keys: &[
@@ -85,7 +78,9 @@ pub(super) static FILE: Schema = Schema {
         local("client"),
         local("lan"),
         local("forwards"),
-        remote("keep"),
+        local("without_tunnel"),
+        local("native_ipv6"),
+        both("keep"),
     ],
 };
 

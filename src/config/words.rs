@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::units::UnitError;
-use super::{Congestion, PortProtocol, Security, Transport};
+use super::{Congestion, NativeV6, PortProtocol, Security, Transport, WithoutTunnel};
 
 /// Text of a foreign file in quotes, not longer than a line of a terminal.
 pub(super) fn quoted(text: &str) -> String {
@@ -63,6 +63,22 @@ impl fmt::Display for PortProtocol {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
         })
+    }
+}
+
+impl FromStr for WithoutTunnel {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        choice(text, &[("block", Self::Block), ("direct", Self::Direct)])
+    }
+}
+
+impl FromStr for NativeV6 {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        choice(text, &[("allow", Self::Allow), ("block", Self::Block)])
     }
 }
 

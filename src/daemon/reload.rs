@@ -45,7 +45,15 @@ pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         mark_mask,
     } = numbers;
     let same_role = match (role, &old.role) {
-        (Role::Local(Local { deliver: _ }), Role::Local(_))
+        (
+            Role::Local(Local {
+                deliver: _,
+                keep: _,
+                without_tunnel: _,
+                native_ipv6: _,
+            }),
+            Role::Local(_),
+        )
         | (Role::Remote(Remote { keep: _ }), Role::Remote(_)) => true,
         (Role::Local(_), Role::Remote(_)) | (Role::Remote(_), Role::Local(_)) => false,
     };

@@ -61,17 +61,22 @@ impl Stop {
 
 /// What the desired state of the host is made from, shared with the reconciler's loop.
 #[derive(Debug, Clone)]
-pub(super) struct Desired(Rc<RefCell<(Config, Resolved)>>);
+pub(super) struct Desired(Rc<RefCell<(Config, Resolved, bool)>>);
 
 impl Desired {
     pub(super) fn new(config: &Config) -> Self {
-        Self(Rc::new(RefCell::new((config.clone(), Resolved::new()))))
+        Self(Rc::new(RefCell::new((
+            config.clone(),
+            Resolved::new(),
+            true,
+        ))))
     }
 
     /// The host as it should be.
     pub(super) fn state(&self, observed: &Observed) -> host::Desired {
-        let (config, resolved) = &*self.0.borrow();
+        let (config, resolved, tunnel_down) = &*self.0.borrow();
         let mut observed = observed.clone();
+        observed.tunnel_down = *tunnel_down;
         observed.remotes = resolved.values().flatten().copied().collect();
         host::desired(config, &observed)
     }
@@ -102,6 +107,10 @@ pub(super) struct Running<'a> {
     listeners: Listeners,
     /// What is not there yet.
     awaited: Vec<String>,
+    /// The tunnel carries nothing, for a while already.
+    tunnel_down: bool,
+    /// Since when it has had no path.
+    lost_at: Option<Instant>,
 }
 
 /// A flow that the packet thread was told to open.
@@ -156,6 +165,8 @@ impl<'a> Running<'a> {
             routing_error: None,
             listeners,
             awaited: Vec::new(),
+            tunnel_down: true,
+            lost_at: None,
         };
         // Remotes given as addresses are there at once.
         while let Ok((host, found)) = running.addresses.try_recv() {
@@ -207,7 +218,7 @@ impl<'a> Running<'a> {
                             self.mtu = mtu;
                             self.keep_mtu();
                         }
-                        false
+                        self.note_tunnel(&event)
                     }
                     Some(News::Note(Note { level, text })) => {
                         log::log!(level, "{text}");
@@ -234,13 +245,13 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
-                _ = retry.tick(), if self.is_waiting() => {
+                _ = retry.tick(), if self.is_waiting() || self.lost_at.is_some() => {
                     self.look_for_awaited();
                     let failing = self.failing();
                     if self.has_unopened() || !failing.is_empty() {
                         self.update_links_but(&failing);
                     }
-                    false
+                    self.is_lost_for_long()
                 }
             };
             if refresh {
@@ -286,7 +297,8 @@ impl<'a> Running<'a> {
 
     /// Makes names' addresses and the configuration known to the reconciler.
     fn publish(&self) {
-        *self.desired.0.borrow_mut() = (self.config.clone(), self.resolved.clone());
+        *self.desired.0.borrow_mut() =
+            (self.config.clone(), self.resolved.clone(), self.tunnel_down);
     }
 
     /// A link whose socket could not be opened has a plan without a flow as well.
@@ -451,6 +463,36 @@ impl<'a> Running<'a> {
         {
             open.waiting_since = self.clock.now();
         }
+    }
+
+    /// Keeps in mind whether the tunnel carries anything. True: the host is to be looked at for it.
+    fn note_tunnel(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Connected => {
+                self.lost_at = None;
+                self.set_tunnel_down(false)
+            }
+            Event::Disconnected => {
+                self.lost_at = Some(self.clock.now());
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// The same, after a while without a path.
+    fn is_lost_for_long(&mut self) -> bool {
+        let now = self.clock.now();
+        let lost = |at: &mut Instant| now.since(*at) >= ADDRESS_PATIENCE;
+        self.lost_at.take_if(lost).is_some() && self.set_tunnel_down(true)
+    }
+
+    fn set_tunnel_down(&mut self, down: bool) -> bool {
+        let changed = std::mem::replace(&mut self.tunnel_down, down) != down;
+        if changed {
+            self.publish();
+        }
+        changed
     }
 
     /// What the reconciler tells.

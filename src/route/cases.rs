@@ -3,8 +3,9 @@
 use super::links::Observed;
 use crate::config::units::{IfName, RulePref, TableId};
 use crate::config::{
-    Config, DEFAULT_PORT, Deliver, Endpoint, Keep, Keys, Link, Listen, Local, Numbers,
+    Config, DEFAULT_PORT, Deliver, Endpoint, Keep, Keys, Link, Listen, Local, NativeV6, Numbers,
     PortProtocol, PublicAddresses, Remote, Role, Security, Transport, TunnelAddresses,
+    WithoutTunnel,
 };
 use crate::proto::crypto::keys::{PrivateKey, PublicKey};
 
@@ -71,7 +72,12 @@ pub(crate) fn local(deliver: Deliver) -> Config {
             host: "203.0.113.2".into(),
             port: DEFAULT_PORT,
         }),
-        ..config(Role::Local(Local { deliver }))
+        ..config(Role::Local(Local {
+            deliver,
+            keep: Vec::new(),
+            without_tunnel: WithoutTunnel::default(),
+            native_ipv6: NativeV6::default(),
+        }))
     }
 }
 

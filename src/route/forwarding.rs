@@ -10,9 +10,18 @@
 use super::link::set;
 use super::links::Observed;
 use super::resource::HostState;
+use crate::config::units::Family;
 
 /// The settings that switch forwarding, one for each family.
 pub const SWITCHES: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
+/// The switch of a family.
+pub(super) fn switch(family: Family) -> &'static str {
+    match family {
+        Family::V4 => SWITCHES[0],
+        Family::V6 => SWITCHES[1],
+    }
+}
 
 /// What a switch that changes to `on` gives to the setting `key`: the switch, and the value;
 /// nothing for a setting that neither of them touches.

@@ -33,6 +33,9 @@ pub struct Observed {
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]
     pub loopback: Vec<Prefix>,
+    /// The tunnel carries nothing at the moment.
+    #[serde(skip)]
+    pub tunnel_down: bool,
     /// The addresses the other portal's names were resolved to.
     pub remotes: Vec<IpAddr>,
     /// The sockets of this host; only looked for by `check`, `plan`, and the daemon's guard.

@@ -4,11 +4,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::border::border;
 use super::link;
 use super::links::{Observed, ObservedLink};
 use super::resource::{Address, Filter, FilterClause, HostState, Resource, Route, Rule};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
-use crate::config::{Config, Deliver, Forward, Local};
+use crate::config::{Config, Deliver, Forward, Local, WithoutTunnel};
 
 /// Answers this short are no destination of the LAN: a default route, or the two halves of one
 /// that OpenVPN's `def1` makes. Not 0, since wg-quick and pbr delete every rule that suppresses 0,
@@ -24,10 +25,13 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
     }
     link::tables(&mut state, config, observed);
     link::habits(&mut state, config, observed);
+    let border = FilterClause::Border(Box::new(border(config, observed)));
     match &role.deliver {
         Deliver::Client { device, gateway } => {
             link::forwarding(&mut state, config, observed);
-            state.insert(Resource::Filter(inside(config, device)));
+            let mut filter = inside(config, device);
+            filter.clauses.insert(border);
+            state.insert(Resource::Filter(filter));
             let client = observed.link(device);
             if client.is_some() {
                 gateway_address(&mut state, device, *gateway, observed);
@@ -44,12 +48,20 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
         Deliver::Nat { device, forwards } => {
             link::forwarding(&mut state, config, observed);
             for address in config.public.iter() {
-                hold(&mut state, config, device, address);
+                let direct = role.without_tunnel == WithoutTunnel::Direct;
+                hold(&mut state, config, (device, direct), observed, address);
             }
             let lans = std::slice::from_ref(device);
-            state.insert(Resource::Filter(translation(config, lans, forwards)));
+            let mut filter = translation(config, lans, forwards);
+            filter.clauses.insert(border);
+            state.insert(Resource::Filter(filter));
         }
-        Deliver::Nothing => {}
+        Deliver::Nothing => {
+            state.insert(Resource::Filter(Filter {
+                tunnel: config.name.clone(),
+                clauses: [border].into(),
+            }));
+        }
     }
     state
 }
@@ -124,9 +136,17 @@ fn to_neighbours(state: &mut HostState, config: &Config, client: &ObservedLink, 
     }
 }
 
-/// One public address on this router: the LAN's packets and the router's own from that address go
-/// into the tunnel, those for networks that table main knows stay.
-fn hold(state: &mut HostState, config: &Config, lan: &IfName, address: IpAddr) {
+/// One public address on this router: the LAN's packets and the router's own go into the tunnel, those
+/// for networks that table main knows stay.
+///
+/// Table 19 has no end: what need not go into the tunnel finds it there as long as there is one.
+fn hold(
+    state: &mut HostState,
+    config: &Config,
+    (lan, direct): (&IfName, bool),
+    observed: &Observed,
+    address: IpAddr,
+) {
     let family = Family::of(address);
     let (near, out) = (table(config, 0), table(config, 1));
     let host = Prefix::host(address);
@@ -136,7 +156,7 @@ fn hold(state: &mut HostState, config: &Config, lan: &IfName, address: IpAddr) {
         peer: None,
     }));
     into_tunnel(state, config, family);
-    for (from, iif) in [(None, Some(lan.clone())), (Some(host), None)] {
+    let mut into = |from, iif: Option<IfName>, into| {
         state.insert(Resource::Rule(Rule {
             from,
             iif: iif.clone(),
@@ -146,7 +166,27 @@ fn hold(state: &mut HostState, config: &Config, lan: &IfName, address: IpAddr) {
         state.insert(Resource::Rule(Rule {
             from,
             iif,
-            ..Rule::new(family, RulePref(out.0), out)
+            ..Rule::new(family, RulePref(out.0), into)
+        }));
+    };
+    into(Some(host), None, out);
+    if !direct {
+        into(None, Some(lan.clone()), out);
+    } else if !observed.tunnel_down {
+        into(None, Some(lan.clone()), near);
+    }
+    // What the router sends without a source of its own choice. IPv6 asks no rule with a source for
+    // such packets (fib6_rule_match), and its own leave by the links.
+    let own = family == Family::V4 && !observed.tunnel_down;
+    if own {
+        let unbound = Prefix::host(Ipv4Addr::UNSPECIFIED.into());
+        into(Some(unbound), Some(IfName::loopback()), near);
+    }
+    if own || direct {
+        state.insert(Resource::Route(Route {
+            via: Some(link::tunnel_peer(config, family)),
+            source: Some(address),
+            ..Route::direct(near, Prefix::default_of(family), &config.name)
         }));
     }
 }

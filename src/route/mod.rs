@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod awaited;
+pub mod border;
 pub mod conflicts;
 pub mod diff;
 pub mod forwarding;

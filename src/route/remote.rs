@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::awaited::is_held;
+use super::border::border;
 use super::link;
 use super::links::{Observed, device_setting, neighbour_setting};
 use super::resource::{
@@ -45,6 +46,7 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
             .public
             .iter()
             .flat_map(|address| connections(config, role, address))
+            .chain([FilterClause::Border(Box::new(border(config, observed)))])
             .collect(),
     }));
     link::tables(&mut state, config, observed);
@@ -89,6 +91,12 @@ fn connections(config: &Config, role: &Remote, address: IpAddr) -> Vec<FilterCla
     };
     let mut clauses = vec![
         own,
+        FilterClause::MarkKept {
+            address,
+            ports: kept(config, role, address),
+            mark: numbers.mark,
+            mask,
+        },
         FilterClause::GuardOwn {
             device: device(),
             address,
@@ -113,6 +121,12 @@ fn connections(config: &Config, role: &Remote, address: IpAddr) -> Vec<FilterCla
             device: device(),
             address,
             mark,
+            mask,
+        });
+        clauses.push(FilterClause::Reclaim {
+            address,
+            client: mark,
+            mark: numbers.mark,
             mask,
         });
         clauses.push(FilterClause::ClientAnswers {

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::config::{Forward, Keep, PortProtocol};
 
+use super::border::Border;
+
 /// Marks what is ours in the kernel: rtm_protocol of routes and FRA_PROTOCOL of rules. Nobody in
 /// iproute2's rt_protos uses 98 (PLATFORMS.md 1.8).
 pub const OUR_PROTOCOL: u8 = 98;
@@ -268,6 +270,29 @@ pub enum FilterClause {
         /// The other portal's.
         peer: IpAddr,
     },
+    /// Connections to the kept ports get `mark` on the connection: so the ICMP errors about them
+    /// (path MTU) are this host's too.
+    MarkKept {
+        /// The public address.
+        address: IpAddr,
+        /// The ports.
+        ports: Vec<Keep>,
+        /// The mark.
+        mark: u32,
+        /// Its mask.
+        mask: u32,
+    },
+    /// Connections of the client's that this host answers are its own.
+    Reclaim {
+        /// The public address.
+        address: IpAddr,
+        /// The mark of the client's.
+        client: u32,
+        /// The mark of the host's own.
+        mark: u32,
+        /// The mask of both.
+        mask: u32,
+    },
     /// What leaves by the tunnel from another address than `address` gets that source.
     SourceNat {
         /// The tunnel's device.
@@ -327,6 +352,9 @@ pub enum FilterClause {
         /// The public address.
         address: IpAddr,
     },
+    /// Who may pass the tunnel, and where what comes out of it may go. Its verdicts are final, so it
+    /// stands behind what marks connections.
+    Border(Box<Border>),
 }
 
 /// All that this program wants of a host, or found of its own on it.

@@ -1,6 +1,7 @@
 //! What stands in the way of a configuration on a host: questions of `netcombiner check`.
 
 mod addresses;
+mod border;
 mod devices;
 mod numbers;
 mod ports;
@@ -20,6 +21,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     devices::devices(&mut warnings, config, observed);
     devices::reverse_path(&mut warnings, config, observed);
     ports::shared(&mut warnings, config);
+    border::border(&mut warnings, config, observed);
     reach::listeners(&mut warnings, config, observed);
     warnings
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Role;
 use crate::config::units::TableId;
 use crate::config::{Keep, PortProtocol, Role};
 use crate::route::cases;
@@ -155,4 +156,30 @@ fn kept_ranges_among_the_ports_of_the_clients_sockets() {
         assert_eq!(!warnings.is_empty(), warned, "{first}-{last}: {warnings:?}");
         assert!(warnings.iter().all(|it| it.text.contains("32768-60999")));
     }
+}
+
+/// Field rows A2, D6 and D7.
+#[test]
+fn what_is_open_and_what_stays_outside() {
+    let mut config = cases::local_nat();
+    let Role::Local(local) = &mut config.role else {
+        panic!("a local portal");
+    };
+    local.keep = vec!["tcp:8081".parse().unwrap()];
+    let mut observed = cases::router();
+    observed.links[0]
+        .addresses
+        .push("2001:db8:77::1/64".parse().unwrap());
+    let mut guest = observed.links[0].clone();
+    guest.device = cases::name("guest");
+    guest.addresses = vec!["192.168.8.1/24".parse().unwrap()];
+    observed.links.push(guest);
+    said(&config, &observed, "keep", "tcp:8081 of this router");
+    said(
+        &config,
+        &observed,
+        "native_ipv6",
+        "around the tunnel, by wan1",
+    );
+    said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::super::attributes::Attributes;
 use super::expression::{
-    Expressions, Header, IN_NAME, MARK, ORIGINAL_DESTINATION, ORIGINAL_DESTINATION_V6, OUT_NAME,
-    PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE,
+    DIRECTION, Expressions, Header, IN_NAME, MARK, ORIGINAL_DESTINATION, ORIGINAL_DESTINATION_V6,
+    OUT_NAME, PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE, STATUS,
 };
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix};
@@ -34,6 +34,9 @@ const SET_MAP: u32 = 8;
 const NAME_SIZE: usize = 16;
 /// IPPROTO_ICMP, IPPROTO_ICMPV6.
 const ICMP: [u8; 2] = [1, 58];
+
+/// IPS_DST_NAT.
+const DST_NAT: u32 = 1 << 5;
 
 /// NFTA_CHAIN_*: everything of a chain but its table.
 pub(super) fn chain(chain: &Chain) -> Attributes {
@@ -79,11 +82,12 @@ pub(super) fn set(set: &Set) -> Attributes {
     if target.is_some() {
         flags |= SET_MAP;
     }
-    let mut attributes = Attributes::new()
-        .text(SET_NAME, &set.name)
-        .number(3, flags)
-        .number(4, key)
-        .number(5, length);
+    let mut attributes = Attributes::new().text(SET_NAME, &set.name);
+    // The kernel does not list the flags of a set that has none.
+    if flags != 0 {
+        attributes = attributes.number(3, flags);
+    }
+    attributes = attributes.number(4, key).number(5, length);
     if let Some((kind, length)) = target {
         attributes = attributes.number(6, kind).number(7, length);
     }
@@ -209,6 +213,9 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             };
             so_far.load_original(source).equals(true, &octets(*address))
         }
+        // IP_CT_DIR_ORIGINAL.
+        Part::FromOpener => so_far.load(DIRECTION).equals(true, &[0]),
+        Part::DestinationWasTranslated => so_far.load(STATUS).has_one_of(DST_NAT),
         Part::ConnectionMark { mark, mask } => so_far
             .load(MARK)
             .change_bits(&mask.to_ne_bytes(), &[0; 4])

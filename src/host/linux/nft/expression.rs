@@ -49,6 +49,10 @@ pub(super) const STATE: Source = connection(0);
 pub(super) const ORIGINAL_DESTINATION: Source = connection(20);
 /// NFT_CT_DST_IP6.
 pub(super) const ORIGINAL_DESTINATION_V6: Source = connection(22);
+/// NFT_CT_DIRECTION: one byte.
+pub(super) const DIRECTION: Source = connection(1);
+/// NFT_CT_STATUS.
+pub(super) const STATUS: Source = connection(2);
 /// NFT_CT_MARK.
 pub(super) const MARK: Source = connection(3);
 

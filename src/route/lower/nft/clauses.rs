@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::border;
 use super::model::{
     Element, End, Hook, Item, Key, Kind, Part, Place, Rule, Set, Table, Target, Way, state,
 };
@@ -34,11 +35,11 @@ const fn nat(name: &'static str, hook: Hook, priority: i32) -> Place {
 }
 
 /// Gives the mark back to what belongs to a connection of the host's, before it is routed.
-const PREROUTING: Place = filter("prerouting", Hook::Prerouting, MANGLE);
+pub(super) const PREROUTING: Place = filter("prerouting", Hook::Prerouting, MANGLE);
 /// What this host takes.
-const INPUT: Place = filter("input", Hook::Input, MANGLE);
+pub(super) const INPUT: Place = filter("input", Hook::Input, MANGLE);
 /// What it passes on.
-const FORWARD: Place = filter("forward", Hook::Forward, MANGLE);
+pub(super) const FORWARD: Place = filter("forward", Hook::Forward, MANGLE);
 /// What it sends.
 const OUTPUT: Place = filter("output", Hook::Output, MANGLE);
 /// NF_IP_PRI_NAT_DST.
@@ -120,6 +121,31 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             mark,
             mask,
         } => mark_own(table, *address, *mark, *mask),
+        FilterClause::MarkKept {
+            address,
+            ports,
+            mark,
+            mask,
+        } => {
+            for keep in ports {
+                let new = Part::ConnectionState(state::NEW);
+                let save = Part::MarkConnection {
+                    mark: *mark,
+                    mask: *mask,
+                };
+                table.rule(
+                    INPUT,
+                    [to(*address), port(keep, End::Destination), new, save],
+                );
+            }
+        }
+        FilterClause::Reclaim {
+            address,
+            client,
+            mark,
+            mask,
+        } => reclaim(table, *address, *client, (*mark, *mask)),
+        FilterClause::Border(border) => border::add(table, border),
         FilterClause::SourceNat { device, address } => table.rule(
             SOURCE_NAT,
             [
@@ -157,13 +183,13 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
     }
 }
 
-/// A connection that is the host's own gets the mark: what this host sends itself (output), or
-/// ended here at a kept port (input), so that the ICMP errors about it (path MTU) are the host's
-/// too. What comes back on it carries the mark before it is routed.
+/// A connection that this host opened gets the mark. What comes back on it carries the mark before it
+/// is routed.
 ///
-/// Output takes established connections too: where somebody else's firewall tracked connections
-/// before us, the host's older ones are new no more. It does not take related packets: the ICMP
-/// errors that this host sends about the client's connections.
+/// Established connections too: where somebody else's firewall tracked connections before us, the
+/// host's older ones are new no more. Not related packets: the ICMP errors that this host sends about
+/// the client's connections. And not the host's answers: while the daemon is dead it gets what is the
+/// client's, and that is the client's again afterwards.
 ///
 /// Neighbour discovery is not tracked and is the host's always: solicitations and advertisements
 /// go to the public address itself when the host asked with it as source (RFC 4861 7.2.2).
@@ -171,9 +197,8 @@ fn mark_own(table: &mut Table, address: IpAddr, mark: u32, mask: u32) {
     let save = Part::MarkConnection { mark, mask };
     let set = Part::MarkPacket { mark, mask };
     let states = Part::ConnectionState(state::ESTABLISHED | state::NEW);
-    table.rule(OUTPUT, [from(address, true), states, save.clone()]);
-    let new = Part::ConnectionState(state::NEW);
-    table.rule(INPUT, [to(address), new, save]);
+    let opened = [from(address, true), states, Part::FromOpener, save];
+    table.rule(OUTPUT, opened);
     // Whatever the packet's destination: where another rule translated the source of what this host
     // sent, that is undone after this.
     let marked = Part::ConnectionMark { mark, mask };
@@ -255,8 +280,25 @@ fn client_answers(
     }
 }
 
-/// A TCP connection that is forwarded to or from the tunnel is the client's, unless it is the
-/// host's already: both may use the same ports. While the daemon is dead its packets find table
+/// What this host sends itself on a connection that went into the tunnel is its own after all: its
+/// tracking was lost (`conntrack -F`), and the first packet after that came from the other end.
+fn reclaim(table: &mut Table, address: IpAddr, client: u32, (mark, mask): (u32, u32)) {
+    let not_icmp = Part::Protocol {
+        is: false,
+        number: icmp(Family::of(address)),
+    };
+    let rule = [
+        from(address, true),
+        not_icmp,
+        Part::ConnectionState(state::ESTABLISHED | state::NEW),
+        Part::ConnectionMark { mark: client, mask },
+        Part::MarkConnection { mark, mask },
+    ];
+    table.rule(OUTPUT, rule);
+}
+
+/// A connection that is forwarded to or from the tunnel is the client's, unless it is the host's
+/// already: both may use the same ports. While the daemon is dead the packets of TCP find table
 /// local; they are dropped, and both ends send them again until there is a tunnel once more.
 ///
 /// TCP alone: nothing else is ended by one answer, and the host is to answer pings by then.
@@ -271,7 +313,6 @@ fn hold_client(table: &mut Table, device: &IfName, address: IpAddr, (mark, mask)
     ] {
         let mut rule = Rule::from(ends);
         rule.extend([
-            tcp.clone(),
             Part::ConnectionMark { mark: 0, mask },
             Part::MarkConnection { mark, mask },
         ]);
@@ -411,7 +452,7 @@ fn icmp(family: Family) -> u8 {
     }
 }
 
-fn comes_by(device: &IfName) -> Part {
+pub(super) fn comes_by(device: &IfName) -> Part {
     Part::Device {
         way: Way::In,
         is: true,
@@ -419,7 +460,7 @@ fn comes_by(device: &IfName) -> Part {
     }
 }
 
-fn leaves_by(device: &IfName) -> Part {
+pub(super) fn leaves_by(device: &IfName) -> Part {
     Part::Device {
         way: Way::Out,
         is: true,
@@ -427,7 +468,7 @@ fn leaves_by(device: &IfName) -> Part {
     }
 }
 
-fn leaves_by_another_than(device: &IfName) -> Part {
+pub(super) fn leaves_by_another_than(device: &IfName) -> Part {
     Part::Device {
         way: Way::Out,
         is: false,
@@ -441,7 +482,7 @@ fn by_loopback() -> Part {
     leaves_by(&IfName::loopback())
 }
 
-fn port(keep: &Keep, end: End) -> Part {
+pub(super) fn port(keep: &Keep, end: End) -> Part {
     Part::Port {
         protocol: keep.protocol,
         end,
@@ -450,7 +491,7 @@ fn port(keep: &Keep, end: End) -> Part {
     }
 }
 
-fn to(address: IpAddr) -> Part {
+pub(super) fn to(address: IpAddr) -> Part {
     Part::Address {
         end: End::Destination,
         is: true,
@@ -458,10 +499,23 @@ fn to(address: IpAddr) -> Part {
     }
 }
 
-fn from(address: IpAddr, is: bool) -> Part {
+pub(super) fn from(address: IpAddr, is: bool) -> Part {
     Part::Address {
         end: End::Source,
         is,
         prefix: Prefix::host(address),
+    }
+}
+
+/// An echo request: RFC 792, RFC 4443.
+pub(super) fn icmp_echo(family: Family) -> Part {
+    let kind = match family {
+        Family::V4 => 8,
+        Family::V6 => 128,
+    };
+    Part::Icmp {
+        family,
+        first: kind,
+        last: kind,
     }
 }

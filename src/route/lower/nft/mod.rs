@@ -12,6 +12,7 @@
 //! Nothing is read back from the kernel: what stands there is compared with the tables that could
 //! be there. So a clause needs no other form.
 
+mod border;
 mod clauses;
 pub mod model;
 mod text;

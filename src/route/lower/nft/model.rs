@@ -178,6 +178,10 @@ pub enum Part {
     /// `ct original ip daddr 192.0.2.1`: where the connection's first packet went, before any
     /// translation.
     WasTo(IpAddr),
+    /// `ct direction original`: from the end that opened the connection.
+    FromOpener,
+    /// `ct status dnat`: the connection's destination was translated.
+    DestinationWasTranslated,
     /// `ct mark & 0x0f000000 == 0x01000000`.
     ConnectionMark {
         /// The bits.
@@ -248,6 +252,8 @@ pub enum End {
 
 /// NF_CT_STATE_BIT of linux/netfilter/nf_conntrack_common.h, to be joined by `|`.
 pub mod state {
+    /// Belongs to no connection.
+    pub const INVALID: u32 = 1;
     /// Either way, after the first answer.
     pub const ESTABLISHED: u32 = 2;
     /// An error about a connection, or its second channel.

@@ -196,6 +196,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         Part::WasTo(address) => {
             write!(text, "ct original {} daddr {address}", ip_of(*address))
         }
+        Part::FromOpener => text.write_str("ct direction original"),
+        Part::DestinationWasTranslated => text.write_str("ct status dnat"),
         Part::ConnectionMark { mark, mask } => {
             write!(text, "ct mark & {mask:#010x} == {mark:#010x}")
         }
@@ -233,6 +235,7 @@ fn write_states(text: &mut String, states: u32) -> fmt::Result {
     text.push_str("ct state ");
     for (bit, name) in [
         (state::ESTABLISHED, "established,"),
+        (state::INVALID, "invalid,"),
         (state::RELATED, "related,"),
         (state::NEW, "new,"),
         (state::UNTRACKED, "untracked,"),

@@ -188,7 +188,7 @@ impl Tunnel {
         let options = ConfigOptions {
             local: lines.clone(),
             remote: lines,
-            deliver: Some("deliver = \"none\"".into()),
+            deliver: Some("deliver = \"none\"\nkeep = [\"tcp:1-65535\", \"udp:1-65535\"]".into()),
             ..ConfigOptions::default()
         };
         let portals = Portals::write(links, program, self.dir.path(), &options)?;

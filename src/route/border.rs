@@ -1,0 +1,167 @@
+//! The tunnel's border on this host: who may pass it, as the packet filter holds it beside the tunnel
+//! itself (`packet::crossing`), and what the filter alone can hold: where a packet goes on this host.
+
+use std::net::IpAddr;
+
+use super::links::Observed;
+use super::{forwarding, link};
+use crate::config::units::{Family, IfName, Prefix};
+use crate::config::{Config, Deliver, Keep, NativeV6, Role, WithoutTunnel};
+
+/// What the filter has to know for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Border {
+    /// The tunnel's device.
+    pub device: IfName,
+    /// The addresses of the families that are carried.
+    pub ends: Vec<Ends>,
+    /// Networks that may pass beside them.
+    pub allow: Vec<Prefix>,
+    /// What this host is to it.
+    pub side: Side,
+    /// The devices that lead to the Internet.
+    pub uplinks: Vec<IfName>,
+    /// The device whose IPv6 does not leave by a link.
+    pub no_v6: Option<IfName>,
+    /// Families that this host did not forward before us: between `devices` it still does not.
+    pub closed: Vec<Family>,
+    /// The devices between which nothing is forwarded then.
+    pub devices: Vec<IfName>,
+}
+
+/// The addresses of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ends {
+    /// The public address.
+    pub public: Option<IpAddr>,
+    /// The local portal's address inside the tunnel.
+    pub local: IpAddr,
+    /// The remote portal's.
+    pub remote: IpAddr,
+}
+
+/// What this host is to the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The remote portal.
+    Remote,
+    /// The local portal.
+    Local {
+        /// Ports of this host that are open to the tunnel.
+        keep: Vec<Keep>,
+        /// To whom it delivers.
+        delivery: Delivery,
+    },
+}
+
+/// To whom the local portal delivers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Delivery {
+    /// To the client behind this device, and its networks.
+    Client(IfName, Vec<Prefix>),
+    /// To the LAN behind this device, what it asked for and what is handed on.
+    Nat(IfName, WithoutTunnel),
+    /// To whom the administrator routes.
+    Anybody,
+}
+
+/// Devices of containers and virtual machines, by the names that their managers give them. What these
+/// send and get is routed by somebody else, who may come after us.
+const MANAGED: [&str; 9] = [
+    "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman",
+];
+
+/// The border of a configuration on a host.
+pub(super) fn border(config: &Config, observed: &Observed) -> Border {
+    let tunnel = &config.tunnel;
+    let ends = link::tunnel_families(config).map(|family| match family {
+        Family::V4 => Ends {
+            public: config.public.v4.map(IpAddr::V4),
+            local: tunnel.local.into(),
+            remote: tunnel.remote.into(),
+        },
+        Family::V6 => Ends {
+            public: config.public.v6.map(IpAddr::V6),
+            local: tunnel.local_v6.into(),
+            remote: tunnel.remote_v6.into(),
+        },
+    });
+    let networks = |device: &IfName| {
+        let link = observed.link(device);
+        let prefixes = link.map(|link| link.addresses.iter().map(Prefix::network));
+        prefixes.into_iter().flatten().collect()
+    };
+    let side = match &config.role {
+        Role::Remote(_) => Side::Remote,
+        Role::Local(local) => Side::Local {
+            keep: local.keep.clone(),
+            delivery: match &local.deliver {
+                Deliver::Client { device, .. } => {
+                    Delivery::Client(device.clone(), networks(device))
+                }
+                Deliver::Nat { device, .. } => Delivery::Nat(device.clone(), local.without_tunnel),
+                Deliver::Nothing => Delivery::Anybody,
+            },
+        },
+    };
+    let off = |family: &Family| {
+        let switch = forwarding::switch(*family);
+        observed.number(switch) == Some(0)
+    };
+    let forwards_for_us = !matches!(
+        side,
+        Side::Local {
+            delivery: Delivery::Anybody,
+            ..
+        }
+    );
+    let closed = config.public.iter().map(Family::of).filter(off);
+    Border {
+        device: config.name.clone(),
+        ends: ends.collect(),
+        allow: config.allow.clone(),
+        side,
+        no_v6: match &config.role {
+            Role::Local(local) if local.native_ipv6 == NativeV6::Block && !config.carries_v6() => {
+                link::delivery_device(config).cloned()
+            }
+            Role::Local(_) | Role::Remote(_) => None,
+        },
+        uplinks: uplinks(config, observed),
+        closed: closed.filter(|_| forwards_for_us).collect(),
+        devices: devices(config, observed),
+    }
+}
+
+/// The links, what has a default route, and what holds the public address.
+fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
+    let holds = |address| observed.holders(address).map(|link| &link.device);
+    let holders: Vec<_> = config.public.iter().flat_map(holds).collect();
+    let links = config.links.iter().map(|link| &link.device);
+    let defaults = observed.links.iter().filter(|link| link.has_default());
+    let mut found: Vec<IfName> = links
+        .chain(defaults.map(|link| &link.device))
+        .chain(holders)
+        .filter(|device| Some(*device) != link::delivery_device(config))
+        .cloned()
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The devices of this host that are nobody else's to route between.
+fn devices(config: &Config, observed: &Observed) -> Vec<IfName> {
+    let managed = |device: &IfName| MANAGED.iter().any(|name| device.as_str().starts_with(name));
+    let ours = link::delivery_device(config);
+    let mut found: Vec<IfName> = observed
+        .links
+        .iter()
+        .map(|link| &link.device)
+        .filter(|device| Some(*device) == ours || !managed(device))
+        .filter(|device| **device != config.name)
+        .cloned()
+        .collect();
+    found.sort();
+    found
+}

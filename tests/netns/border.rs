@@ -1,0 +1,227 @@
+//! The tunnel's border as the packet filter and the routes hold it: what is closed, what stays inside,
+//! and whose a packet is when a daemon comes or goes.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use netcombiner_lab::prelude::*;
+
+use super::crossing::{home_router, pings};
+use super::modes::into_a_lan;
+use super::support::kernel::sh;
+use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn nat(more: &str) -> Setup {
+    let mut setup = Setup::default();
+    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
+    setup.options.deliver = Some(deliver);
+    setup
+}
+
+fn is_open(from: &Namespace, to: impl Into<std::net::IpAddr>, port: u16) -> bool {
+    let place = std::net::SocketAddr::new(to.into(), port);
+    Talk::open_within(from, place, 2000 * MS).is_ok()
+}
+
+/// Field row A2: the router's own services are closed to the tunnel but for those that are named,
+/// at the public address and at the one inside the tunnel.
+#[test]
+fn the_router_is_closed_but_for_what_is_kept() {
+    case(nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        let _portals = case.up()?;
+        let any = Ipv4Addr::UNSPECIFIED;
+        let _page = Answers::start(&lab.local, any, 80)?;
+        let _kept = Answers::start(&lab.local, any, 8081)?;
+        let inner = Ipv4Addr::new(172, 19, 152, 3);
+        assert!(is_open(&lab.server, PUBLIC, 8081));
+        assert!(is_open(&lab.remote, inner, 8081));
+        assert!(!is_open(&lab.server, PUBLIC, 80));
+        assert!(!is_open(&lab.remote, inner, 80));
+        // The LAN has it as before, pings are answered, and so is what the router asks itself.
+        assert!(is_open(&lab.client, Ipv4Addr::new(192, 168, 7, 1), 80));
+        assert_eq!(pings(&lab.server, PUBLIC)?, 5);
+        assert_eq!(pings(&lab.local, Ipv4Addr::new(172, 19, 152, 2))?, 5);
+        Ok(())
+    });
+}
+
+/// Field row A2: in the other two modes only the tunnel's own address is the router's.
+#[test]
+fn the_router_is_closed_in_client_mode_too() {
+    case(Setup::default(), |case| -> Outcome {
+        let _portals = case.up()?;
+        let _page = Answers::start(&case.lab.local, Ipv4Addr::UNSPECIFIED, 80)?;
+        let inner = Ipv4Addr::new(172, 19, 152, 3);
+        assert!(!is_open(&case.lab.remote, inner, 80));
+        assert_eq!(pings(&case.lab.remote, inner)?, 5);
+        Ok(())
+    });
+}
+
+/// The client sends by an address that is not its own. Gives how many such packets the links saw.
+fn forge(case: &Case, source: &str) -> Result<u64, Box<dyn std::error::Error>> {
+    let lab = &case.lab;
+    let packets = "iifname link* udp dport 9";
+    let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+    sh(&lab.client, &format!("ip address add {source}/32 dev eth0"))?;
+    let forger = lab.client.run(|| UdpSocket::bind((source, 0)))??;
+    for _ in 0..5 {
+        let _ = forger.send_to(b"not mine", (SERVER, 9));
+    }
+    assert_eq!(pings(&lab.client, SERVER)?, 5);
+    Ok(seen.packets()?)
+}
+
+/// Field row A1: what the client sends by somebody else's address does not leave in clear either.
+#[test]
+fn forged_packets_of_the_client_do_not_leave_by_a_link() {
+    case(Setup::default(), |case| -> Outcome {
+        let _portals = case.up()?;
+        assert_eq!(forge(case, "9.9.9.9")?, 0);
+        Ok(())
+    });
+}
+
+/// Field row A1: and so on a router that forwarded before.
+#[test]
+fn forged_packets_of_the_client_do_not_leave_a_router() {
+    case(Setup::default(), |case| -> Outcome {
+        home_router(case)?;
+        let _portals = case.up()?;
+        assert_eq!(forge(case, "9.9.9.9")?, 0);
+        Ok(())
+    });
+}
+
+/// Field row A1: switching forwarding on makes nobody else's subnet routed.
+#[test]
+fn nobody_elses_subnet_is_routed() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.local, "ip address add 192.168.1.1/24 dev lan")?;
+        sh(&lab.client, "ip address add 192.168.1.50/24 dev eth0")?;
+        let _portals = case.up()?;
+        let packets = "iifname link* udp dport 9";
+        let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+        let neighbour = lab.client.run(|| UdpSocket::bind(("192.168.1.50", 0)))??;
+        for _ in 0..5 {
+            let _ = neighbour.send_to(b"not routed before", (SERVER, 9));
+        }
+        assert_eq!(pings(&lab.client, SERVER)?, 5);
+        assert_eq!(seen.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// Field row B4: by default nothing of the LAN leaves in clear, whoever is dead.
+#[test]
+fn the_lan_stays_inside() {
+    case(nat(""), |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        into_a_lan(lab)?;
+        let packets = format!("iifname link* icmp type echo-request ip daddr {SERVER}");
+        let clear = Watch::start(&lab.internet, "prerouting", &packets)?;
+        let (remote, local) = case.up()?;
+        eventually("the LAN is on the Internet", || {
+            Ok(pings(&lab.client, SERVER)? == 5)
+        })?;
+        local.kill();
+        assert_eq!(pings(&lab.client, SERVER)?, 0, "daemon killed");
+        let _local = case.start(Side::Local)?;
+        case.wait_for_paths(2)?;
+        remote.kill();
+        std::thread::sleep(13_000 * MS);
+        assert_eq!(pings(&lab.client, SERVER)?, 0, "remote portal dead");
+        assert_eq!(clear.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// Field row D2: what the router itself sends, like its resolver, uses the tunnel while it is up, and
+/// goes on without it.
+#[test]
+fn the_router_itself_uses_the_tunnel() {
+    case(nat(""), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        let service = Answers::start(&lab.server, SERVER, 80)?;
+        let (_remote, local) = case.up()?;
+        let seen = |source: Ipv4Addr| -> Result<bool, Error> {
+            let mut talk = Talk::open(&lab.local, service.address())?;
+            Ok(talk.ask()? == format!("server to {source}"))
+        };
+        eventually("the router's own traffic uses the tunnel", || seen(PUBLIC))?;
+        let bound = lab
+            .local
+            .run(|| UdpSocket::bind((Lab::wan_address(0), 0)))??;
+        let packets = "iifname link0 udp dport 9";
+        let outside = Watch::start(&lab.internet, "prerouting", packets)?;
+        bound.send_to(b"by the link", (SERVER, 9))?;
+        eventually("what chose a link leaves by it", || {
+            Ok(outside.packets()? == 1)
+        })?;
+        local.kill();
+        eventually("without the tunnel it leaves by a link", || {
+            seen(Lab::wan_address(0))
+        })?;
+        Ok(())
+    });
+}
+
+/// Whether the client hears something from the server's port within the patience of a test, while the
+/// server sends all the time.
+fn hears(client: &UdpSocket, port: u16) -> Result<(), Error> {
+    let mut buffer = [0; 100];
+    eventually(&format!("the client hears port {port}"), || {
+        let _ = client.set_read_timeout(Some(200 * MS));
+        let heard = client.recv_from(&mut buffer);
+        Ok(heard.is_ok_and(|(_, from)| from.port() == port))
+    })
+}
+
+/// Field row B5: what goes to the public address while the remote portal starts, or is dead, is the
+/// client's when it is up.
+#[test]
+fn a_stream_that_began_without_the_daemon_reaches_the_client() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        let client = lab.client.run(|| UdpSocket::bind((PUBLIC, 6000)))??;
+        let streams =
+            [5555, 5556].map(|port| lab.server.run(move || UdpSocket::bind((SERVER, port))));
+        let [first, second] = streams;
+        let (first, second) = (first??, second??);
+        let (stop, both) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| -> Outcome {
+            let stream = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = first.send_to(b"one way", (PUBLIC, 6000));
+                    if both.load(Ordering::Relaxed) {
+                        let _ = second.send_to(b"began late", (PUBLIC, 6000));
+                    }
+                    std::thread::sleep(5 * MS);
+                }
+            });
+            let outcome = (|| -> Outcome {
+                std::thread::sleep(200 * MS);
+                let (remote, _local) = case.up()?;
+                hears(&client, 5555)?;
+                remote.kill();
+                both.store(true, Ordering::Relaxed);
+                std::thread::sleep(1000 * MS);
+                let _remote = case.start(Side::Remote)?;
+                case.wait_for_paths(2)?;
+                hears(&client, 5555)?;
+                hears(&client, 5556).map_err(|error| error.to_string())?;
+                Ok(())
+            })();
+            stop.store(true, Ordering::Relaxed);
+            let _ = stream.join();
+            outcome
+        })
+    });
+}
