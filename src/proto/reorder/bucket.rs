@@ -1,6 +1,6 @@
 //! One order domain of the reorder buffer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Duplicate;
 use super::holes::Holes;
@@ -17,16 +17,13 @@ const RESYNC: i32 = 1 << 15;
 /// not stay shut, whatever put the two out of step.
 const MOST_ASTRAY: u8 = 200;
 /// Holes are looked through for old ones when the sequence has gone on so far.
-const TIDY: u32 = 1 << 14;
-
-/// Places for which a bucket keeps memory while nothing waits: 50 Mbit/s for 30 ms. In all buckets
-/// they are 1.6 MB.
-const SPARE_PLACES: usize = 128;
+const TIDY: u64 = 1 << 14;
+/// Sequences are counted modulo 2^24.
+const WRAP: u32 = 0xff_ffff;
 
 /// A packet that waits for an earlier one, or its place when it is gone already.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) sequence: Sequence,
     /// The paths that may hold an earlier one.
     pub(super) mask: u8,
     /// When it was sent, by the peer's clock.
@@ -82,22 +79,32 @@ impl Load {
     }
 }
 
+/// A sequence that does not wrap: `next` and what is ahead of it, counted on.
+type Position = u64;
+
 /// The packets of one bucket. Nothing is allocated while they come in order.
+///
+/// A tree, because the peer chooses the order: taking one packet in costs the same in the worst one.
 #[derive(Debug, Default)]
 pub(super) struct BucketQueue {
     /// The sequence awaited.
-    next: Sequence,
+    next: Position,
     /// What was passed over.
     holes: Holes,
-    /// Ascending, all ahead of `next`. The deadlines of all but the hasty ones ascend too.
-    waiting: VecDeque<Waiting>,
+    /// All ahead of `next`. One that waits for repairs waits no longer than any such one behind it.
+    waiting: BTreeMap<Position, Waiting>,
     packets: usize,
     bytes: usize,
     hasty: usize,
     /// Packets in a row that were far behind.
     astray: u8,
     /// Where old holes were looked for last.
-    tidied: Sequence,
+    tidied: Position,
+}
+
+/// The sequence at a position.
+fn sequence(position: Position) -> Sequence {
+    Sequence::new(position as u32)
 }
 
 impl BucketQueue {
@@ -109,33 +116,20 @@ impl BucketQueue {
         }
     }
 
-    /// Gives back what a long wait took. Called when nothing waits.
-    pub(super) fn shrink(&mut self) {
-        if self.waiting.capacity() > SPARE_PLACES {
-            self.waiting.shrink_to(SPARE_PLACES);
-        }
-    }
-
     /// When the bucket has to be looked at.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let steady = self.waiting.iter().find(|w| !w.is_hasty());
-        let hasty = self.waiting.iter().filter(|w| w.is_hasty());
-        let soonest = hasty.take(self.hasty).map(|w| w.deadline).min();
-        [steady.map(|w| w.deadline), soonest]
-            .into_iter()
-            .flatten()
-            .min()
+        self.waiting.values().map(|waiting| waiting.deadline).min()
     }
 
     /// Delivers the packet when it is the next one and nothing waits, as nearly always; else gives it
     /// back, for [`BucketQueue::insert`].
     pub(super) fn pass(
         &mut self,
-        sequence: Sequence,
+        place: Sequence,
         packet: Packet,
         out: &mut VecDeque<Packet>,
     ) -> Option<Packet> {
-        if sequence != self.next || !self.waiting.is_empty() {
+        if place != sequence(self.next) || !self.waiting.is_empty() {
             return Some(packet);
         }
         self.advance();
@@ -146,18 +140,20 @@ impl BucketQueue {
     /// Delivers the packet when it is the next one or late; else keeps it. A `bare` one has no tag.
     pub(super) fn insert(
         &mut self,
-        mut new: Waiting,
+        place: Sequence,
+        new: Waiting,
         settled: bool,
         bare: bool,
         out: &mut VecDeque<Packet>,
     ) -> Result<(), (Duplicate, Packet)> {
-        let sequence = new.sequence;
-        let ahead = sequence.ahead_of(self.next);
+        let ahead = place.ahead_of(sequence(self.next));
         self.astray = if ahead < -RESYNC {
             self.astray.saturating_add(1)
         } else {
             0
         };
+        // What lies behind counts as a whole wrap ahead: positions only grow.
+        let position = self.next + u64::from(ahead as u32 & WRAP);
         if bare && self.astray > 0 || self.astray == MOST_ASTRAY {
             // Not late, but out of step: begin anew here.
             while !self.waiting.is_empty() {
@@ -165,45 +161,31 @@ impl BucketQueue {
             }
             self.holes.clear();
             self.astray = 0;
-            self.next = sequence;
+            self.next = self.next.max(position);
         } else if ahead < 0 {
             // Late: TCP still uses it, once.
             let (Content::Hasty(packet) | Content::Patient(packet)) = new.content else {
                 return Ok(());
             };
             // A link that comes back may bring what it held for seconds: of that time no hole is known.
-            if ahead < -RESYNC || !self.holes.fill(sequence) {
+            if ahead < -RESYNC || !self.holes.fill(place) {
                 return Err((Duplicate, packet));
             }
             out.push_back(packet);
             return Ok(());
         } else if settled {
-            self.skip_to(sequence, out);
+            self.skip_to(position, out);
         }
-        let at = self.place_of(sequence);
-        let replaced = match self.waiting.get(at).filter(|old| old.sequence == sequence) {
-            Some(old) if matches!(old.content, Content::GivenUp) => true,
-            Some(_) => {
-                let (Content::Hasty(packet) | Content::Patient(packet)) = new.content else {
-                    return Ok(());
-                };
-                return Err((Duplicate, packet));
-            }
-            None => false,
-        };
+        // One that was given up too soon takes its place.
+        let old = self.waiting.get(&position);
+        if old.is_some_and(|old| !matches!(old.content, Content::GivenUp)) {
+            let (Content::Hasty(packet) | Content::Patient(packet)) = new.content else {
+                return Ok(());
+            };
+            return Err((Duplicate, packet));
+        }
         self.add(&new);
-        if !new.is_hasty() {
-            let mut behind = self.waiting.range(at..).filter(|w| !w.is_hasty());
-            let next = behind.next().map_or(new.deadline, |steady| steady.deadline);
-            new.deadline = new.deadline.min(next);
-            self.hurry(at, new.deadline);
-        }
-        if replaced {
-            // Given up too soon.
-            self.waiting[at] = new;
-        } else {
-            self.waiting.insert(at, new);
-        }
+        self.waiting.insert(position, new);
         self.deliver_run(out);
         Ok(())
     }
@@ -213,32 +195,31 @@ impl BucketQueue {
     pub(super) fn give_up(
         &mut self,
         held: Option<Instant>,
-        sequence: Sequence,
+        place: Sequence,
         out: &mut VecDeque<Packet>,
     ) {
-        if sequence == self.next {
-            self.holes.add(sequence, sequence.next());
+        let ahead = place.ahead_of(sequence(self.next));
+        if ahead == 0 {
+            self.holes.add(place, place.next());
             self.advance();
             self.deliver_run(out);
             return;
         }
-        // Only where something waits for it: a word about the far future is nonsense.
-        let at = self.place_of(sequence);
-        let (Some(held), Some(after)) = (held, self.waiting.get(at)) else {
+        let (Some(held), Ok(ahead)) = (held, u64::try_from(ahead)) else {
             return;
         };
-        if sequence.ahead_of(self.next) > 0 && after.sequence != sequence {
-            let mut behind = self.waiting.range(at..).filter(|w| !w.is_hasty());
+        // Only where something waits for it: a word about the far future is nonsense.
+        let position = self.next + ahead;
+        if let Some((behind, after)) = self.waiting.range(position..=Position::MAX).next()
+            && *behind != position
+        {
             let given_up = Waiting {
-                sequence,
                 mask: 0,
                 sent: after.sent,
-                deadline: behind
-                    .next()
-                    .map_or(held, |steady| steady.deadline.min(held)),
+                deadline: held,
                 content: Content::GivenUp,
             };
-            self.waiting.insert(at, given_up);
+            self.waiting.insert(position, given_up);
         }
     }
 
@@ -252,23 +233,22 @@ impl BucketQueue {
         passed: impl Fn(&Waiting) -> bool,
         out: &mut VecDeque<Packet>,
     ) {
-        if self.hasty == 0 {
-            return;
-        }
         // What proves that nothing before the last one comes any more proves it for all. (A repair asks
         // for no path, and proves less: what waits before it comes before its turn then, having waited
         // for as long as a repair takes.)
-        let free = |w: &Waiting| w.is_hasty() && (now >= w.deadline || passed(w));
-        let Some(mut last) = self.waiting.iter().rposition(free) else {
+        let hasty = self.waiting.iter().rev().filter(|(_, w)| w.is_hasty());
+        let free = |(_, w): &(&Position, &Waiting)| now >= w.deadline || passed(w);
+        let Some((&last, _)) = hasty.take(self.hasty).find(free) else {
             return;
         };
         // And what follows it without a gap waits for nothing else.
-        while let Some(next) = self.waiting.get(last + 1)
-            && next.sequence == self.waiting[last].sequence.next()
-        {
-            last += 1;
-        }
-        for waiting in self.waiting.range_mut(..=last).filter(|w| w.is_hasty()) {
+        let behind = self.waiting.range(last..=Position::MAX).zip(last..);
+        let run = behind.take_while(|((position, _), expected)| *position == expected);
+        let last = last + (run.count() as u64).saturating_sub(1);
+        for (_, waiting) in self.waiting.range_mut(0..=last) {
+            if !waiting.is_hasty() {
+                continue;
+            }
             let content = std::mem::replace(&mut waiting.content, Content::Delivered);
             waiting.deadline = held;
             if let Content::Hasty(packet) = content {
@@ -278,23 +258,22 @@ impl BucketQueue {
                 out.push_back(packet);
             }
         }
-        let mut soonest = held;
-        for steady in self.waiting.iter_mut().rev().filter(|w| !w.is_hasty()) {
-            soonest = soonest.min(steady.deadline);
-            steady.deadline = soonest;
-        }
     }
 
     /// Gives up what is waited for longest, as long as somebody's deadline is over. Returns how often
     /// that was a packet's.
     pub(super) fn release_overdue(&mut self, now: Instant, out: &mut VecDeque<Packet>) -> u64 {
+        let mut newest_first = self.waiting.iter().rev();
+        let Some((&last, _)) = newest_first.find(|(_, w)| !w.is_hasty() && w.deadline <= now)
+        else {
+            return 0;
+        };
         let mut count = 0;
-        while let Some(due) = self.waiting.iter().find(|w| !w.is_hasty())
-            && due.deadline <= now
+        while let Some((&position, due)) = self.waiting.iter().find(|(_, w)| !w.is_hasty())
+            && position <= last
         {
             count += u64::from(due.packet().is_some());
-            let sequence = due.sequence;
-            self.skip_to(sequence, out);
+            self.skip_to(position, out);
             self.deliver_run(out);
         }
         count
@@ -302,37 +281,34 @@ impl BucketQueue {
 
     /// Gives up what the first one waits for; delivers it and what follows it.
     pub(super) fn skip(&mut self, out: &mut VecDeque<Packet>) {
-        if let Some(head) = self.waiting.front() {
-            let sequence = head.sequence;
-            self.pass_over(sequence);
+        if let Some((&first, _)) = self.waiting.first_key_value() {
+            self.pass_over(first);
             self.deliver_run(out);
         }
     }
 
-    /// Gives up everything before a sequence; delivers what is there of it.
-    fn skip_to(&mut self, sequence: Sequence, out: &mut VecDeque<Packet>) {
-        while let Some(head) = self.waiting.front()
-            && head.sequence.ahead_of(sequence) < 0
+    /// Gives up everything before a position; delivers what is there of it.
+    fn skip_to(&mut self, position: Position, out: &mut VecDeque<Packet>) {
+        while let Some((&first, _)) = self.waiting.first_key_value()
+            && first < position
         {
             self.skip(out);
         }
-        if sequence.ahead_of(self.next) > 0 {
-            self.pass_over(sequence);
+        if position > self.next {
+            self.pass_over(position);
         }
     }
 
-    fn pass_over(&mut self, sequence: Sequence) {
-        self.holes.add(self.next, sequence);
-        self.next = sequence;
+    fn pass_over(&mut self, position: Position) {
+        self.holes.add(sequence(self.next), sequence(position));
+        self.next = position;
         self.tidy();
     }
 
     fn deliver_run(&mut self, out: &mut VecDeque<Packet>) {
-        while self
-            .waiting
-            .front()
-            .is_some_and(|head| head.sequence == self.next)
-            && let Some(head) = self.waiting.pop_front()
+        while let Some((first, _)) = self.waiting.first_key_value()
+            && *first == self.next
+            && let Some((_, head)) = self.waiting.pop_first()
         {
             match head.content {
                 Content::Hasty(packet) => {
@@ -341,7 +317,10 @@ impl BucketQueue {
                 }
                 Content::Patient(packet) => self.deliver(packet, out),
                 Content::Delivered => {}
-                Content::GivenUp => self.holes.add(self.next, self.next.next()),
+                Content::GivenUp => {
+                    let place = sequence(self.next);
+                    self.holes.add(place, place.next());
+                }
             }
             self.advance();
         }
@@ -361,47 +340,16 @@ impl BucketQueue {
         }
     }
 
-    /// Where a sequence stands or would stand: mostly at the end.
-    fn place_of(&self, sequence: Sequence) -> usize {
-        match self.waiting.back() {
-            Some(last) if last.sequence.ahead_of(sequence) >= 0 => self
-                .waiting
-                .partition_point(|old| old.sequence.ahead_of(sequence) < 0),
-            Some(_) | None => self.waiting.len(),
-        }
-    }
-
-    /// What stands before `at` waits no longer than what stands there.
-    fn hurry(&mut self, at: usize, deadline: Instant) {
-        for before in self.waiting.range_mut(..at).rev().filter(|w| !w.is_hasty()) {
-            if before.deadline <= deadline {
-                break;
-            }
-            before.deadline = deadline;
-        }
-    }
-
     fn advance(&mut self) {
-        self.next = self.next.next();
+        self.next += 1;
         self.tidy();
     }
 
     fn tidy(&mut self) {
-        let passed = self.next.ahead_of(self.tidied) as u32;
-        if passed >= TIDY {
+        if self.next - self.tidied >= TIDY {
             self.tidied = self.next;
-            self.holes.forget_before(self.next.back(RESYNC as u32));
+            let oldest = sequence(self.next).back(RESYNC as u32);
+            self.holes.forget_before(oldest);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
-        self.waiting.capacity()
-    }
-
-    #[cfg(test)]
-    pub(super) fn steady_deadlines(&self) -> Vec<Instant> {
-        let steady = self.waiting.iter().filter(|w| !w.is_hasty());
-        steady.map(|w| w.deadline).collect()
     }
 }
