@@ -23,6 +23,12 @@ const DEAD_PROBES: u32 = 3;
 const PROBE_BUSY: Duration = Duration::from_millis(200);
 /// Probes on an idle path of an idle tunnel; keeps NATs open too.
 const PROBE_IDLE: Duration = Duration::from_secs(1);
+/// Probes on a standby path, while a lower tier is up: a link that is paid by the byte. With headers a
+/// probe and its answer are 200 bytes, and both sides ask: 16 bytes a second. NATs forget a mapping
+/// after 30 s and more (WireGuard's persistent keepalive is 25 s for them).
+const PROBE_STANDBY: Duration = Duration::from_secs(25);
+/// Probes of a standby path that is dead: 20 bytes a second. One that returns need not be known sooner.
+const PROBE_STANDBY_DEAD: Duration = Duration::from_secs(10);
 /// Probes of a suspect.
 const PROBE_SUSPECT: Duration = Duration::from_millis(100);
 /// Probes of the dead, for a first while, that a link is used again soon after it returns.
@@ -93,16 +99,18 @@ impl Liveness {
     }
 
     /// When to ask next. `flying`: something that asks is in flight; until `busy_until` the tunnel
-    /// counts as busy.
+    /// counts as busy; `standby`: nothing needs the path now.
     pub fn probe_at(
         &self,
         verdict: Verdict,
         flying: bool,
         busy_until: Instant,
+        standby: bool,
         rtt: &Rtt,
     ) -> Instant {
         match verdict {
             Verdict::Alive if flying => self.asked + rtt.probe_timeout(MAX_ACK_DELAY),
+            Verdict::Alive if standby => self.asked.max(self.answered) + PROBE_STANDBY,
             Verdict::Alive => {
                 let last = self.asked.max(self.answered);
                 last + if last + PROBE_BUSY <= busy_until {
@@ -112,6 +120,7 @@ impl Liveness {
                 }
             }
             Verdict::Suspect => self.asked + PROBE_SUSPECT,
+            Verdict::Dead if standby => self.asked + PROBE_STANDBY_DEAD,
             Verdict::Dead if self.asked.since(self.answered) < DEAD_SOON => self.asked + PROBE_DEAD,
             Verdict::Dead => self.asked + PROBE_LONG_DEAD,
         }
@@ -151,26 +160,40 @@ mod tests {
         let mut liveness = Liveness::proven(at(0));
         let rtt = Rtt::default();
         assert_eq!(
-            liveness.probe_at(Verdict::Alive, false, at(0), &rtt),
+            liveness.probe_at(Verdict::Alive, false, at(0), false, &rtt),
             at(1000)
         );
         assert_eq!(
-            liveness.probe_at(Verdict::Alive, false, at(500), &rtt),
+            liveness.probe_at(Verdict::Alive, false, at(500), false, &rtt),
             at(200)
         );
         liveness.on_asked(at(2000));
         assert_eq!(
-            liveness.probe_at(Verdict::Suspect, true, at(0), &rtt),
+            liveness.probe_at(Verdict::Suspect, true, at(0), false, &rtt),
             at(2100)
         );
         assert_eq!(
-            liveness.probe_at(Verdict::Dead, true, at(0), &rtt),
+            liveness.probe_at(Verdict::Dead, true, at(0), false, &rtt),
             at(2250)
         );
         liveness.on_asked(at(40_000));
         assert_eq!(
-            liveness.probe_at(Verdict::Dead, true, at(0), &rtt),
+            liveness.probe_at(Verdict::Dead, true, at(0), false, &rtt),
             at(40_750)
         );
+    }
+
+    #[test]
+    fn a_standby_path_is_asked_seldom_until_it_is_needed() {
+        let mut liveness = Liveness::proven(at(0));
+        let rtt = Rtt::default();
+        let mut due = |verdict, standby| {
+            liveness.on_asked(at(1000));
+            liveness.probe_at(verdict, false, at(60_000), standby, &rtt)
+        };
+        assert_eq!(due(Verdict::Alive, true), at(26_000));
+        assert_eq!(due(Verdict::Alive, false), at(1200));
+        assert_eq!(due(Verdict::Dead, true), at(11_000));
+        assert_eq!(due(Verdict::Suspect, true), at(1100));
     }
 }

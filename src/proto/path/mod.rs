@@ -38,6 +38,9 @@ pub use rtt::Rtt;
 /// How long a question for a proof waits for its answer before it is asked again: first, and at most.
 const PROOF_RETRY: Duration = Duration::from_millis(250);
 const PROOF_RETRY_MOST: Duration = Duration::from_millis(750);
+/// On a standby path that did not answer so often, 5 s, it waits longer: 10 bytes a second.
+const PROOF_TRIES_STANDBY: u32 = 8;
+const PROOF_RETRY_STANDBY: Duration = Duration::from_secs(10);
 /// Questions that a path that does not answer is remembered to have been asked: at one in 250 ms
 /// answers may take 8 s.
 const MOST_QUESTIONS: usize = 32;
@@ -72,6 +75,8 @@ pub struct Path {
     pub reported: PathState,
     /// Its tier.
     pub metric: u8,
+    /// A path of a lower tier is up: nothing needs this one now, and it may cost money.
+    pub standby: bool,
     /// The cap of our side and the cap that the peer asked for.
     pub caps: [Option<Bitrate>; 2],
     /// The STATUS frame has to be sent.
@@ -102,6 +107,8 @@ pub struct Path {
     pub replay_bare: ReplayWindow,
     /// The largest authentic number that came.
     pub largest_sealed: PacketNumber,
+    /// When that one was sent, by the peer's clock: later ones were sent later.
+    pub newest_sent: Option<Stamp>,
     /// Datagrams without a tag sent since the last one with.
     pub bare_run: u32,
     /// When the next datagram in flight is held for lost.
@@ -146,6 +153,7 @@ impl Path {
             state: PathState::Down,
             reported: PathState::Down,
             metric: 0,
+            standby: false,
             caps: [None; 2],
             status_due: false,
             sent: SentPackets::default(),
@@ -161,6 +169,7 @@ impl Path {
             replay: ReplayWindow::new(),
             replay_bare: ReplayWindow::new(),
             largest_sealed: PacketNumber(0),
+            newest_sent: None,
             bare_run: 0,
             loss_at: None,
             liveness: Liveness::default(),
@@ -176,16 +185,22 @@ impl Path {
         self.replay = ReplayWindow::new();
         self.replay_bare = ReplayWindow::new();
         self.largest_sealed = PacketNumber(0);
-        self.queue_limit = QueueLimit::default();
         // Its clock is another one, and it counts from zero.
-        self.owd = Owd::default();
+        self.newest_sent = None;
         self.received_by_peer = 0;
-        self.restart_control();
+        self.forget_clock();
         self.mtu.renumber();
         self.ecn.restart();
         self.loss_at = None;
         self.urgent = None;
         self.status_due = self.opener.is_some();
+    }
+
+    /// One of the clocks jumped: nothing measured with both of them holds any more.
+    pub fn forget_clock(&mut self) {
+        self.owd = Owd::default();
+        self.queue_limit = QueueLimit::default();
+        self.restart_control();
     }
 
     /// The number that the next received datagram probably has.
@@ -250,10 +265,14 @@ impl Path {
         let proof = self
             .proof
             .filter(|proof| self.opener.is_some() && Some(proof.place) == self.place)?;
-        let pause = PROOF_RETRY * 2u32.saturating_pow(proof.tries.saturating_sub(1).min(4));
-        Some(proof.asked.map_or(Instant::default(), |asked| {
-            asked + pause.min(PROOF_RETRY_MOST)
-        }))
+        let pause = if self.standby && proof.tries >= PROOF_TRIES_STANDBY {
+            PROOF_RETRY_STANDBY
+        } else {
+            let pause = PROOF_RETRY * 2u32.saturating_pow(proof.tries.saturating_sub(1).min(4));
+            pause.min(PROOF_RETRY_MOST)
+        };
+        let again = |asked| asked + pause;
+        Some(proof.asked.map_or(Instant::default(), again))
     }
 
     /// What its silence means now.
@@ -271,7 +290,7 @@ impl Path {
         let flying = self.sent.in_flight() > 0;
         self.verdict().map(|verdict| {
             self.liveness
-                .probe_at(verdict, flying, busy_until, &self.rtt)
+                .probe_at(verdict, flying, busy_until, self.standby, &self.rtt)
         })
     }
 
@@ -283,7 +302,9 @@ impl Path {
         if self.mtu.follow {
             return Some(Instant::default());
         }
-        self.mtu.due(&self.rtt)
+        let due = self.mtu.due(&self.rtt);
+        // Whether more passes by now is asked when it is needed.
+        due.filter(|_| !self.standby || self.mtu.searches())
     }
 
     /// When its state gets worse if nothing is heard.
@@ -312,8 +333,10 @@ impl Path {
     }
 
     /// Accounts for an acknowledgement of this path's datagrams, which left the peer at `ack_sent` by
-    /// the clock that stamped `received_at`.
-    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) {
+    /// the clock that stamped `received_at`. False: one of the clocks has jumped, and
+    /// [`Path::forget_clock`] is to follow on every path.
+    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) -> bool {
+        let mut steady = true;
         let expected = self.sent.next_number();
         let largest = PacketNumber::expand(ack.largest, expected);
         let in_flight_before = self.sent.in_flight();
@@ -338,8 +361,8 @@ impl Path {
             let sample = now.since(arrival.sent_at);
             self.rtt.update(sample, delay);
             self.queue_limit.on_rtt(now, sample);
-            self.owd
-                .update(now, OneWayDelay::new(arrival.sent_at, received_at));
+            let one_way = OneWayDelay::new(arrival.sent_at, received_at);
+            steady = self.owd.update(now, one_way, sample);
         }
         let srtt = self.rtt.smoothed().unwrap_or_default();
         let marks = self.ecn.on_ack(now, ack.ecn, &acked, srtt);
@@ -351,12 +374,12 @@ impl Path {
                 // The questions that were lost on a dead link say nothing of congestion.
                 self.state = PathState::Up;
                 self.give_up_in_flight();
-                return;
+                return steady;
             }
             if self.state == PathState::Suspect {
                 self.state = PathState::Up;
             }
-            if acked.bytes > 0 {
+            if acked.bytes > 0 && steady {
                 let event = AckEvent {
                     now,
                     bytes: acked.bytes,
@@ -378,6 +401,7 @@ impl Path {
             }
         }
         self.detect_lost(now);
+        steady
     }
 
     fn detect_lost(&mut self, now: Instant) {

@@ -245,6 +245,11 @@ impl PathMtu {
             .then_some(self.passes + self.headers)
     }
 
+    /// True until the size is known.
+    pub fn searches(&self) -> bool {
+        !matches!(self.phase, Phase::Done(_))
+    }
+
     /// When the next probe is to leave, on a path that is up.
     pub fn due(&self, rtt: &Rtt) -> Option<Instant> {
         match (self.phase, self.flying) {

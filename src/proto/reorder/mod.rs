@@ -94,6 +94,11 @@ impl Resequencer {
         self.paths[path.index()].on_arrival(now, sent);
     }
 
+    /// The peer's clock or ours has jumped: what the paths showed of their delays is void.
+    pub fn forget_clock(&mut self) {
+        self.paths.iter_mut().for_each(Skew::forget_delays);
+    }
+
     /// Takes a packet that came in order, or keeps it. What can be delivered goes to `out`. A `bare`
     /// one has no tag: anybody may have made it.
     pub fn insert(

@@ -46,6 +46,14 @@ impl Skew {
         self.least = Some(self.least.map_or(delay, |least| least.min(delay)));
     }
 
+    /// Forgets the delays: the offset of the clocks is another one.
+    pub(super) fn forget_delays(&mut self) {
+        *self = Self {
+            latest: self.latest,
+            ..Self::default()
+        };
+    }
+
     /// True when the path, being FIFO, can bring nothing more that was sent at `sent` or before.
     pub(super) fn has_passed(&self, sent: Stamp) -> bool {
         // Not `>=`: a batch shares one send time.

@@ -32,6 +32,13 @@ const PROOF_EVERY: Duration = Duration::from_millis(100);
 const BARE_DISTANCE: u64 = 4096;
 /// And its send time so near to the peer's clock, as far as that is known from authentic ones.
 const BARE_TIME: Duration = Duration::from_secs(2);
+/// The newest datagram of one path is later than what came by the others by no more than this, by the
+/// time it was sent: whatever a link holds is less than that. What seems older has its stamp read one
+/// wrap wrong.
+const LATEST: Duration = Duration::from_secs(10);
+/// The peer's clock and ours went on differently by so much: one of them stood still, or a link held
+/// this.
+const CLOCK_JUMP: Duration = Duration::from_secs(1);
 
 /// No inner packet is longer, whatever the peer's MTU: the largest of [`Mtu`], bytes.
 ///
@@ -297,7 +304,7 @@ impl Tunnel {
         let Some(transport) = transport else { return };
         // The peer's clock went on since it was last seen.
         let clock = self.peer_clock.map(|(seen, at)| seen.after(now.since(at)));
-        let sent = clock.map_or_else(
+        let mut sent = clock.map_or_else(
             || Stamp::first(*stamp),
             |clock| Stamp::expand(*stamp, clock),
         );
@@ -313,9 +320,22 @@ impl Tunnel {
             }
             path.replay_bare.commit(opened.number);
         } else {
+            let newest = opened.number >= path.largest_sealed;
+            if newest {
+                // The newest number is the anchor, whatever the clocks say: its sender's clock does not
+                // go back. After a pause of one of us (67 s and more) the nearest reading is behind.
+                let seen = self.peer_clock.map(|(seen, _)| seen.before(LATEST));
+                let least = path.newest_sent.max(seen);
+                if let Some(least) = least.filter(|least| sent < *least) {
+                    sent = Stamp::expand_after(*stamp, least);
+                }
+                path.newest_sent = Some(sent);
+                if clock.is_some_and(|clock| clock.distance(sent) > CLOCK_JUMP) {
+                    self.reorder.forget_clock();
+                }
+            }
             self.peer_clock = self.peer_clock.max(Some((sent, now)));
             path.replay.commit(opened.number);
-            let newest = opened.number >= path.largest_sealed;
             path.largest_sealed = path.largest_sealed.max(opened.number);
             if newest && path.opener.is_none() && path.place != Some(from) {
                 ask_for_proof(path, now, from, opened.length, || {
@@ -369,8 +389,9 @@ impl Tunnel {
                     break;
                 }
                 Ok(Frame::Ack(ack)) => {
-                    if let Some(path) = self.paths[ack.path.index()].as_deref_mut() {
-                        path.on_ack(now, &ack, sent);
+                    let path = self.paths[ack.path.index()].as_deref_mut();
+                    if path.is_some_and(|path| !path.on_ack(now, &ack, sent)) {
+                        self.forget_clock();
                     }
                 }
                 Ok(Frame::Ping) => {}
@@ -401,6 +422,14 @@ impl Tunnel {
         {
             let min_rtt = path.rtt.min();
             path.arrivals.on_eliciting(now, min_rtt);
+        }
+    }
+
+    /// Nothing measured with both clocks holds any more.
+    fn forget_clock(&mut self) {
+        self.reorder.forget_clock();
+        for path in self.paths.iter_mut().flatten() {
+            path.forget_clock();
         }
     }
 

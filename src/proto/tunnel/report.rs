@@ -3,12 +3,13 @@
 use super::Tunnel;
 use crate::config::Transport;
 use crate::proto::Instant;
-use crate::proto::event::{Event, SocketId};
+use crate::proto::event::{Event, PathState, SocketId};
 use crate::proto::stats::{PathStats, TunnelStats};
 
 impl Tunnel {
     /// Turns changes of state into events.
     pub(super) fn report(&mut self, now: Instant) {
+        self.find_standby();
         let mut changed = self.inner.raise_at().is_some_and(|at| at <= now);
         for path in self.paths.iter_mut().flatten() {
             changed |= std::mem::take(&mut path.mtu.changed);
@@ -34,6 +35,16 @@ impl Tunnel {
             } else {
                 Event::Disconnected
             });
+        }
+    }
+
+    /// Which paths nothing needs, because one of a lower tier is up.
+    fn find_standby(&mut self) {
+        let up = self.paths.iter().flatten();
+        let up = up.filter(|path| path.state == PathState::Up);
+        let tier = up.map(|path| path.metric).min();
+        for path in self.paths.iter_mut().flatten() {
+            path.standby = tier.is_some_and(|tier| tier < path.metric);
         }
     }
 

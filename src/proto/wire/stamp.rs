@@ -42,6 +42,12 @@ impl Stamp {
         }
     }
 
+    /// The first stamp from `least` on that has these low bits.
+    pub fn expand_after(bytes: [u8; 3], least: Self) -> Self {
+        let low = u64::from(u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]));
+        Self(least.0 + (low.wrapping_sub(least.0) & MASK))
+    }
+
     /// The first stamp of a peer, of which nothing is known yet. It starts one wrap up, so that
     /// stamps behind it can still be told.
     pub fn first(bytes: [u8; 3]) -> Self {
@@ -57,6 +63,12 @@ impl Stamp {
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0 + time.as_micros() as u64 / UNIT_MICROS)
+    }
+
+    /// The stamp of this clock so much earlier.
+    #[must_use]
+    pub fn before(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(time.as_micros() as u64 / UNIT_MICROS))
     }
 
     /// How far apart two stamps are.
@@ -83,6 +95,9 @@ mod tests {
             Stamp(0x1ff_fff0)
         );
         assert_eq!(Stamp::expand(Stamp(77).encode(), Stamp(80)), Stamp(77));
+        assert_eq!(Stamp::expand_after([0, 0, 3], reference), Stamp(0x200_0003));
+        let again = Stamp::expand_after([0xff, 0xff, 0xfd], reference);
+        assert_eq!(again, Stamp(0x2ff_fffd));
         assert_eq!(
             Stamp::expand([0xff, 0xff, 0xff], Stamp(2)),
             Stamp(0xff_ffff)

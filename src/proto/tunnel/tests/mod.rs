@@ -1,9 +1,11 @@
 //! Two tunnels over emulated links on virtual time.
 
+mod clocks;
 mod ecn;
 mod hostile;
 mod life;
 mod mtu;
 mod pair;
 mod repair;
+mod standby;
 mod traffic;

@@ -55,6 +55,10 @@ pub(super) struct Link {
     pub(super) ecn: fn(Codepoint, u64) -> Option<Codepoint>,
     /// The address that the remote portal sees.
     pub(super) address: SocketAddr,
+    /// Its tier.
+    pub(super) metric: u8,
+    /// Bytes of IP packets that were put on it, in both directions.
+    pub(super) cost: u64,
 }
 
 impl Link {
@@ -72,6 +76,8 @@ impl Link {
             device: 1500,
             ecn: |codepoint, _| Some(codepoint),
             address,
+            metric: 0,
+            cost: 0,
         }
     }
 }
@@ -118,6 +124,9 @@ pub(super) struct Pair {
     security: Security,
     transport: Transport,
     restarts: u64,
+    /// The local portal's clock is behind by so much: it stood still with its host.
+    behind: Duration,
+    paused: bool,
 }
 
 /// The remote portal's own link to the local one, where it has one.
@@ -159,12 +168,12 @@ fn portal(side: Side, security: Security, seed: u64, now: Instant) -> Tunnel {
     Tunnel::new(config, Box::new(Seeded(seed)), now)
 }
 
-fn link(id: u8, transport: Transport, remote: SocketAddr) -> Attachment {
+fn link(id: u8, transport: Transport, remote: SocketAddr, metric: u8) -> Attachment {
     Attachment::Link {
         link: LinkId(id),
         transport,
         remote,
-        metric: 0,
+        metric,
         rate_up: None,
         rate_down: None,
         congestion: Congestion::default(),
@@ -206,6 +215,8 @@ impl Pair {
             security: remote,
             transport,
             restarts: 0,
+            behind: Duration::ZERO,
+            paused: false,
         };
         pair.listen();
         for id in 0..pair.links.len() {
@@ -215,9 +226,10 @@ impl Pair {
     }
 
     pub(super) fn open_link(&mut self, id: usize, socket: u32) {
-        let attachment = link(id as u8, self.transport, REMOTE.into());
+        let metric = self.links[id].metric;
+        let attachment = link(id as u8, self.transport, REMOTE.into(), metric);
         self.local
-            .handle_socket_up(self.now, SocketId(socket), attachment);
+            .handle_socket_up(self.local_now(), SocketId(socket), attachment);
     }
 
     /// A new process of the remote portal.
@@ -246,8 +258,9 @@ impl Pair {
         let attachment = Attachment::Listen {
             transport: Transport::Udp,
         };
-        self.local.handle_socket_up(self.now, LISTEN, attachment);
-        let attachment = link(0, Transport::Udp, self.links[0].address);
+        self.local
+            .handle_socket_up(self.local_now(), LISTEN, attachment);
+        let attachment = link(0, Transport::Udp, self.links[0].address, 0);
         self.remote
             .handle_socket_up(self.now, REMOTE_DIALS, attachment);
     }
@@ -261,6 +274,7 @@ impl Pair {
         datagram: &[u8],
     ) {
         self.tap.push((to, datagram.to_vec()));
+        self.links[id].cost += datagram.len() as u64 + 28;
         let Link {
             delay,
             rate,
@@ -309,17 +323,18 @@ impl Pair {
     }
 
     fn drain(&mut self) {
+        let local_now = self.local_now();
         let tcp = self.transport == Transport::Tcp;
         if tcp {
             // The kernels take what they are given, half a window each time.
             for id in 0..self.links.len() as u32 {
-                self.local.handle_writable(self.now, SocketId(id), 16_000);
+                self.local.handle_writable(local_now, SocketId(id), 16_000);
                 self.remote
                     .handle_writable(self.now, SocketId(ACCEPTED + id), 16_000);
             }
         }
         let mut batch = Batch::default();
-        while self.local.poll_transmit(self.now, &mut batch) {
+        while !self.paused && self.local.poll_transmit(local_now, &mut batch) {
             let Some((t, out)) = batch.seal() else { break };
             // What leaves by the listening socket answers the remote portal's own link.
             let (id, socket) = match t.socket {
@@ -376,12 +391,9 @@ impl Pair {
         {
             return transmit.cutting;
         }
-        let tunnel = match of {
-            To::Local => &mut self.local,
-            To::Remote => &mut self.remote,
-        };
+        let (tunnel, now) = self.portal(of);
         tunnel.handle_refused(
-            self.now,
+            now,
             transmit.socket,
             transmit.destination,
             transmit.segment_size,
@@ -403,16 +415,20 @@ impl Pair {
             To::Remote => self
                 .remote
                 .handle_datagram(self.now, LISTEN, from, &mut datagram),
-            To::Local => self
-                .local
-                .handle_datagram(self.now, SocketId(0), from, &mut datagram),
+            To::Local => {
+                let now = self.local_now();
+                self.local
+                    .handle_datagram(now, SocketId(0), from, &mut datagram);
+            }
         }
         self.drain();
     }
 
     /// Steps to the next thing that happens, but not beyond `until`.
     fn step(&mut self, until: Instant) {
-        let timeouts = [self.local.poll_timeout(), self.remote.poll_timeout()];
+        let local = self.local.poll_timeout().filter(|_| !self.paused);
+        let local = local.map(|at| at + self.behind);
+        let timeouts = [local, self.remote.poll_timeout()];
         let arrival = self.flying.first_key_value().map(|((at, _), _)| *at);
         let next = timeouts
             .into_iter()
@@ -433,21 +449,46 @@ impl Pair {
                 codepoint,
                 mut bytes,
             } = flying;
-            let tunnel = match to {
-                To::Local => &mut self.local,
-                To::Remote => &mut self.remote,
-            };
-            if self.links[id].up {
+            if self.links[id].up && (to == To::Remote || !self.paused) {
                 let length = bytes.len();
-                tunnel.handle_datagrams(self.now, socket, from, &mut bytes, length, codepoint);
+                let (tunnel, now) = self.portal(to);
+                tunnel.handle_datagrams(now, socket, from, &mut bytes, length, codepoint);
             }
         }
-        for tunnel in [&mut self.local, &mut self.remote] {
-            if tunnel.poll_timeout().is_some_and(|at| at <= self.now) {
-                tunnel.handle_timeout(self.now);
+        for of in [To::Local, To::Remote] {
+            if of == To::Local && self.paused {
+                continue;
+            }
+            let (tunnel, now) = self.portal(of);
+            if tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                tunnel.handle_timeout(now);
             }
         }
         self.drain();
+    }
+
+    /// The time by the local portal's clock.
+    fn local_now(&self) -> Instant {
+        let behind = self.behind.as_micros() as u64;
+        Instant::from_micros(self.now.as_micros() - behind)
+    }
+
+    /// A portal, and the time by its clock.
+    fn portal(&mut self, of: To) -> (&mut Tunnel, Instant) {
+        let local_now = self.local_now();
+        match of {
+            To::Local => (&mut self.local, local_now),
+            To::Remote => (&mut self.remote, self.now),
+        }
+    }
+
+    /// The local portal's host stands still, and its clock with it.
+    pub(super) fn pause_local(&mut self, time: Duration) {
+        self.paused = true;
+        // What its clock says meanwhile asks for nothing: see `step`.
+        self.run(time);
+        self.paused = false;
+        self.behind += time;
     }
 
     fn socket_of(&self, id: usize) -> Option<SocketId> {
@@ -473,8 +514,8 @@ impl Pair {
 
     /// An inner UDP packet of `len` bytes of flow `flow` with a number in it, from the local side.
     pub(super) fn send_up(&mut self, flow: u16, number: u32, len: usize) {
-        let packet = inner(flow, number, len);
-        self.local.handle_packet(self.now, packet);
+        let (packet, now) = (inner(flow, number, len), self.local_now());
+        self.local.handle_packet(now, packet);
         self.drain();
     }
 
@@ -485,8 +526,9 @@ impl Pair {
     }
 
     pub(super) fn states(&mut self) -> Vec<PathState> {
+        let now = self.local_now();
         self.local
-            .stats(self.now)
+            .stats(now)
             .paths
             .iter()
             .map(|path| path.state)
