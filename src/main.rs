@@ -5,6 +5,11 @@ mod abi_note;
 
 use std::process::ExitCode;
 
+use netcombiner::io::secrecy::Wiping;
+
+#[global_allocator]
+static HEAP: Wiping = Wiping::new();
+
 fn main() -> ExitCode {
     netcombiner::cli::main()
 }

@@ -368,3 +368,50 @@ fn nobody_listening_is_no_panic() {
         assert_eq!(err(&output), "", "{args:?}");
     }
 }
+
+/// Field row A6: a process that handles keys leaves no core dump, and nobody but root can look into it.
+#[cfg(target_os = "linux")]
+#[test]
+fn nobody_looks_into_a_process_that_handles_keys() {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::time::Duration;
+
+    const NOBODY: u32 = 65534;
+    let folder = Folder::new("secrecy");
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.0.join("netcombiner");
+    fs::copy(env!("CARGO_BIN_EXE_netcombiner"), &program).unwrap();
+    // It waits for a key on its standard input.
+    let start = |user: Option<u32>| {
+        let mut command = Command::new(&program);
+        command.arg("pubkey").stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        user.map(|user| command.uid(user));
+        command.spawn()
+    };
+    // Only root becomes somebody else; others see it by themselves.
+    let mut child = start(Some(NOBODY)).or_else(|_| start(None)).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    let user: u32 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next())
+        .and_then(|user| user.parse().ok())
+        .unwrap();
+    let hidden = || {
+        let limits = fs::read_to_string(process.join("limits")).unwrap();
+        let mut lines = limits.lines();
+        let core = lines.find_map(|line| line.strip_prefix("Max core file size"));
+        let no_core = core.unwrap().split_whitespace().take(2).all(|it| it == "0");
+        // What is dumpable belongs to its user (proc_pid(5)).
+        no_core && fs::metadata(process.join("environ")).unwrap().uid() != user
+    };
+    let found = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        hidden()
+    });
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(found || user == 0, "user {user}");
+}

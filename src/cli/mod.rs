@@ -23,6 +23,7 @@ use args::{CliError, config_path};
 use lexopt::prelude::*;
 
 use crate::config::suggest::nearest;
+use crate::io::secrecy;
 
 /// Exit code of a command line that cannot be understood, as shells have it.
 const USAGE: u8 = 2;
@@ -129,6 +130,7 @@ static VERBS: &[Verb] = &[
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    secrecy::hide_memory();
     match dispatch(lexopt::Parser::from_env()) {
         Ok(code) => code,
         Err(error) => {

@@ -21,7 +21,7 @@ use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
 use super::tun_side::{Count, TunSide};
 use super::tun_thread::{BATCHES, Dead, FromTun, MOST_PACKETS, TunThread};
 use crate::config::Class;
-use crate::io::clock::thread_time;
+use crate::io::clock::{Leaps, thread_time};
 use crate::io::poll::{PollSet, Ready, Waker};
 use crate::io::socket::Origin;
 use crate::io::tcp::TcpListener;
@@ -162,6 +162,7 @@ impl PacketThread {
         let packet_loop = PacketLoop {
             tunnel: Tunnel::new(start.config, start.entropy, now),
             clock,
+            leaps: Leaps::start(),
             tun_offload: start.tun.offload(),
             tun: Some(Box::new(TunSide::new(start.tun))),
             tun_thread,
@@ -240,6 +241,7 @@ async fn end_of<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
 
 struct PacketLoop {
     clock: Clock,
+    leaps: Leaps,
     tunnel: Tunnel,
     sockets: Sockets,
     commands: mpsc::Receiver<Command>,
@@ -279,6 +281,9 @@ impl PacketLoop {
                 .wait(timeout, &mut ready)
                 .map_err(LoopError::Poll)?;
             let now = self.clock.now();
+            if let Some(leap) = self.leaps.look() {
+                self.begin_anew(now, leap);
+            }
             for &ready in &ready {
                 self.serve(now, ready)?;
             }
@@ -301,6 +306,16 @@ impl PacketLoop {
                 self.share(now, used)?;
             }
         }
+    }
+
+    /// The host stood still for so long.
+    fn begin_anew(&mut self, now: Instant, leap: Duration) {
+        let seconds = leap.as_secs();
+        let _ = self.events.send(News::Note(Note {
+            level: Level::Info,
+            text: format!("the clock leapt by {seconds} s: the keys are dropped and made again"),
+        }));
+        self.tunnel.begin_anew(now);
     }
 
     /// Takes what the TUN's thread brought: as much as its channel holds, for it may bring more

@@ -6,6 +6,7 @@ mod cut;
 pub mod entropy;
 mod locals;
 pub mod poll;
+pub mod secrecy;
 pub mod socket;
 pub mod tcp;
 pub mod tun;

@@ -16,6 +16,8 @@ const LEAST_ACK_DELAY: Duration = Duration::from_millis(1);
 const MOST_UNANSWERED: u32 = 32;
 /// The first datagram after such a silence is answered at once: somebody asks whether we live.
 const SILENCE: Duration = Duration::from_millis(50);
+/// Datagrams that came before are answered no more often than this.
+const REPLAYED_EVERY: Duration = Duration::from_millis(100);
 
 /// What came in on a path.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Arrivals {
     unanswered: u32,
     /// When the acknowledgement is due.
     due: Option<Instant>,
+    /// When one was last made due by a datagram that came before.
+    replayed: Option<Instant>,
 }
 
 impl Arrivals {
@@ -91,6 +95,17 @@ impl Arrivals {
         };
         let due = now + delay;
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    /// A datagram came that came before. The peer may have been set back to an earlier state (a snapshot
+    /// of a virtual machine), and repeat numbers under the same keys: that it hears what we have tells
+    /// it so.
+    pub fn on_replayed(&mut self, now: Instant) {
+        let recent = |last| now.since(last) < REPLAYED_EVERY;
+        if self.ranges.largest().is_some() && !self.replayed.is_some_and(recent) {
+            self.replayed = Some(now);
+            self.due = Some(now);
+        }
     }
 
     /// When the acknowledgement is due, if one is owed.

@@ -140,6 +140,18 @@ pub struct Count {
     pub limited: u64,
 }
 
+/// What an acknowledgement told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// What became of datagrams.
+    News,
+    /// The same, and that one of the clocks has jumped: [`Path::forget_clock`] is to follow on every
+    /// path.
+    Leap,
+    /// Of a datagram that we never sent, as far as we remember: we were set back to an earlier state.
+    Unsent,
+}
+
 impl Path {
     /// A path that has no place yet.
     pub fn new(id: PathId, transport: Transport, gate: Gate, mtu: PathMtu, ecn: bool) -> Self {
@@ -333,12 +345,14 @@ impl Path {
     }
 
     /// Accounts for an acknowledgement of this path's datagrams, which left the peer at `ack_sent` by
-    /// the clock that stamped `received_at`. False: one of the clocks has jumped, and
-    /// [`Path::forget_clock`] is to follow on every path.
-    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) -> bool {
-        let mut steady = true;
+    /// the clock that stamped `received_at`.
+    pub fn on_ack(&mut self, now: Instant, ack: &AckFrame<'_>, ack_sent: Stamp) -> Told {
+        let mut told = Told::News;
         let expected = self.sent.next_number();
         let largest = PacketNumber::expand(ack.largest, expected);
+        if largest >= expected {
+            return Told::Unsent;
+        }
         let in_flight_before = self.sent.in_flight();
         let acked = self.sent.on_ack(largest, ack.ranges(largest));
         self.count.spurious += acked.spurious;
@@ -362,7 +376,9 @@ impl Path {
             self.rtt.update(sample, delay);
             self.queue_limit.on_rtt(now, sample);
             let one_way = OneWayDelay::new(arrival.sent_at, received_at);
-            steady = self.owd.update(now, one_way, sample);
+            if !self.owd.update(now, one_way, sample) {
+                told = Told::Leap;
+            }
         }
         let srtt = self.rtt.smoothed().unwrap_or_default();
         let marks = self.ecn.on_ack(now, ack.ecn, &acked, srtt);
@@ -374,12 +390,12 @@ impl Path {
                 // The questions that were lost on a dead link say nothing of congestion.
                 self.state = PathState::Up;
                 self.give_up_in_flight();
-                return steady;
+                return told;
             }
             if self.state == PathState::Suspect {
                 self.state = PathState::Up;
             }
-            if acked.bytes > 0 && steady {
+            if acked.bytes > 0 && told == Told::News {
                 let event = AckEvent {
                     now,
                     bytes: acked.bytes,
@@ -401,7 +417,7 @@ impl Path {
             }
         }
         self.detect_lost(now);
-        steady
+        told
     }
 
     fn detect_lost(&mut self, now: Instant) {

@@ -385,14 +385,16 @@ fn the_worst_order_costs_a_bounded_number_of_steps() {
     for n in 0..100_000_u32 {
         let micros = u64::from(n) * 100;
         let now = Instant::from_micros(1_000_000 + micros);
-        let place = (n / 8000 + 1) * 100_000 - n * 2;
+        let place = (n / 2500 + 1) * 100_000 - n * 2;
         let order = Order {
             mask: 0b100,
             ..order(place, n % 2 == 0, false)
         };
         let packet = Packet::from(&[0x45; 20][..]);
         let sent = Stamp::of(now);
-        let taken = run.buffer.insert(now, order, sent, packet, false, &mut run.out);
+        let taken = run
+            .buffer
+            .insert(now, order, sent, packet, false, &mut run.out);
         assert!(taken.is_ok(), "{n}");
         let (bucket, sequence) = (Bucket(7), Sequence::new(place - 1));
         run.buffer.give_up(now, bucket, sequence, &mut run.out);

@@ -15,7 +15,7 @@ use crate::packet::ip::is_packet;
 use crate::proto::Instant;
 use crate::proto::crypto::Sealed;
 use crate::proto::event::{Event, SocketId};
-use crate::proto::path::{Path, Place, Proof, Urgent};
+use crate::proto::path::{Path, Place, Proof, Told, Urgent};
 use crate::proto::stats::Discard;
 use crate::proto::wire::frame::{Frame, Frames};
 use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
@@ -225,7 +225,10 @@ impl Tunnel {
         }) = claim
         else {
             let header = Header::parse(datagram).ok_or(Some(Discard::Malformed))?;
-            if self.keys.find(&header).is_some() {
+            if let Some(owner) = self.keys.find(&header) {
+                if let Some(path) = self.paths[owner.path.index()].as_deref_mut() {
+                    path.arrivals.on_replayed(now);
+                }
                 return Err(Some(Discard::Replayed));
             }
             self.send_notice(now, from, datagram);
@@ -390,8 +393,13 @@ impl Tunnel {
                 }
                 Ok(Frame::Ack(ack)) => {
                     let path = self.paths[ack.path.index()].as_deref_mut();
-                    if path.is_some_and(|path| !path.on_ack(now, &ack, sent)) {
-                        self.forget_clock();
+                    match path.map(|path| path.on_ack(now, &ack, sent)) {
+                        Some(Told::Unsent) => {
+                            self.begin_anew(now);
+                            return;
+                        }
+                        Some(Told::Leap) => self.forget_clock(),
+                        Some(Told::News) | None => {}
                     }
                 }
                 Ok(Frame::Ping) => {}

@@ -72,7 +72,8 @@ pub(super) struct Keys {
     next: Vec<Epoch>,
     /// Still good for opening, until then; oldest first.
     previous: Vec<(Epoch, Instant)>,
-    handshake: Option<Handshake>,
+    /// In a box, which is wiped when it is freed.
+    handshake: Option<Box<Handshake>>,
     handshake_began: Option<Instant>,
     /// How long the last handshake took.
     handshake_rtt: Duration,
@@ -211,7 +212,7 @@ impl Tunnel {
         if self.closing || self.keys.handshake.is_some() || !self.has_peers() {
             return;
         }
-        self.keys.handshake = Some(self.new_handshake(now));
+        self.keys.handshake = Some(Box::new(self.new_handshake(now)));
         self.keys.handshake_began = Some(now);
         self.send_initiations(now);
     }
@@ -301,7 +302,7 @@ impl Tunnel {
                     return;
                 }
                 if handshake.tries > REPEATS {
-                    self.keys.handshake = Some(self.new_handshake(now));
+                    self.keys.handshake = Some(Box::new(self.new_handshake(now)));
                 }
                 self.send_initiations(now);
             }
@@ -316,6 +317,19 @@ impl Tunnel {
         self.keys.current = None;
         self.keys.previous.clear();
         self.void_paths();
+    }
+
+    /// This host stood still, or was set back to an earlier state: the numbers that come next may have
+    /// been used. Nothing leaves under these keys any more, and for the peer we are a new process.
+    pub fn begin_anew(&mut self, now: Instant) {
+        let epochs = self.keys.epochs;
+        self.keys = Keys::new(&self.config, self.entropy.as_mut());
+        // Their names are never used twice.
+        self.keys.epochs = epochs;
+        self.outbox.clear();
+        self.void_paths();
+        self.begin_handshake(now);
+        self.report(now);
     }
 
     /// Nothing is known of any path any more: ours ask for a proof again, the peer's are to come.

@@ -48,11 +48,17 @@ fn a_standby_link_costs_next_to_nothing() {
         (Security::Encrypt, Transport::Tcp),
     ] {
         let mut pair = Pair::over(transport, links(), security, security);
-        let idle = cost(&mut pair, 2 * 3600, None);
-        assert!(idle <= MOST, "idle: {idle} bytes/s, {security:?} {transport:?}");
+        let idle = cost(&mut pair, 3600, None);
+        assert!(
+            idle <= MOST,
+            "idle: {idle} bytes/s, {security:?} {transport:?}"
+        );
         assert!(idle > 0, "it is asked now and then");
-        let busy = cost(&mut pair, 600, Some(20 * MS));
-        assert!(busy <= MOST, "busy: {busy} bytes/s, {security:?} {transport:?}");
+        let busy = cost(&mut pair, 180, Some(20 * MS));
+        assert!(
+            busy <= MOST,
+            "busy: {busy} bytes/s, {security:?} {transport:?}"
+        );
         assert_eq!(pair.states(), [PathState::Up; 2]);
     }
 }
@@ -73,7 +79,7 @@ fn nor_does_one_that_is_narrow_or_dead() {
     // It is asked after 25 s, and found dead a second later.
     pair.run(30_000 * MS);
     assert_eq!(pair.states(), [PathState::Up, PathState::Dead]);
-    let dead = cost(&mut pair, 600, Some(20 * MS));
+    let dead = cost(&mut pair, 180, Some(20 * MS));
     assert!(dead <= MOST, "dead: {dead} bytes/s");
     pair.links[1].up = true;
     pair.run(11_000 * MS);
