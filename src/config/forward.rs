@@ -1,6 +1,5 @@
 //! What of the public address is handed on to machines of the LAN.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -10,6 +9,7 @@ use super::report::{At, Report};
 use super::units::UnitError;
 use super::words::quoted;
 use super::{Forward, PortProtocol, PublicAddresses, Taken};
+use crate::sorted::Map;
 
 /// Ports that change their number, in all: each is an element of its own in the packet filter.
 const MOST_MOVED: usize = 8192;
@@ -177,10 +177,10 @@ pub(super) fn check(
 /// Each port goes to one machine, and so does the rest.
 fn overlaps(forwards: &[(At, Forward)], report: &mut Report<'_>) {
     // By protocol (0: the rest) and family: first and last port, and the forward's place in the list.
-    let mut taken: BTreeMap<(u8, bool), Vec<(u16, u16, usize)>> = BTreeMap::new();
+    let mut taken: Map<(u8, bool), Vec<(u16, u16, usize)>> = Map::new();
     for (index, (_, forward)) in forwards.iter().enumerate() {
         let mut take = |what, first, last| {
-            let all = taken.entry((what, forward.to.is_ipv4())).or_default();
+            let all = taken.get_or_insert_with((what, forward.to.is_ipv4()), Vec::new);
             all.push((first, last, index));
         };
         for (what, protocol) in [(1, PortProtocol::Tcp), (2, PortProtocol::Udp)] {
@@ -193,7 +193,7 @@ fn overlaps(forwards: &[(At, Forward)], report: &mut Report<'_>) {
         }
     }
     // A forward of both protocols may overlap in both: it is said once.
-    let mut pairs = BTreeMap::new();
+    let mut pairs = Map::new();
     for ranges in taken.values_mut() {
         ranges.sort_unstable();
         let mut widest: Option<(u16, usize)> = None;

@@ -1,6 +1,5 @@
 //! The links, where flows are waited for and where they are opened to.
 
-use crate::sorted::Map;
 use std::net::IpAddr;
 
 use super::address::{HostAddress, is_inside};
@@ -9,6 +8,7 @@ use super::report::{At, Report};
 use super::role::{Around, device};
 use super::{Congestion, Endpoint, Link, Listen, Transport, Warning, schema};
 use crate::proto::wire::MAX_PATHS;
+use crate::sorted::Map;
 
 /// Who waits, who opens, and by what.
 pub(super) struct Meeting {

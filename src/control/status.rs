@@ -1,6 +1,5 @@
 //! What `show` knows: the answer of the daemon. No secret is part of it.
 
-use crate::sorted::Map;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use super::Form;
 use super::dump::dump;
 use super::pretty::pretty;
 use crate::proto::event::{EcnFault, EcnState, PathState};
+use crate::sorted::Map;
 
 /// A running tunnel at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

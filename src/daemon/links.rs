@@ -1,7 +1,6 @@
 //! Which links can be used now, and from where to where: a pure function of the configuration, the
 //! observed devices and the resolved names.
 
-use crate::sorted::{Map, Set};
 use std::net::{IpAddr, SocketAddr};
 
 use super::sockets::LinkTerms;
@@ -12,6 +11,7 @@ use crate::proto::event::LinkId;
 use crate::proto::wire::MAX_PATHS;
 use crate::route::links::{Observed, ObservedLink};
 use crate::route::{automatic_links, own_addresses};
+use crate::sorted::{Map, Set};
 
 /// The ids of links by their names: a link that goes and comes back keeps its id, until so many
 /// others came that the id is needed for one of them; the one not seen for longest loses it. Its

@@ -1,7 +1,6 @@
 //! The life of a tunnel between "up" and "down": links come and go, names get addresses, people
 //! ask, and at the end the host is given back.
 
-use crate::sorted::{Map, Set};
 use std::cell::RefCell;
 use std::io;
 use std::pin::pin;
@@ -32,6 +31,7 @@ use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
 use crate::route::awaited;
 use crate::route::links::Observed;
+use crate::sorted::{Map, Set};
 
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
 /// tested for duplicates (RFC 4862) cannot be bound for a second.

@@ -5,7 +5,6 @@
 //! It is written to a file before the first change and removed after everything has been given
 //! back. When we were killed, the file of then holds the truth and the present values do not.
 
-use crate::sorted::Map;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -17,6 +16,7 @@ use super::{HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::resource::{Address, LocalTable, Setting};
 use crate::route::{HostState, Resource};
+use crate::sorted::Map;
 
 /// The borrowed things of one tunnel, and their file.
 #[derive(Debug)]

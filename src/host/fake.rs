@@ -4,7 +4,6 @@
     reason = "a part of the tests, which picks one kind of resource at a time"
 )]
 
-use crate::sorted::{Map, Set};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -18,6 +17,7 @@ use crate::route::links::{Observed, ObservedLink};
 use crate::route::lower::linux;
 use crate::route::resource::{LocalTable, Route, Rule};
 use crate::route::{HostState, Lookup, Operation, Resource, diff};
+use crate::sorted::{Map, Set};
 
 /// A kernel in memory.
 #[derive(Debug, Default)]

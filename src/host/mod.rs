@@ -21,7 +21,6 @@ pub mod linux;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use crate::sorted::{Map, Set};
 use std::fmt;
 use std::io;
 
@@ -32,6 +31,7 @@ use crate::config::units::{Family, IfName, RulePref};
 use crate::route::links::{KERNEL_LOCAL_PREF, Observed};
 use crate::route::resource::{Address, Filter, LocalTable, ProxyNeighbour};
 use crate::route::{HostState, Resource};
+use crate::sorted::{Map, Set};
 
 pub use converge::{ConvergeError, Outcome, converge};
 pub use groups::{Group, Groups};

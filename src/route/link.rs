@@ -1,7 +1,6 @@
 //! What both portals share: the tunnel's addresses, forwarding, and a routing table for each link
 //! that only our own flows look into.
 
-use crate::sorted::Set;
 use std::net::IpAddr;
 
 use super::links::{Observed, ObservedLink, device_setting};
@@ -11,6 +10,7 @@ use super::{forwarding, ways};
 use crate::config::units::{Family, IfName, Prefix, TableId};
 use crate::config::{Config, Deliver, Link, Role};
 use crate::proto::wire::MAX_PATHS;
+use crate::sorted::Set;
 
 /// Both families, IPv4 first.
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

@@ -1,7 +1,6 @@
 //! What was seen of a host: its devices, the settings we borrow, and who else uses policy routing.
 //! Plain data, filled by `host` or read from a file (`plan --links FILE`).
 
-use crate::sorted::Map;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::reach::HostSocket;
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
+use crate::sorted::Map;
 
 /// Where the kernel itself puts the rule `from all lookup local`.
 pub const KERNEL_LOCAL_PREF: RulePref = RulePref(0);

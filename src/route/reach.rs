@@ -1,7 +1,6 @@
 //! Who would lose this host when the remote portal takes its address: what listens on it and is
 //! not kept goes to the client.
 
-use crate::sorted::Set;
 use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
@@ -9,6 +8,7 @@ use thiserror::Error;
 use super::links::Observed;
 use super::remote::kept;
 use crate::config::{Config, PortProtocol, Role, Warning};
+use crate::sorted::Set;
 
 /// Programs by which people log in over TCP. A newer sshd gives each session to `sshd-session`.
 const LOGIN_PROGRAMS: [&str; 11] = [

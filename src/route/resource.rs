@@ -1,10 +1,10 @@
 //! The words of routing as state: everything of a host that this program ever sets.
 
-use crate::sorted::Set;
 use std::net::IpAddr;
 
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::config::{Forward, Keep, PortProtocol};
+use crate::sorted::Set;
 
 use super::border::Border;
 

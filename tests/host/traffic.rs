@@ -1,6 +1,5 @@
 //! Real connections through what was set up.
 
-use netcombiner::sorted::Set;
 use std::time::Duration;
 
 use netcombiner::config::{Forward, Taken};
@@ -10,6 +9,7 @@ use netcombiner::route::resource::{Filter, FilterClause};
 
 use crate::namespace::{PUBLIC, PUBLIC_V6, address, in_namespace, ip, name, reconciler, run};
 use crate::portals::remote;
+use netcombiner::sorted::Set;
 
 /// Runs `body` in another network namespace, into which this one's `device` is moved first.
 pub(crate) fn beyond<T: Send + 'static>(

@@ -2,7 +2,6 @@
 
 mod terms;
 
-use crate::sorted::Map;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::io::udp::{ReceiveBuffer, SendReport, UdpOffload, UdpSocket};
 use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
 use crate::proto::tunnel::Tunnel;
+use crate::sorted::Map;
 pub(super) use terms::{LinkSocket, LinkTerms};
 
 /// An accepted connection that carries no path by then is dropped, however much it says.

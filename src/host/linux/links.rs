@@ -1,6 +1,5 @@
 //! The devices of the host, their addresses and next hops, and who else uses policy routing.
 
-use crate::sorted::{Map, Set};
 use std::io;
 use std::net::IpAddr;
 
@@ -17,6 +16,7 @@ use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::route::links::{
     ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting, neighbour_setting,
 };
+use crate::sorted::{Map, Set};
 
 /// The settings of a host that routing depends on, beside those of its devices.
 const SETTINGS: [&str; 3] = [

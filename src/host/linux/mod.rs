@@ -20,7 +20,6 @@ mod watch;
 #[cfg(test)]
 mod wire;
 
-use crate::sorted::Set;
 use std::io;
 
 use rtnetlink::packet_route::AddressFamily;
@@ -32,6 +31,7 @@ use crate::config::units::{Family, IfName, TableId};
 use crate::route::links::Observed;
 use crate::route::resource::Setting;
 use crate::route::{HostState, Lookup, Operation, Resource, diff, lower};
+use crate::sorted::Set;
 use links::Names;
 use netlink::Handle;
 use rules::Listed;

@@ -1,12 +1,12 @@
 //! The TCP and UDP sockets of this network namespace (proc_net_tcp.rst), with the programs that hold
 //! them: the number of a socket's inode stands in both /proc/net and /proc/PID/fd.
 
-use crate::sorted::Map;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::PortProtocol;
 use crate::route::reach::{HostSocket, Program};
+use crate::sorted::Map;
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
 const LISTEN: &str = "0A";

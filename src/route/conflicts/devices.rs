@@ -1,6 +1,5 @@
 //! Links and the client's device, and the filters of the links.
 
-use crate::sorted::Map;
 use std::net::IpAddr;
 
 use super::warn;
@@ -8,6 +7,7 @@ use crate::config::units::{Family, Prefix};
 use crate::config::{Config, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, device_setting};
+use crate::sorted::Map;
 
 /// Links and the client's device: there, up, with a way out, and apart from each other.
 pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {

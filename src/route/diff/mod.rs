@@ -4,7 +4,6 @@
 //! then down the same ladder. So no rule ever asks an empty table, table local moves only while
 //! the keep rules stand, and at every moment it is asked somewhere.
 
-use crate::sorted::Set;
 use std::cmp::Reverse;
 
 use super::forwarding::{SWITCHES, written_over};
@@ -12,6 +11,7 @@ use super::links::KERNEL_LOCAL_PREF;
 use super::operation::Lookup;
 use super::resource::{Filter, HostState, LocalTable, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, Prefix, TableId};
+use crate::sorted::Set;
 
 /// One step between two states.
 #[derive(Debug, Clone, PartialEq, Eq)]

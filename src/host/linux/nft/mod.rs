@@ -7,7 +7,6 @@ mod expression;
 mod message;
 mod talk;
 
-use crate::sorted;
 use std::io;
 
 use super::attributes::{Attributes, attributes, find, text};
@@ -15,6 +14,7 @@ use crate::config::units::IfName;
 use crate::route::lower::nft::model::Set;
 use crate::route::lower::nft::{Table, table, table_name};
 use crate::route::resource::Filter;
+use crate::sorted;
 use encode::{CHAIN_NAME, SET_ID, SET_NAME, TABLE};
 use message::{Verb, flag};
 use talk::{Batch, ask};

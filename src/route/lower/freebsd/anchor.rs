@@ -9,7 +9,6 @@
 //!   and all others are the client's.
 //! - Its local portal names no links: here each has its `route-to`.
 
-use crate::sorted::Set;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::crossing;
@@ -19,6 +18,7 @@ use crate::config::{Config, Deliver, Forward, Keep, PortProtocol, Remote, Role, 
 use crate::route::link::{self, Hop};
 use crate::route::links::Observed;
 use crate::route::remote::kept;
+use crate::sorted::Set;
 
 /// The rules of one tunnel: translation first.
 pub(super) struct Rules {
