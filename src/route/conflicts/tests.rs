@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::Role;
 use crate::config::units::TableId;
 use crate::config::{Keep, PortProtocol, Role};
 use crate::route::cases;
