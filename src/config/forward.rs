@@ -177,7 +177,7 @@ pub(super) fn check(
 /// Each port goes to one machine, and so does the rest.
 fn overlaps(forwards: &[(At, Forward)], report: &mut Report<'_>) {
     // By protocol (0: the rest) and family: first and last port, and the forward's place in the list.
-    let mut taken: Map<(u8, bool), Vec<(u16, u16, usize)>> = Map::new();
+    let mut taken: Map<_, Vec<(u16, u16, usize)>> = Map::new();
     for (index, (_, forward)) in forwards.iter().enumerate() {
         let mut take = |what, first, last| {
             let all = taken.get_or_insert_with((what, forward.to.is_ipv4()), Vec::new);

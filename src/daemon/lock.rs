@@ -79,7 +79,7 @@ impl Lock {
     /// Also when another tunnel was killed here and not cleaned up after: what it borrowed of the
     /// host would be taken for the host's own.
     pub fn take(run_dir: &Path, name: &str) -> Result<Self, LockError> {
-        Self::take_of(|| HostLock::take(), run_dir, name)
+        Self::take_of(HostLock::take, run_dir, name)
     }
 
     fn take_of(

@@ -1,5 +1,7 @@
 //! What FreeBSD's anchors do with packets, by a model of pf.
 
+use netcombiner::config::Config;
+
 use super::pf_model::{Anchor, Packet, Verdict};
 
 const INTERNET: &str = "198.18.7.7";
@@ -8,13 +10,27 @@ const PUBLIC6: &str = "2001:db8:2::2";
 const INTERNET6: &str = "2001:db8:77::7";
 
 fn passed(state: bool) -> Verdict {
-    Verdict::Passed { by: None, state }
+    Verdict::Passed {
+        by: None,
+        state,
+        back: None,
+    }
+}
+
+/// Passed, and the answers go by this device.
+fn answered_by(device: &str) -> Verdict {
+    Verdict::Passed {
+        by: None,
+        state: true,
+        back: Some(device.to_owned()),
+    }
 }
 
 fn into(device: &str, state: bool) -> Verdict {
     Verdict::Passed {
         by: Some(device.to_owned()),
         state,
+        back: None,
     }
 }
 
@@ -146,6 +162,62 @@ fn only_what_may_cross_crosses_at_the_vps() {
     expect(&anchor, came.out("eth1"), &Verdict::Blocked);
 }
 
+/// Networks that the configuration allows cross beside the public address, both ways, and no others
+/// with them.
+#[test]
+fn what_is_allowed_crosses() {
+    let allow = |config: &mut Config| {
+        config.allow = ["192.168.1.0/24", "10.55.0.0/16"]
+            .map(|it| it.parse().unwrap())
+            .to_vec();
+    };
+    let home = Anchor::with("local-client-v4-v6", allow);
+    let vps = Anchor::with("remote-v4-v6", allow);
+    let packet = |from, to| Packet::new("nc0", "tcp", from, to);
+    for (from, to) in [("192.168.1.77", "10.55.0.2"), (PUBLIC, "10.55.0.2")] {
+        let goes = packet(from, to).out("nc0");
+        assert!(
+            matches!(home.run(&mut goes.clone()), Verdict::Passed { .. }),
+            "{goes:?}"
+        );
+        let comes = packet(from, to);
+        assert!(
+            matches!(vps.run(&mut comes.clone()), Verdict::Passed { .. }),
+            "{comes:?}"
+        );
+    }
+    for (from, to) in [("10.55.0.2", "192.168.1.77"), ("10.55.0.2", PUBLIC)] {
+        let goes = packet(from, to).out("nc0");
+        assert!(
+            matches!(vps.run(&mut goes.clone()), Verdict::Passed { .. }),
+            "{goes:?}"
+        );
+        let comes = packet(from, to);
+        assert!(
+            matches!(home.run(&mut comes.clone()), Verdict::Passed { .. }),
+            "{comes:?}"
+        );
+    }
+    expect(
+        &home,
+        packet(PUBLIC, "10.56.0.2").out("nc0"),
+        &Verdict::Blocked,
+    );
+    expect(
+        &home,
+        packet("192.168.1.77", "10.56.0.2").out("nc0"),
+        &Verdict::Blocked,
+    );
+    expect(&home, packet(INTERNET, "192.168.2.1"), &Verdict::Blocked);
+    expect(&vps, packet("192.168.1.77", "10.56.0.2"), &Verdict::Blocked);
+    expect(&vps, packet("192.168.2.77", INTERNET), &Verdict::Blocked);
+    expect(
+        &vps,
+        packet(INTERNET, "192.168.2.1").out("nc0"),
+        &Verdict::Blocked,
+    );
+}
+
 /// What the host keeps, and what is the client's.
 #[test]
 fn the_host_and_the_client_are_told_apart() {
@@ -169,6 +241,25 @@ fn the_host_and_the_client_are_told_apart() {
     expect(&anchor, fragment, &into("nc0", false));
 }
 
+/// Field row D1 on FreeBSD: what the client begins from a kept port of those that systems choose
+/// from stays the client's.
+#[test]
+fn a_kept_range_is_shared_with_the_client() {
+    let anchor = Anchor::of("remote-v4");
+    let mut begun = Packet::new("nc0", "udp", PUBLIC, INTERNET);
+    begun.ports = Some((60_500, 53));
+    let (_, begun) = run(&anchor, begun);
+    expect(&anchor, begun.clone().out("eth0"), &answered_by("nc0"));
+    let other = Packet {
+        ports: Some((50_500, 53)),
+        ..begun
+    };
+    expect(&anchor, other.out("eth0"), &passed(false));
+    // What comes from outside first is the host's.
+    let new = Packet::new("eth0", "udp", INTERNET, PUBLIC).port(60_500);
+    expect(&anchor, new, &passed(true));
+}
+
 /// Field rows A2 and F10: behind the shared address nothing is open but what is handed on, and the
 /// LAN reaches that by the public address too.
 #[test]
@@ -178,13 +269,13 @@ fn the_shared_address_opens_what_is_named() {
     for (proto, port) in [("tcp", 80), ("tcp", 22), ("udp", 443), ("gre", 0)] {
         expect(&anchor, comes(proto, port), &Verdict::Blocked);
     }
-    expect(&anchor, comes("icmp", 0), &passed(true));
+    expect(&anchor, comes("icmp", 0), &answered_by("nc0"));
     let (verdict, web) = run(&anchor, comes("tcp", 443));
     assert_eq!(
         (verdict, web.to.to_string().as_str()),
         (passed(true), "192.168.7.20")
     );
-    expect(&anchor, web.out("lan"), &passed(true));
+    expect(&anchor, web.out("lan"), &answered_by("nc0"));
     for to in ["192.168.7.1", "192.168.7.20", "172.19.152.3"] {
         let direct = Packet::new("nc0", "tcp", INTERNET, to).port(80);
         expect(&anchor, direct, &Verdict::Blocked);

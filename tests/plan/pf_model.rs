@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use netcombiner::cli::plan::System;
+use netcombiner::cli::plan::{System, Wish, write};
+use netcombiner::config::Config;
 
-use crate::{case, text};
+use crate::case;
 
 /// One packet on its way in or out of a device.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub(super) enum Verdict {
         by: Option<String>,
         /// It makes a state.
         state: bool,
+        /// `reply-to`: the answers follow the state there.
+        back: Option<String>,
     },
 }
 
@@ -84,12 +87,25 @@ impl Packet {
 impl Anchor {
     /// The anchor of a case.
     pub(super) fn of(name: &str) -> Self {
-        let plan = text(name, System::FreeBsd, false, false);
+        Self::with(name, |_| {})
+    }
+
+    /// The anchor of a case whose configuration is changed.
+    pub(super) fn with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let (mut config, observed) = case(name);
+        change(&mut config);
+        let wish = Wish {
+            system: System::FreeBsd,
+            down: false,
+            json: false,
+        };
+        let mut plan = Vec::new();
+        write(&mut plan, &config, &observed, None, wish).unwrap();
+        let plan = String::from_utf8(plan).unwrap();
         let (_, rest) = plan.split_once("<<'END'\n").unwrap();
         let (anchor, _) = rest.split_once("END\n").unwrap();
         let rules = anchor.lines().filter(|line| !line.starts_with('#'));
-        let links = case(name).1.links;
-        let addresses = links.iter().flat_map(|link| {
+        let addresses = observed.links.iter().flat_map(|link| {
             link.addresses.iter().map(|prefix| {
                 let device = link.device.to_string();
                 (device, prefix.address(), prefix.length())
@@ -125,8 +141,10 @@ impl Anchor {
         if let Some(tag) = after(rule, "tag") {
             packet.tag = Some(tag.to_owned());
         }
+        let device = |word: &str| after(rule, word).map(|it| it.trim_matches('(').to_owned());
         Verdict::Passed {
-            by: after(rule, "route-to").map(|word| word.trim_matches('(').to_owned()),
+            by: device("route-to"),
+            back: device("reply-to"),
             state: !rule.windows(2).any(|pair| pair == ["no", "state"]),
         }
     }

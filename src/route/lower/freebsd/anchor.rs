@@ -17,7 +17,7 @@ use crate::config::units::{Family, IfName};
 use crate::config::{Config, Deliver, Forward, Keep, PortProtocol, Remote, Role, Taken, Transport};
 use crate::route::link::{self, Hop};
 use crate::route::links::Observed;
-use crate::route::remote::kept;
+use crate::route::remote::{FIRST_SHARED, kept};
 use crate::sorted::Set;
 
 /// The rules of one tunnel: translation first.
@@ -161,11 +161,7 @@ fn remote(rules: &mut Rules, config: &Config, role: &Remote, observed: &Observed
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
     rules.say("what stays on this host; also connections older than this rule");
     for keep in kept(config, role, address) {
-        let proto = proto(keep.protocol);
-        let options = match keep.protocol {
-            PortProtocol::Tcp => "flags any keep state (sloppy)",
-            PortProtocol::Udp => "keep state",
-        };
+        let (proto, options) = (proto(keep.protocol), state(keep.protocol));
         let port = port(&keep);
         rules.pass(format!(
             "in quick on {outside} {inet} proto {proto} from any to {address} port {port} {options}"
@@ -180,6 +176,9 @@ fn remote(rules: &mut Rules, config: &Config, role: &Remote, observed: &Observed
     rules.pass(format!(
         "in quick on {tunnel} {inet} from {address} to any no state tag {tag}"
     ));
+    for keep in &role.keep {
+        shared_ports(rules, (&outside, tunnel, peer), address, *keep);
+    }
     rules.pass(format!(
         "out quick on {outside} {inet} from {address} to any no state tagged {tag}"
     ));
@@ -199,6 +198,36 @@ fn remote(rules: &mut Rules, config: &Config, role: &Remote, observed: &Observed
     rules.pass(format!(
         "out quick on {tunnel} {inet} from any to {address} no state"
     ));
+}
+
+/// Kept ports that the client's system may choose for any of its sockets: what it begins from
+/// there has a state, and the answers follow that back into the tunnel.
+fn shared_ports(
+    rules: &mut Rules,
+    (outside, tunnel, peer): (&str, &IfName, IpAddr),
+    address: IpAddr,
+    keep: Keep,
+) {
+    if keep.last < FIRST_SHARED {
+        return;
+    }
+    let (inet, proto, tag) = (inet(address), proto(keep.protocol), rules.tag.clone());
+    let ports = port(&Keep {
+        first: keep.first.max(FIRST_SHARED),
+        ..keep
+    });
+    let state = state(keep.protocol);
+    rules.pass(format!(
+        "out quick on {outside} reply-to ({tunnel} {peer}) {inet} proto {proto} from {address} port {ports} to any {state} tagged {tag}"
+    ));
+}
+
+/// How a state is made for connections that may be older than the rule.
+fn state(protocol: PortProtocol) -> &'static str {
+    match protocol {
+        PortProtocol::Tcp => "flags any keep state (sloppy)",
+        PortProtocol::Udp => "keep state",
+    }
 }
 
 /// The local portal that hands the address to a client.
