@@ -20,12 +20,12 @@ fn the_filter_is_what_nft_reads() {
             "type filter hook prerouting priority mangle; policy accept;",
             "type filter hook input priority mangle; policy accept;",
             "type filter hook forward priority mangle; policy accept;",
-            "oifname \"nc0\" ip daddr 203.0.113.2 meta l4proto tcp ct mark & 0x0f000000 == 0x00000000 \
+            "oifname \"nc0\" ip daddr 203.0.113.2 ct mark & 0x0f000000 == 0x00000000 \
              ct mark set ct mark & 0xf2ffffff | 0x02000000",
             "ip6 daddr 2001:db8:113::2 meta l4proto tcp ct mark & 0x0f000000 == 0x02000000 drop",
             "ip6 daddr 2001:db8:113::2 ip6 hoplimit 255 icmpv6 type 133-137 \
              meta mark set meta mark & 0xf1ffffff | 0x01000000",
-            "ip saddr 203.0.113.2 ct state established,new ct mark set ct mark & 0xf1ffffff | 0x01000000",
+            "ip saddr 203.0.113.2 ct state established,new ct direction original ct mark set ct mark & 0xf1ffffff | 0x01000000",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -104,15 +104,23 @@ fn nobody_elses_subnet_is_routed() {
         let lab = &case.lab;
         sh(&lab.local, "ip address add 192.168.1.1/24 dev lan")?;
         sh(&lab.client, "ip address add 192.168.1.50/24 dev eth0")?;
-        let _portals = case.up()?;
+        let (_remote, local) = case.up()?;
         let packets = "iifname link* udp dport 9";
         let seen = Watch::start(&lab.internet, "prerouting", packets)?;
         let neighbour = lab.client.run(|| UdpSocket::bind(("192.168.1.50", 0)))??;
-        for _ in 0..5 {
-            let _ = neighbour.send_to(b"not routed before", (SERVER, 9));
-        }
-        assert_eq!(pings(&lab.client, SERVER)?, 5);
+        let say = || {
+            for _ in 0..5 {
+                let _ = neighbour.send_to(b"not routed before", (SERVER, 9));
+            }
+            std::thread::sleep(500 * MS);
+        };
+        say();
         assert_eq!(seen.packets()?, 0);
+        // The filter does it, and the counter would tell.
+        local.kill();
+        sh(&lab.local, "nft delete table inet netcombiner-nc0")?;
+        say();
+        assert_ne!(seen.packets()?, 0);
         Ok(())
     });
 }
@@ -140,6 +148,60 @@ fn the_lan_stays_inside() {
         assert_eq!(clear.packets()?, 0);
         Ok(())
     });
+}
+
+/// Field row B4: and who wants it has it in the same cases.
+#[test]
+fn the_lan_leaves_by_the_links_where_that_is_wanted() {
+    case(nat("without_tunnel = \"direct\""), |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        into_a_lan(lab)?;
+        let packets = format!("iifname link* icmp type echo-request ip daddr {SERVER}");
+        let clear = Watch::start(&lab.internet, "prerouting", &packets)?;
+        let (remote, local) = case.up()?;
+        let inside = || -> Result<bool, Error> {
+            let before = clear.packets()?;
+            Ok(pings(&lab.client, SERVER)? == 5 && clear.packets()? == before)
+        };
+        let outside = || -> Result<bool, Error> {
+            let before = clear.packets()?;
+            Ok(pings(&lab.client, SERVER)? == 5 && clear.packets()? == before + 5)
+        };
+        within(30, "the LAN uses the tunnel", inside)?;
+        local.kill();
+        within(
+            60,
+            "the LAN leaves by the links, the daemon being dead",
+            outside,
+        )?;
+        let _local = case.start(Side::Local)?;
+        case.wait_for_paths(2)?;
+        within(60, "the LAN uses the tunnel again", inside)?;
+        remote.kill();
+        within(
+            90,
+            "the LAN leaves by the links, the other portal being dead",
+            outside,
+        )?;
+        Ok(())
+    });
+}
+
+/// The same as `eventually`, for what takes longer.
+fn within(
+    seconds: u64,
+    what: &str,
+    mut is_so: impl FnMut() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let end = netcombiner_lab::clock::now() + Duration::from_secs(seconds);
+    while !is_so()? {
+        if netcombiner_lab::clock::now() > end {
+            return Err(Error::failed(format!("{what}: not within {seconds} s")));
+        }
+        std::thread::sleep(100 * MS);
+    }
+    Ok(())
 }
 
 /// Field row D2: what the router itself sends, like its resolver, uses the tunnel while it is up, and
