@@ -141,8 +141,10 @@ impl<H: Host> Reconciler<H> {
         outcome: &mut Outcome,
     ) -> bool {
         let now = Instant::now();
-        if !self.host.plan(from, to).is_empty() {
-            if self.troubles.rests(group, to, now) {
+        let steps = self.host.plan(from, to);
+        if !steps.is_empty() {
+            let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            if self.troubles.rests(group, to, &steps, now) {
                 return false;
             }
             let view = View {
@@ -151,11 +153,9 @@ impl<H: Host> Reconciler<H> {
             };
             match converge(&mut self.host, &view, from, to).await {
                 Ok(executed) => {
-                    if let Some(step) = executed.first()
-                        && self.reached.iter().any(|(of, it)| of == group && it == to)
-                    {
+                    if self.reached.iter().any(|(of, it)| of == group && it == to) {
                         let who = || self.host.last_to_change();
-                        self.troubles.repaired(group, step, now, who);
+                        self.troubles.repaired(group, &steps, now, who);
                     }
                     outcome.executed.extend(executed);
                 }
@@ -237,11 +237,13 @@ impl<H: Host> Hold for Reconciler<H> {
     async fn raise(&mut self) -> Result<(), HostError> {
         let (now, nothing) = (Instant::now(), HostState::new());
         let group = Group::Device(self.tunnel.clone());
-        if !self.troubles.rests(&group, &nothing, now) && self.host.raise(&self.tunnel).await? {
-            let step = format!("ip link set {} up", self.tunnel);
+        let steps = [format!("ip link set {} up", self.tunnel)];
+        if !self.troubles.rests(&group, &nothing, &steps, now)
+            && self.host.raise(&self.tunnel).await?
+        {
             let who = || self.host.last_to_change();
-            self.troubles.repaired(&group, &step, now, who);
-            log::debug!("{step}");
+            self.troubles.repaired(&group, &steps, now, who);
+            log::debug!("{}", steps[0]);
         }
         Ok(())
     }

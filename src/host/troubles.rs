@@ -42,7 +42,7 @@ struct Failure {
 #[derive(Debug)]
 struct Repair {
     group: Group,
-    step: String,
+    steps: Vec<String>,
     times: u32,
     /// The end of the last pause; the time of the repair where there was none.
     until: Instant,
@@ -51,14 +51,21 @@ struct Repair {
 }
 
 impl Troubles {
-    /// True when nothing is to be tried with this group now.
-    pub(crate) fn rests(&self, group: &Group, target: &HostState, now: Instant) -> bool {
+    /// True when these steps are not to be tried with this group now. A fight holds up nothing but
+    /// what it is about.
+    pub(crate) fn rests(
+        &self,
+        group: &Group,
+        target: &HostState,
+        steps: &[String],
+        now: Instant,
+    ) -> bool {
         let failed = |it: &Failure| it.group == *group && it.target == *target && now < it.until;
         self.failures.iter().any(failed)
             || self
                 .repairs
                 .iter()
-                .any(|it| it.group == *group && now < it.until)
+                .any(|it| it.group == *group && it.steps == steps && now < it.until)
     }
 
     /// It could not be made as desired.
@@ -81,16 +88,16 @@ impl Troubles {
     pub(crate) fn repaired(
         &mut self,
         group: &Group,
-        step: &str,
+        steps: &[String],
         now: Instant,
         who: impl FnOnce() -> Option<String>,
     ) {
         self.forget(now);
-        let known = |it: &Repair| it.group == *group && it.step == step;
+        let known = |it: &Repair| it.group == *group && it.steps == steps;
         let place = self.repairs.iter().position(known).unwrap_or_else(|| {
             self.repairs.push(Repair {
                 group: group.clone(),
-                step: step.to_owned(),
+                steps: steps.to_vec(),
                 times: 0,
                 until: now,
                 text: None,
@@ -110,10 +117,13 @@ impl Troubles {
         repair.until = now + pause.min(LONGEST_PAUSE);
         repair.text.get_or_insert_with(|| {
             let who = who().map_or_else(String::new, |who| format!(" (the last was {who})"));
+            // The packet filter's step is a script of many lines, of which the first says enough.
+            let step = steps.first().and_then(|step| step.lines().next());
             format!(
                 "somebody undoes this again and again{who}, so it is put back after pauses of up \
-                 to {} s: {step}",
-                LONGEST_PAUSE.as_secs()
+                 to {} s: {}",
+                LONGEST_PAUSE.as_secs(),
+                step.unwrap_or_default()
             )
         });
     }
@@ -151,20 +161,27 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn steps(text: &str) -> Vec<String> {
+        vec![text.to_owned()]
+    }
+
     /// Field row B6: what others change again and again is put back ever more rarely, and said once.
     #[test]
     fn a_fight_is_noticed_and_ends() {
         let (mut now, nothing) = (Instant::now(), HostState::new());
         let mut troubles = Troubles::default();
-        let (group, other) = (Group::Tunnel, Group::Device("lan".parse().unwrap()));
+        let (group, rule) = (Group::Tunnel, steps("ip rule add"));
         let mut texts = Vec::new();
         let mut pauses = Vec::new();
         for _ in 0..20 {
-            while troubles.rests(&group, &nothing, now) {
+            while troubles.rests(&group, &nothing, &rule, now) {
                 now += SECOND / 10;
             }
-            assert!(!troubles.rests(&other, &nothing, now));
-            troubles.repaired(&group, "ip rule add", now, || Some("mwan3".into()));
+            troubles.repaired(&group, &rule, now, || Some("mwan3".into()));
+            // Neither another group nor another thing of this one waits.
+            let lan = Group::Device("lan".parse().unwrap());
+            assert!(!troubles.rests(&lan, &nothing, &rule, now));
+            assert!(!troubles.rests(&group, &nothing, &steps("nft"), now));
             texts.extend(troubles.text());
             pauses.push(troubles.next(now).unwrap_or_default().as_secs());
         }
@@ -180,18 +197,19 @@ mod tests {
     fn different_repairs_are_no_fight() {
         let (now, nothing) = (Instant::now(), HostState::new());
         let mut troubles = Troubles::default();
-        for step in 0..4 * FIGHT {
-            let at = now + SECOND * step;
-            troubles.repaired(&Group::Tunnel, &format!("step {}", step % 4), at, || None);
-            let rests = troubles.rests(&Group::Tunnel, &nothing, at);
-            assert_eq!(rests, step >= 4 * (FIGHT - 1), "{step}");
+        for number in 0..4 * FIGHT {
+            let at = now + SECOND * number;
+            let step = steps(&format!("step {}", number % 4));
+            troubles.repaired(&Group::Tunnel, &step, at, || None);
+            let rests = troubles.rests(&Group::Tunnel, &nothing, &step, at);
+            assert_eq!(rests, number >= 4 * (FIGHT - 1), "{number}");
         }
         // One that happens now and then.
-        let mut troubles = Troubles::default();
-        for step in 0..4 * FIGHT {
-            let at = now + 2 * CALM * step;
-            troubles.repaired(&Group::Tunnel, "step", at, || None);
-            assert!(!troubles.rests(&Group::Tunnel, &nothing, at));
+        let (mut troubles, step) = (Troubles::default(), steps("step"));
+        for number in 0..4 * FIGHT {
+            let at = now + 2 * CALM * number;
+            troubles.repaired(&Group::Tunnel, &step, at, || None);
+            assert!(!troubles.rests(&Group::Tunnel, &nothing, &step, at));
         }
     }
 
@@ -200,10 +218,10 @@ mod tests {
         let (now, nothing) = (Instant::now(), HostState::new());
         let mut troubles = Troubles::default();
         troubles.failed(&Group::Tunnel, HostState::new(), "no".into(), now);
-        assert!(troubles.rests(&Group::Tunnel, &nothing, now));
-        assert!(!troubles.rests(&Group::Tunnel, &nothing, now + PAUSE_AFTER_FAILURE));
+        assert!(troubles.rests(&Group::Tunnel, &nothing, &[], now));
+        assert!(!troubles.rests(&Group::Tunnel, &nothing, &[], now + PAUSE_AFTER_FAILURE));
         let other = HostState::from_iter([crate::host::fake::setting("a", "1")]);
-        assert!(!troubles.rests(&Group::Tunnel, &other, now));
+        assert!(!troubles.rests(&Group::Tunnel, &other, &[], now));
         assert_eq!(troubles.next(now), Some(PAUSE_AFTER_FAILURE));
         troubles.keep(&[], now);
         assert_eq!(troubles.text(), None);
