@@ -25,6 +25,7 @@ mod netns {
     mod neighbours;
     mod offloads;
     mod one_card;
+    mod paths;
     mod plan;
     mod reach;
     mod shared_ports;

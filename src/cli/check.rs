@@ -12,8 +12,9 @@ use super::look::look;
 use crate::config::{Config, Warning};
 use crate::host::RUN_DIRECTORY;
 use crate::host::listeners::ssh_session;
-use crate::route::conflicts;
+use crate::route::links::Observed;
 use crate::route::reach::lock_out;
+use crate::route::{conflicts, judge_links};
 
 pub(super) const HELP: &str = "\
 usage: netcombiner check NAME|FILE [--host]
@@ -28,6 +29,17 @@ line of the file and its key; links and other lists are counted from 1.
 
 Exit code: 0 when the configuration can be run, 1 when it has errors.
 ";
+
+/// Which devices are links, and why; which are not, and why not.
+fn write_links(out: &mut impl io::Write, config: &Config, seen: &Observed) -> io::Result<()> {
+    for (link, reason) in judge_links(config, seen) {
+        match reason {
+            Ok(reason) => writeln!(out, "link {}: {reason}", link.device)?,
+            Err(reason) => writeln!(out, "no link: {}: {reason}", link.device)?,
+        }
+    }
+    Ok(())
+}
 
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let mut what = None;
@@ -51,6 +63,9 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
             if host || path.as_os_str() != word.as_os_str() {
                 let seen = look(&config, Path::new(RUN_DIRECTORY))
                     .map_err(|error| CliError::failed(format!("this host: {error}")))?;
+                if config.links.is_empty() {
+                    write_links(&mut out, &config, &seen.observed)?;
+                }
                 warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
                 if let Some(reason) = lock_out(&config, &seen.observed.sockets, ssh_session()) {

@@ -1,11 +1,13 @@
 //! The links, where flows are waited for and where they are opened to.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use super::address::{HostAddress, is_inside};
 use super::reader::{Field, Fields};
 use super::report::{At, Report};
 use super::role::{Around, device};
+use super::units::{Prefix, UnitError};
 use super::{Congestion, Endpoint, Link, Listen, Transport, Warning, schema};
 use crate::proto::wire::MAX_PATHS;
 use crate::sorted::Map;
@@ -136,7 +138,12 @@ fn links(
             );
         }
         let place = own.own_at().place.clone();
-        let leaf = (link.device.clone(), link.transport, link.port, link.gateway);
+        let leaf = (
+            link.device.clone(),
+            link.transport,
+            link.port,
+            (link.gateway, link.source),
+        );
         if let Some(other) = leaves.insert(leaf, place.clone()) {
             report.error(
                 own.own_at(),
@@ -167,6 +174,7 @@ fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Op
     let gateway = fields
         .word("gateway", report)
         .map(|HostAddress::<IpAddr>(address)| address);
+    let source = fields.word("source", report).map(|Source(prefix)| prefix);
     let metric = fields
         .number("metric", 0..=255, "a metric", report)
         .unwrap_or(0);
@@ -187,11 +195,34 @@ fn link(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Op
         port,
         remote,
         gateway,
+        source,
         metric,
         rate_up,
         rate_down,
         congestion,
     })
+}
+
+/// An own address, or the prefix that it is in.
+struct Source(Prefix);
+
+impl FromStr for Source {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let prefix = text
+            .parse::<HostAddress<IpAddr>>()
+            .map(|HostAddress(address)| Prefix::host(address))
+            .or_else(|_| text.parse());
+        let good = prefix
+            .ok()
+            .filter(|prefix: &Prefix| !prefix.is_default() && !prefix.address().is_multicast());
+        good.map(Self).ok_or_else(|| {
+            UnitError(format!(
+                "{text:?} is no own address and no prefix of one (like 192.0.2.10 or 2001:db8::/64)"
+            ))
+        })
+    }
 }
 
 fn name(field: &Field<'_>, report: &mut Report<'_>) -> Option<String> {

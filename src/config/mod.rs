@@ -292,6 +292,8 @@ pub struct Link {
     pub remote: Option<Endpoint>,
     /// The next hop; nothing: read from the kernel's routes.
     pub gateway: Option<IpAddr>,
+    /// The only addresses of the device that it speaks from; nothing: the one that the kernel would choose.
+    pub source: Option<Prefix>,
     /// The tier: a higher one is used only when no lower one is usable.
     pub metric: u8,
     /// A cap on what is sent, never needed.
@@ -312,6 +314,7 @@ impl Link {
             port: None,
             remote: None,
             gateway: None,
+            source: None,
             metric: 0,
             rate_up: None,
             rate_down: None,

@@ -93,6 +93,7 @@ pub(super) static LINK: Schema = Schema {
         both("port"),
         both("remote"),
         both("gateway"),
+        both("source"),
         both("metric"),
         both("rate_up"),
         both("rate_down"),

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::io::clock::wall_seconds;
+use crate::io::poll::is_writable;
 
 /// The environment's word for `--log`.
 const VARIABLE: &str = "NETCOMBINER_LOG";
@@ -15,11 +17,55 @@ const VARIABLE: &str = "NETCOMBINER_LOG";
 /// The log file's most, bytes: it lives in the run directory, which is memory on most systems.
 const MOST_BYTES: u64 = 1 << 20;
 
+/// What a pipe that is writable takes without waiting, bytes (POSIX: PIPE_BUF is at least 512; 4096 on
+/// Linux, 512 on FreeBSD).
+const PIECE: usize = 512;
+
+/// So long the same line of a library is not repeated, seconds: rtnetlink says "netlink socket buffer
+/// full" once for each message that was lost.
+const SAME: u64 = 60;
+
 struct Logger {
     /// A terminal and a file show no time by themselves, as the journal and syslog do.
     stamped: bool,
     /// Standard error, where it is our own log file: it is kept short.
     own_file: Option<File>,
+    /// Lines that nobody took.
+    lost: AtomicU32,
+    /// The last line of a library.
+    foreign: Mutex<Repeated>,
+}
+
+/// A line that comes again and again.
+#[derive(Debug, Default)]
+struct Repeated {
+    text: String,
+    since: u64,
+}
+
+impl Repeated {
+    /// True when this line is to be said.
+    fn says(&mut self, now: u64, text: &str) -> bool {
+        // The wall clock may go back.
+        if self.text == text && now.abs_diff(self.since) < SAME {
+            return false;
+        }
+        self.since = now;
+        text.clone_into(&mut self.text);
+        true
+    }
+}
+
+/// Writes a line unless that would wait for a reader.
+fn write(out: &mut io::StderrLock<'_>, line: &str) -> bool {
+    for piece in line.as_bytes().chunks(PIECE) {
+        if !is_writable(out.as_fd()) {
+            return false;
+        }
+        // There is no other place to complain.
+        let _ = out.write_all(piece);
+    }
+    true
 }
 
 impl Log for Logger {
@@ -31,18 +77,29 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = line(
-            self.stamped.then(wall_seconds),
-            record.level(),
-            &record.args().to_string(),
-        );
+        let text = record.args().to_string();
+        if !record.target().starts_with(env!("CARGO_PKG_NAME")) {
+            let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            if !foreign.says(wall_seconds(), &text) {
+                return;
+            }
+        }
+        let stamp = self.stamped.then(wall_seconds);
         let mut out = io::stderr().lock();
         if let Some(file) = &self.own_file {
             // A log that cannot be shortened grows on.
             let _ = start_anew_when_full(file);
         }
-        // There is no other place to complain.
-        let _ = out.write_all(line.as_bytes());
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            let words = format!("{lost} lines of the log were lost, for nobody read it");
+            if write(&mut out, &line(stamp, Level::Warn, &words)) {
+                self.lost.fetch_sub(lost, Ordering::Relaxed);
+            }
+        }
+        if !write(&mut out, &line(stamp, record.level(), &text)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn flush(&self) {}
@@ -129,6 +186,8 @@ pub fn start(level: Option<LevelFilter>, own_file: bool) -> Result<(), String> {
         Logger {
             stamped: file.is_some() || (io::stderr().is_terminal() && !keeps_time),
             own_file: file.filter(|_| own_file),
+            lost: AtomicU32::new(0),
+            foreign: Mutex::default(),
         }
     });
     // A second start keeps the first logger.
@@ -159,6 +218,17 @@ mod tests {
         );
         assert_eq!(level_of("DEBUG"), Ok(LevelFilter::Debug));
         assert!(level_of("loud").unwrap_err().contains("info"));
+    }
+
+    /// Field row C8.
+    #[test]
+    fn a_library_says_the_same_once_a_minute() {
+        let mut repeated = Repeated::default();
+        let full = "netlink socket buffer full";
+        let said = (100..220).filter(|second| repeated.says(*second, full));
+        assert_eq!(said.collect::<Vec<_>>(), [100, 160]);
+        assert!(repeated.says(221, "something else"));
+        assert!(repeated.says(222, full));
     }
 
     #[test]

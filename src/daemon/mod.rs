@@ -4,17 +4,20 @@
 //! control socket, signals. The other one is the packet path (`packet_loop`). They talk by
 //! commands and by events, and a packet never waits for control.
 
+mod bulletin;
 mod busy;
+mod choice;
+mod flaps;
 mod guard;
 mod links;
 mod listeners;
 mod lists;
 mod lock;
 mod logger;
+mod names;
 mod notify;
 mod packet_loop;
 mod reload;
-mod resolve;
 mod running;
 mod settings;
 mod sockets;
@@ -246,7 +249,7 @@ async fn serve_tunnel(
     stop: Stop,
     ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
-    let (events_out, events) = mpsc::unbounded_channel();
+    let (events_out, events) = mpsc::channel(bulletin::CHANNEL);
     let (packets, listeners) = match start_packets(&config, mtu, tun, events_out) {
         Ok(started) => started,
         Err(error) => return Err(failed(&mut reconciler, error).await),
@@ -313,7 +316,7 @@ fn start_packets(
     config: &Config,
     mtu: Mtu,
     tun: Tun,
-    events: mpsc::UnboundedSender<News>,
+    events: mpsc::Sender<News>,
 ) -> Result<(PacketThread, Listeners), DaemonError> {
     let (listening, waiting) = Listeners::open(config)?;
     let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;

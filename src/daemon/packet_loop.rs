@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc as news, oneshot};
 use tokio::time::timeout;
 
+use super::bulletin::Bulletin;
 use super::busy::{self, Busy, Place, Sharing};
 use super::lists::Lists;
 use super::sockets::{LinkSocket, LinkTerms, Note, Sockets};
@@ -36,6 +37,9 @@ use crate::proto::{Batch, Entropy, Instant, event::TunnelConfig};
 
 /// The number of the TUN in the poll set; sockets have their SocketId, which starts at 1.
 const TUN_KEY: usize = 0;
+
+/// How often news that found no room are told again.
+const NEWS_RETRY: Duration = Duration::from_millis(100);
 
 /// A round of the loop takes milliseconds: a thread that does not report within a second is stuck.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -60,7 +64,9 @@ pub(super) enum Command {
         /// What the configuration says of it.
         terms: LinkTerms,
     },
-    /// A link is gone.
+    /// The configuration says something else of a link: its socket stays.
+    ChangeLink(LinkId, LinkTerms),
+    /// A link is gone. Answered by [`News::Closed`].
     CloseLink(LinkId),
     /// What is sent on two links at once.
     Redundant(Vec<Class>),
@@ -101,6 +107,8 @@ pub(super) struct Report {
 pub(super) enum News {
     /// The tunnel's own news.
     Tunnel(Event),
+    /// All sockets of a link are closed.
+    Closed(LinkId),
     /// A line for the log: standard error may block, and packets never wait for it.
     Note(Note),
 }
@@ -142,7 +150,7 @@ pub(super) struct Start {
     /// Randomness.
     pub(super) entropy: Box<dyn Entropy>,
     /// Where news go; closed when the thread ends.
-    pub(super) events: news::UnboundedSender<News>,
+    pub(super) events: news::Sender<News>,
 }
 
 impl PacketThread {
@@ -175,7 +183,7 @@ impl PacketThread {
             sharing: Sharing::new(now),
             sockets: Sockets::new(poll, start.offload),
             commands: receiver,
-            events: start.events,
+            events: Bulletin::new(start.events),
             batch: Batch::default(),
         };
         let thread = std::thread::Builder::new()
@@ -245,7 +253,7 @@ struct PacketLoop {
     tunnel: Tunnel,
     sockets: Sockets,
     commands: mpsc::Receiver<Command>,
-    events: news::UnboundedSender<News>,
+    events: Bulletin,
     /// The TUN, unless it is with its own thread.
     tun: Option<Box<TunSide>>,
     tun_thread: Option<TunThread>,
@@ -311,7 +319,7 @@ impl PacketLoop {
     /// The host stood still for so long.
     fn begin_anew(&mut self, now: Instant, leap: Duration) {
         let seconds = leap.as_secs();
-        let _ = self.events.send(News::Note(Note {
+        self.events.tell(News::Note(Note {
             level: Level::Info,
             text: format!("the clock leapt by {seconds} s: the keys are dropped and made again"),
         }));
@@ -345,10 +353,16 @@ impl PacketLoop {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        [self.tunnel.poll_timeout(), self.sockets.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let blocked = self.events.is_blocked();
+        let news = blocked.then(|| self.clock.now() + NEWS_RETRY);
+        [
+            self.tunnel.poll_timeout(),
+            self.sockets.poll_timeout(),
+            news,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn serve(&mut self, now: Instant, ready: Ready) -> Result<(), LoopError> {
@@ -445,23 +459,20 @@ impl PacketLoop {
             }
         }
         self.deliver();
-        let note = |level, text: &str| {
-            let text = text.to_owned();
-            let _ = self.events.send(News::Note(Note { level, text }));
-        };
         if std::mem::take(&mut self.tun_count.stopped_joining) {
-            note(
-                Level::Warn,
-                "the kernel refuses joined packets: they are written one by one from now on",
-            );
+            let text = "the kernel refuses joined packets: they are written one by one from now on";
+            self.events.tell(News::Note(Note {
+                level: Level::Warn,
+                text: text.to_owned(),
+            }));
         }
         while let Some(event) = self.tunnel.poll_event() {
-            // The control side is gone only when the process ends.
-            let _ = self.events.send(News::Tunnel(event));
+            self.events.tell(News::Tunnel(event));
         }
         for note in self.sockets.take_notes() {
-            let _ = self.events.send(News::Note(note));
+            self.events.tell(News::Note(note));
         }
+        self.events.flush();
     }
 
     /// Gives the packets that came out of the tunnel to the TUN, or to its thread.
@@ -525,7 +536,13 @@ impl PacketLoop {
                         }
                     }
                 }
-                Command::CloseLink(link) => self.sockets.close_link(now, link, &mut self.tunnel),
+                Command::ChangeLink(link, terms) => {
+                    self.sockets.change_link(now, link, terms, &mut self.tunnel);
+                }
+                Command::CloseLink(link) => {
+                    self.sockets.close_link(now, link, &mut self.tunnel);
+                    self.events.tell(News::Closed(link));
+                }
                 Command::Redundant(classes) => self.tunnel.set_redundant(classes),
                 Command::Admit(crossing) => self.tunnel.set_crossing(crossing),
                 Command::Report(answer) => {

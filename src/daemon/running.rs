@@ -1,6 +1,9 @@
 //! The life of a tunnel between "up" and "down": links come and go, names get addresses, people
 //! ask, and at the end the host is given back.
 
+mod flows;
+mod told;
+
 use std::cell::RefCell;
 use std::io;
 use std::pin::pin;
@@ -11,22 +14,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::links::{Flow, LinkIds, Plan, Resolved, plan};
+use super::flaps::Flaps;
+use super::links::{Flow, LinkIds, Plan, Resolved};
 use super::listeners::Listeners;
-use super::packet_loop::{Carrier, Command, News, PacketThread};
+use super::names::{Answer as Address, Resolver, memory, ways};
+use super::packet_loop::{Command, News, PacketThread};
 use super::reload::need_restart;
-use super::resolve::{Answer as Address, Resolver};
 use super::settings;
 use super::sockets::Note;
 use super::status::{Known, status};
 use super::{DaemonError, HOST_PATIENCE, Options, guard, notify};
+use crate::config::Config;
 use crate::config::units::Mtu;
-use crate::config::{Config, Transport};
 use crate::control::{Answer, Asked, Form, Request};
 use crate::host::{self, Reconciler};
 use crate::io::Clock;
 use crate::io::tun;
-use crate::io::udp::UdpSocket;
 use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
 use crate::route::awaited;
@@ -37,9 +40,11 @@ use crate::sorted::{Map, Set};
 /// tested for duplicates (RFC 4862) cannot be bound for a second.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// A path that is not usable after so long at one of the remote's addresses is tried at the next: two
-/// handshakes (5 s apart) and a connection's three SYNs have had their chance.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(10);
+/// So long without a path the tunnel counts as down.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many sockets for one path in trouble are told at `info`, the others at `debug`.
+const LOGGED_ATTEMPTS: u32 = 4;
 
 /// The signals that the daemon obeys.
 pub(super) struct Stop {
@@ -99,6 +104,8 @@ pub(super) struct Running<'a> {
     open: Map<LinkId, Open>,
     /// The links whose path is usable.
     usable: Set<LinkId>,
+    /// The links whose socket has a fixed port and was not closed yet.
+    closing: Set<LinkId>,
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
@@ -111,14 +118,19 @@ pub(super) struct Running<'a> {
     tunnel_down: bool,
     /// Since when it has had no path.
     lost_at: Option<Instant>,
+    flaps: Flaps,
 }
 
 /// A flow that the packet thread was told to open.
 struct Open {
     flow: Flow,
     plan: Plan,
-    /// Since when its path has not been usable, as far as it is not now.
+    /// Since when its path has not been usable by this socket, as far as it is not now.
     waiting_since: Instant,
+    /// How many sockets were opened since it was usable.
+    attempts: u32,
+    /// False while the socket before it, with the same fixed port, is being closed.
+    opened: bool,
 }
 
 /// This system's hold on the host.
@@ -144,7 +156,9 @@ impl<'a> Running<'a> {
     ) -> Self {
         let (addresses_out, addresses) = mpsc::unbounded_channel();
         let clock = Clock::start();
-        let resolver = Resolver::start(config.remote_hosts(), &addresses_out);
+        let hosts = config.remote_hosts();
+        let resolved = memory::load(&memory::file_of(&options.config), &hosts);
+        let resolver = Resolver::start(hosts, ways(&config, &observed), &addresses_out);
         let mut running = Self {
             options,
             config,
@@ -158,7 +172,8 @@ impl<'a> Running<'a> {
             plans: Vec::new(),
             open: Map::new(),
             usable: Set::new(),
-            resolved: Resolved::new(),
+            closing: Set::new(),
+            resolved,
             resolver,
             addresses_out,
             addresses,
@@ -167,6 +182,7 @@ impl<'a> Running<'a> {
             awaited: Vec::new(),
             tunnel_down: true,
             lost_at: None,
+            flaps: Flaps::default(),
         };
         // Remotes given as addresses are there at once.
         while let Ok((host, found)) = running.addresses.try_recv() {
@@ -187,7 +203,7 @@ impl<'a> Running<'a> {
         mut self,
         reconciler: Hold,
         mut stop: Stop,
-        mut events: mpsc::UnboundedReceiver<News>,
+        mut events: mpsc::Receiver<News>,
         mut asked: mpsc::Receiver<Asked>,
     ) -> Result<(), DaemonError> {
         let (commands, commands_in) = mpsc::channel(8);
@@ -213,12 +229,19 @@ impl<'a> Running<'a> {
                 event = events.recv() => match event {
                     Some(News::Tunnel(event)) => {
                         self.note_path(&event);
-                        self.log(&event);
+                        if self.is_worth_a_line(&event) {
+                            self.log(&event);
+                        }
                         if let Event::Mtu(mtu) = event {
                             self.mtu = mtu;
                             self.keep_mtu();
                         }
                         self.note_tunnel(&event)
+                    }
+                    Some(News::Closed(link)) => {
+                        self.closing.remove(&link);
+                        self.update_links();
+                        false
                     }
                     Some(News::Note(Note { level, text })) => {
                         log::log!(level, "{text}");
@@ -229,8 +252,10 @@ impl<'a> Running<'a> {
                 Some(event) = host_events.recv() => { self.heed(event); false }
                 Some((host, found)) = self.addresses.recv() => {
                     self.resolved.insert(host, found);
+                    self.remember();
                     self.publish();
                     self.update_links();
+                    self.publish();
                     true
                 }
                 Some(Asked { request, answer }) = asked.recv() => {
@@ -245,12 +270,14 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
-                _ = retry.tick(), if self.is_waiting() || self.lost_at.is_some() => {
-                    self.look_for_awaited();
-                    let failing = self.failing();
-                    if self.has_unopened() || !failing.is_empty() {
-                        self.update_links_but(&failing);
+                _ = retry.tick(), if self.is_waiting()
+                    || self.flaps.is_counting()
+                    || self.lost_at.is_some() => {
+                    if self.is_waiting() {
+                        self.look_for_awaited();
+                        self.update_links();
                     }
+                    self.log_flaps();
                     self.is_lost_for_long()
                 }
             };
@@ -297,8 +324,19 @@ impl<'a> Running<'a> {
 
     /// Makes names' addresses and the configuration known to the reconciler.
     fn publish(&self) {
-        *self.desired.0.borrow_mut() =
-            (self.config.clone(), self.resolved.clone(), self.tunnel_down);
+        let mut resolved = self.resolved.clone();
+        // Paths that work stay where they are although the name is elsewhere now.
+        let in_use = self.open.values().map(|open| open.flow.remote.ip());
+        resolved.insert(String::new(), in_use.collect());
+        *self.desired.0.borrow_mut() = (self.config.clone(), resolved, self.tunnel_down);
+    }
+
+    /// Writes what the names are now, for a start without DNS.
+    fn remember(&self) {
+        let file = memory::file_of(&self.options.config);
+        if let Err(error) = memory::save(&file, &self.resolved) {
+            log::debug!("cannot write {}: {error}", file.display());
+        }
     }
 
     /// A link whose socket could not be opened has a plan without a flow as well.
@@ -324,126 +362,6 @@ impl<'a> Running<'a> {
         self.awaited = awaited;
     }
 
-    /// The links whose path has not come up at the remote's address that they try.
-    fn failing(&self) -> Set<LinkId> {
-        let now = self.clock.now();
-        self.open
-            .iter()
-            .filter(|(id, open)| {
-                !self.usable.contains(id) && now.since(open.waiting_since) >= ADDRESS_PATIENCE
-            })
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
-    /// Opens, moves and closes the links' sockets so that they are as planned.
-    fn update_links(&mut self) {
-        self.update_links_but(&Set::new());
-    }
-
-    /// The same, with other addresses for the links that are failing.
-    fn update_links_but(&mut self, failing: &Set<LinkId>) {
-        let flows = self
-            .open
-            .iter()
-            .map(|(id, open)| (*id, open.flow.clone()))
-            .collect();
-        let mut plans = plan(
-            &self.config,
-            &mut self.ids,
-            &self.observed,
-            &self.resolved,
-            &flows,
-            failing,
-        );
-        let gone: Vec<LinkId> = self
-            .open
-            .keys()
-            .filter(|id| {
-                !plans
-                    .iter()
-                    .any(|plan| plan.id == **id && plan.flow.is_ok())
-            })
-            .copied()
-            .collect();
-        for id in gone {
-            self.close(id);
-        }
-        for plan in &mut plans {
-            let before = self
-                .plans
-                .iter()
-                .find(|it| it.id == plan.id)
-                .map(|it| it.flow.clone());
-            if let Err(reason) = &plan.flow
-                && before.as_ref() != Some(&plan.flow)
-            {
-                log::info!("link {} waits: {reason}", plan.name);
-            }
-            let Ok(flow) = plan.flow.clone() else {
-                continue;
-            };
-            let is_open = self.open.get(&plan.id).is_some_and(|open| {
-                let with = &open.plan;
-                open.flow == flow && with.terms == plan.terms && with.transport == plan.transport
-            });
-            if is_open {
-                continue;
-            }
-            // A socket with a fixed port must go before its successor can have the port.
-            self.close(plan.id);
-            match self.open(plan, &flow) {
-                Ok(()) => {
-                    let open = Open {
-                        flow,
-                        plan: plan.clone(),
-                        waiting_since: self.clock.now(),
-                    };
-                    self.open.insert(plan.id, open);
-                }
-                Err(reason) => {
-                    plan.flow = Err(reason);
-                    if let Err(reason) = &plan.flow
-                        && before.as_ref() != Some(&plan.flow)
-                    {
-                        log::warn!("link {} waits: {reason}", plan.name);
-                    }
-                }
-            }
-        }
-        self.plans = plans;
-    }
-
-    fn open(&self, plan: &Plan, flow: &Flow) -> Result<(), String> {
-        let carrier = match plan.transport {
-            Transport::Udp => {
-                Carrier::Udp(UdpSocket::link(&flow.origin).map_err(|error| error.to_string())?)
-            }
-            Transport::Tcp => Carrier::Tcp(flow.origin.clone()),
-        };
-        log::info!(
-            "link {}: {} {} to {}",
-            plan.name,
-            plan.transport,
-            flow.origin,
-            flow.remote
-        );
-        self.packets.tell(Command::OpenLink {
-            link: plan.id,
-            carrier,
-            remote: flow.remote,
-            terms: plan.terms,
-        });
-        Ok(())
-    }
-
-    fn close(&mut self, id: LinkId) {
-        self.usable.remove(&id);
-        if self.open.remove(&id).is_some() {
-            self.packets.tell(Command::CloseLink(id));
-        }
-    }
-
     /// Keeps in mind which links are usable, and since when the others are not.
     fn note_path(&mut self, event: &Event) {
         let &Event::Path {
@@ -455,7 +373,8 @@ impl<'a> Running<'a> {
             return;
         };
         if matches!(state, PathState::Up | PathState::Suspect) {
-            if self.open.contains_key(&link) {
+            if let Some(open) = self.open.get_mut(&link) {
+                open.attempts = 0;
                 self.usable.insert(link);
             }
         } else if self.usable.remove(&link)
@@ -483,7 +402,7 @@ impl<'a> Running<'a> {
     /// The same, after a while without a path.
     fn is_lost_for_long(&mut self) -> bool {
         let now = self.clock.now();
-        let lost = |at: &mut Instant| now.since(*at) >= ADDRESS_PATIENCE;
+        let lost = |at: &mut Instant| now.since(*at) >= TUNNEL_PATIENCE;
         self.lost_at.take_if(lost).is_some() && self.set_tunnel_down(true)
     }
 
@@ -500,6 +419,7 @@ impl<'a> Running<'a> {
         match event {
             host::Event::Links(observed) => {
                 self.observed = observed;
+                self.resolver.follow(ways(&self.config, &self.observed));
                 self.update_links();
                 self.look_for_awaited();
             }
@@ -576,7 +496,8 @@ impl<'a> Running<'a> {
         log::info!("the new configuration is in use");
         let hosts = new.remote_hosts();
         self.resolved.retain(|host, _| hosts.contains(host));
-        self.resolver = Resolver::start(hosts, &self.addresses_out);
+        let ways = ways(&new, &self.observed);
+        self.resolver = Resolver::start(hosts, ways, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
         if new.redundant != self.config.redundant {
             self.packets.tell(Command::Redundant(new.redundant.clone()));
@@ -587,42 +508,5 @@ impl<'a> Running<'a> {
         self.update_links();
         self.look_for_awaited();
         true
-    }
-
-    fn log(&self, event: &Event) {
-        let name = self.name();
-        match event {
-            Event::Connected => log::info!("{name}: connected with the peer"),
-            Event::Rekeyed => log::debug!("{name}: new keys are in use"),
-            Event::Disconnected => log::warn!("{name}: no path is usable any more"),
-            Event::Path {
-                path,
-                link,
-                state,
-                remote,
-            } => {
-                let link = link
-                    .and_then(|id| self.plans.iter().find(|plan| plan.id == id))
-                    .map_or(String::new(), |plan| format!(" (link {})", plan.name));
-                let remote = remote.map_or(String::new(), |remote| format!(" with {remote}"));
-                let word = match state {
-                    PathState::Up => "up",
-                    PathState::Suspect => "silent",
-                    PathState::Validating => "being validated",
-                    PathState::Dead => "dead",
-                    PathState::Down => "down",
-                };
-                log::info!("{name}: path {path}{link}{remote} is {word}");
-            }
-            Event::Roamed { path, to } => {
-                log::info!("{name}: the peer moved to {to} on path {path}");
-            }
-            Event::Mtu(mtu) => log::info!("{name}: packets of up to {mtu} bytes are carried"),
-            Event::SecurityMismatch { peer } => log::error!(
-                "{name}: the peer has security = \"{peer}\", this portal \"{}\": the tunnel stays \
-                 down until both say the same",
-                self.config.security
-            ),
-        }
     }
 }

@@ -304,9 +304,11 @@ impl Host for Fake {
         let link = |device: &IfName| ObservedLink {
             device: device.clone(),
             index: 0,
+            kind: String::new(),
             up: true,
             point_to_point: false,
             addresses: Vec::new(),
+            flaws: Map::new(),
             gateways: Vec::new(),
             v4_by_v6: Vec::new(),
             mtu: 1500,

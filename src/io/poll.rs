@@ -7,6 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polling::{Event, Events, PollMode, Poller};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// True when a write of a few hundred bytes would not wait, or fails at once.
+pub fn is_writable(file: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&file, PollFlags::OUT)];
+    let at_once = Timespec::default();
+    // What cannot be asked is not waited for either.
+    poll(&mut polled, Some(&at_once)).is_ok() && !polled[0].revents().is_empty()
+}
 
 /// A set of sources that are waited for, each under a number of the owner.
 #[derive(Debug)]

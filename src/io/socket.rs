@@ -131,6 +131,11 @@ pub(super) fn bind_listen(transport: Transport, address: SocketAddr) -> Result<S
     Ok(socket)
 }
 
+/// A UDP socket bound to a link, for a question to somebody else than the peer; it does not block.
+pub fn question_socket(origin: &Origin) -> Result<std::net::UdpSocket, OpenError> {
+    bind_link(Transport::Udp, origin).map(Into::into)
+}
+
 /// A socket bound to a link.
 pub(super) fn bind_link(transport: Transport, origin: &Origin) -> Result<Socket, OpenError> {
     let fail = |step, source: io::Error| {

@@ -27,6 +27,8 @@ const GSO_BYTES: usize = 65_000;
 /// What waits in a blocked socket at most; beyond it datagrams are dropped, for the queue is in the
 /// tunnel and nowhere else. Four full GSO batches.
 const BACKLOG_BYTES: usize = 4 * GSO_BYTES;
+/// What a waiting batch costs beside its bytes: many short ones must not hold many times the backlog.
+const BATCH_COST: usize = 256;
 /// Buffers kept for the backlog: as many as full batches fit into it.
 const SPARE_BUFFERS: usize = BACKLOG_BYTES / GSO_BYTES;
 /// Slots of one reception: 16 times one GRO super-datagram.
@@ -195,6 +197,7 @@ impl UdpSocket {
                 self.backlog.push_front(batch);
                 break;
             }
+            self.backlog_bytes -= BATCH_COST;
             if self.spare.len() < SPARE_BUFFERS {
                 batch.bytes.clear();
                 self.spare.push(batch.bytes);
@@ -207,10 +210,11 @@ impl UdpSocket {
         if bytes.is_empty() {
             return 0;
         }
-        if self.backlog_bytes + bytes.len() > BACKLOG_BYTES {
+        let cost = bytes.len() + BATCH_COST;
+        if self.backlog_bytes + cost > BACKLOG_BYTES {
             return bytes.len().div_ceil(transmit.segment_size) as u64;
         }
-        self.backlog_bytes += bytes.len();
+        self.backlog_bytes += cost;
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.extend_from_slice(bytes);
         self.backlog.push_back(Batch {

@@ -332,3 +332,28 @@ fn a_batch_leaves_as_capable_and_its_codepoint_is_told() {
         }
     }
 }
+
+/// Field row A4, and the memory table's row of full sockets: many short batches cost no more than few
+/// long ones.
+#[test]
+fn what_waits_for_a_full_socket_is_bounded_with_what_it_costs() {
+    for length in [1, 92, 1400, 60_000] {
+        let mut socket = localhost();
+        let to = socket.local_addr().unwrap();
+        let bytes = vec![7; length];
+        let how = how(to, length.min(1400), Cutting::Free);
+        // As if the kernel took nothing.
+        let dropped: u64 = (0..5000).map(|_| socket.keep(how, None, &bytes)).sum();
+        assert!(dropped > 0);
+        let held: usize = socket.backlog.iter().map(|it| it.bytes.capacity()).sum();
+        let entries = socket.backlog.capacity() * size_of::<Batch>();
+        assert!(
+            held + entries <= 2 * BACKLOG_BYTES,
+            "{length}: {held} + {entries}"
+        );
+        while socket.is_blocked() {
+            socket.flush();
+        }
+        assert_eq!(socket.backlog_bytes, 0);
+    }
+}

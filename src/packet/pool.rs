@@ -101,4 +101,17 @@ mod tests {
         assert_eq!(again.0.as_ptr(), place);
         assert_eq!(pool.take().0.capacity(), 1500);
     }
+
+    /// The memory table's row of free buffers.
+    #[test]
+    fn free_buffers_are_bounded() {
+        let mut pool = Pool::new(1500);
+        for _ in 0..10_000 {
+            pool.give(Packet(Vec::with_capacity(1500)));
+            pool.give(Packet(Vec::with_capacity(70_000)));
+        }
+        assert!(pool.free() <= MOST_FREE / 1500 + 1);
+        let held: usize = pool.free.iter().map(|it| it.0.capacity()).sum();
+        assert!(held <= MOST_FREE + 2 * 1500, "{held}");
+    }
 }

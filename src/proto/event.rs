@@ -51,6 +51,19 @@ pub struct TunnelConfig {
     pub ecn: bool,
 }
 
+/// What may change about a link whose socket stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathTerms {
+    /// The link's tier.
+    pub metric: u8,
+    /// A cap on what is sent.
+    pub rate_up: Option<Bitrate>,
+    /// A cap on what is received; the peer is told.
+    pub rate_down: Option<Bitrate>,
+    /// The congestion controller of the sending direction.
+    pub congestion: Congestion,
+}
+
 /// What a new socket is for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attachment {

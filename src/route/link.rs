@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use super::ways::Way;
-use super::{forwarding, ways};
+use super::{forwarding, kinds, ways};
 use crate::config::units::{Family, IfName, Prefix, TableId};
 use crate::config::{Config, Deliver, Link, Role};
 use crate::proto::wire::MAX_PATHS;
@@ -131,21 +131,49 @@ pub(super) fn delivery_device(config: &Config) -> Option<&IfName> {
     }
 }
 
-/// The links of a configuration that names none: every device with a default route but the tunnel
-/// and the client's, as many as a tunnel can have. A portal that only waits has none.
+/// The links of a configuration that names none: every device that a user would call a WAN, as many as
+/// a tunnel can have. A portal that only waits has none.
 pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
+    let judged = judge_links(config, observed);
+    let taken = judged.into_iter().filter(|(_, reason)| reason.is_ok());
+    taken
+        .map(|(link, _)| Link::by(link.device.clone()))
+        .collect()
+}
+
+/// Why each device of the host is a link or is none, where the configuration names no links.
+pub fn judge_links<'a>(
+    config: &Config,
+    observed: &'a Observed,
+) -> Vec<(&'a ObservedLink, Result<String, &'static str>)> {
     if matches!(config.role, Role::Remote(_)) && config.remote.is_none() {
         return Vec::new();
     }
-    let mut found: Vec<_> = observed
-        .links
-        .iter()
-        .filter(|link| link.has_default() && link.device != config.name)
-        .filter(|link| Some(&link.device) != delivery_device(config))
-        .collect();
-    found.sort_by_key(|link| (link.index, &link.device));
-    let link = |found: &ObservedLink| Link::by(found.device.clone());
-    found.into_iter().take(MAX_PATHS).map(link).collect()
+    let mut links: Vec<_> = observed.links.iter().collect();
+    links.sort_by_key(|link| (link.index, &link.device));
+    let mut places = MAX_PATHS;
+    let mut judge = |link: &ObservedLink| {
+        if link.device == config.name {
+            return Err("it is the tunnel");
+        } else if Some(&link.device) == delivery_device(config) {
+            return Err("it leads to the client or the LAN");
+        }
+        kinds::is_wan(link)?;
+        places = places
+            .checked_sub(1)
+            .ok_or("a tunnel has no more than eight links")?;
+        let gateways: Vec<String> = link
+            .gateways
+            .iter()
+            .chain(&link.v4_by_v6)
+            .map(|gateway| match gateway.is_unspecified() {
+                true => "the other end".to_owned(),
+                false => gateway.to_string(),
+            })
+            .collect();
+        Ok(format!("it has a default route by {}", gateways.join(", ")))
+    };
+    links.into_iter().map(|link| (link, judge(link))).collect()
 }
 
 /// The devices that flows leave by and that are there, each with the number of its table: the

@@ -53,6 +53,9 @@ pub struct ObservedLink {
     /// Its index in the kernel.
     #[serde(default)]
     pub index: u32,
+    /// What a device that is no hardware says it is: `veth`, `wireguard`; empty for hardware.
+    #[serde(default)]
+    pub kind: String,
     /// Up and running.
     #[serde(default = "yes")]
     pub up: bool,
@@ -62,6 +65,9 @@ pub struct ObservedLink {
     /// Its addresses with their prefix lengths, host bits kept; no link-local ones.
     #[serde(default, with = "texts")]
     pub addresses: Vec<Prefix>,
+    /// What is wrong with some of these as a source.
+    #[serde(default)]
+    pub flaws: Map<IpAddr, Flaw>,
     /// The next hops of its default routes, best first; `0.0.0.0` or `::` for a default route that
     /// has no next hop.
     #[serde(default)]
@@ -72,6 +78,20 @@ pub struct ObservedLink {
     /// The largest packet, bytes.
     #[serde(default = "ethernet")]
     pub mtu: u32,
+}
+
+/// Why an address is not a source like any other. An address has the worst of its flaws.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Flaw {
+    /// It changes every day (RFC 8981).
+    Temporary,
+    /// Its network is going away (RFC 4862 5.5.4), or it is not proven to be unique yet (RFC 4429).
+    Deprecated,
+    /// It is being tested for duplicates: nothing can be sent from it (RFC 4862 5.4).
+    Tentative,
 }
 
 /// A policy rule of somebody else.

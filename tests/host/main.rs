@@ -24,6 +24,7 @@ use std::time::Duration;
 use netcombiner::config::PortProtocol;
 use netcombiner::config::units::{Family, IfName, TableId};
 use netcombiner::host::{self, Event, Host, System};
+use netcombiner::route::links::Flaw;
 use netcombiner::route::resource::OUR_PROTOCOL;
 use netcombiner::route::{HostState, Lookup, Operation, Resource};
 use tokio::sync::mpsc;
@@ -312,6 +313,30 @@ fn links_are_seen() {
         assert_eq!(seen.settings["net.ipv4.ip_forward"], "0");
         assert!(seen.settings.contains_key("net.ipv4.conf.wan0.rp_filter"));
         reconciler.stop().await.unwrap();
+    });
+}
+
+/// Field rows C2 and C7: what is wrong with an address, and what a device is, as the kernel says it.
+#[test]
+fn flaws_of_addresses_and_kinds_of_devices_are_seen() {
+    in_namespace(async |directory| {
+        let life = "valid_lft 3600 preferred_lft";
+        ip(&format!(
+            "address add 2001:db8:7::1/64 dev lan {life} 3600 nodad"
+        ));
+        ip(&format!(
+            "address add 2001:db8:7::2/64 dev lan {life} 0 nodad"
+        ));
+        ip(&format!("address add 192.168.7.1/24 dev lan {life} 3600"));
+        ip(&format!("address add 192.168.7.2/24 dev lan {life} 0"));
+        let mut reconciler = reconciler(&directory);
+        let seen = reconciler.links().await.unwrap();
+        let lan = seen.link(&name("lan")).unwrap();
+        let flaws: Vec<_> = lan.flaws.iter().map(|(own, flaw)| (*own, *flaw)).collect();
+        // The second of a network is "secondary" by the bit that says "temporary" for IPv6.
+        let wanted = ["192.168.7.2", "2001:db8:7::2"].map(|it| (address(it), Flaw::Deprecated));
+        assert_eq!(flaws, wanted);
+        assert_eq!(lan.kind, "veth");
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use netcombiner::packet::ecn::Codepoint;
 use netcombiner_lab::error::Context;
@@ -22,7 +23,7 @@ const BY_USERS: u64 = 48 * MIB;
 /// What strangers may cost by datagrams: the pages of the reception's buffer that were never used.
 const BY_DATAGRAMS: u64 = MIB;
 
-/// And by connections: 32 of them with a record's 64 KiB, and their sockets.
+/// And by connections: 32 of them with 8 KiB in and as much out, and their sockets.
 const BY_CONNECTIONS: u64 = 4 * MIB;
 
 /// Datagrams of a burst: of 1,400 bytes some ten times what the links carry meanwhile.
@@ -94,6 +95,47 @@ fn connections_from_strangers_cost_little_memory() {
         assert!(!held.is_empty());
         Ok(())
     });
+}
+
+/// Field row A4: a recorded initiation is sent as record after record by connections that never read, one
+/// and then 32, and opened anew as often as they end; the client's ping stays as it was.
+#[test]
+fn answers_that_nobody_reads_cost_little_memory_and_no_time() {
+    for connections in [1, 32] {
+        flooded(BY_CONNECTIONS, |case, handshakes| {
+            let lab = &case.lab;
+            let quiet = Probe::ping(&lab.client, SERVER, 50 * MS, 20)?.finish();
+            let mut record = (handshakes[0].len() as u32).to_be_bytes().to_vec();
+            record.extend(&handshakes[0]);
+            let records = record.repeat(400);
+            let stop = AtomicBool::new(false);
+            let trips = std::thread::scope(|scope| {
+                for _ in 0..connections {
+                    scope.spawn(|| replay(lab, &records, &stop));
+                }
+                let trips = Probe::ping(&lab.client, SERVER, 50 * MS, 100).map(Probe::finish);
+                stop.store(true, Ordering::Relaxed);
+                trips
+            })?;
+            assert!(trips.answered >= 95, "{trips:?}");
+            let median = trips.median();
+            assert!(median < quiet.median() + 30 * MS, "{median:?}, {quiet:?}");
+            Ok(())
+        });
+    }
+}
+
+/// Sends the records by connection after connection, and reads nothing.
+fn replay(lab: &Lab, records: &[u8], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(Ok(mut stream)) = lab.server.run(|| TcpStream::connect((PUBLIC, PORT))) {
+            let _ = stream.set_write_timeout(Some(20 * MS));
+            while !stop.load(Ordering::Relaxed) && stream.write_all(records).is_ok() {
+                std::thread::sleep(5 * MS);
+            }
+        }
+        std::thread::sleep(20 * MS);
+    }
 }
 
 /// Both daemons' memory before, in and after a flood, which is given the local portal's real

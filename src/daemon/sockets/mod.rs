@@ -13,7 +13,7 @@ use super::tcp_link::TcpLink;
 use crate::config::Transport;
 use crate::io::poll::{PollSet, Ready};
 use crate::io::socket::Origin;
-use crate::io::tcp::{TcpConnection, TcpListener};
+use crate::io::tcp::{Accepted, TcpConnection, TcpListener};
 use crate::io::udp::{ReceiveBuffer, SendReport, UdpOffload, UdpSocket};
 use crate::proto::Instant;
 use crate::proto::event::{Attachment, LinkId, SocketId, Transmit};
@@ -25,6 +25,8 @@ pub(super) use terms::{LinkSocket, LinkTerms};
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often accepted connections are looked through.
 const SWEEP: Duration = Duration::from_secs(2);
+/// The greatest id of a socket.
+const LAST_ID: u32 = u32::MAX - 1;
 /// Connections accepted in one round before others get their turn.
 const ACCEPT_BATCH: usize = 8;
 
@@ -204,6 +206,20 @@ impl Sockets {
             .insert(link, TcpLink::new(now, origin, remote, terms));
     }
 
+    /// A link keeps its sockets under other terms.
+    pub(super) fn change_link(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        terms: LinkTerms,
+        tunnel: &mut Tunnel,
+    ) {
+        if let Some(tcp) = self.tcp_links.get_mut(&link) {
+            tcp.terms = terms;
+        }
+        tunnel.handle_terms(now, link, terms.of_path());
+    }
+
     /// Closes all that a link has.
     pub(super) fn close_link(&mut self, now: Instant, link: LinkId, tunnel: &mut Tunnel) {
         self.tcp_links.remove(&link);
@@ -243,7 +259,10 @@ impl Sockets {
             }
             Some(Entry::Connection { connection, .. }) if connection.is_connected() => {
                 match connection.send(transmit.segment_size, bytes) {
-                    Ok(()) => watch(&self.poll, connection, id, true),
+                    Ok(dropped) => {
+                        self.send_failed += dropped;
+                        watch(&self.poll, connection, id, true);
+                    }
                     Err(error) => self.fail(now, id, &error, tunnel),
                 }
             }
@@ -333,6 +352,9 @@ impl Sockets {
             result = connection.receive(|datagram| {
                 tunnel.handle_datagram(now, id, peer, datagram);
             });
+            if connection.is_stranger() && tunnel.carries(id) {
+                connection.admit();
+            }
         }
         if let Err(error) = result {
             self.fail(now, id, &error, tunnel);
@@ -348,10 +370,9 @@ impl Sockets {
                 return;
             };
             let connection = match waiting.accept() {
-                Ok(Some(connection)) => connection,
-                Ok(None) => return,
-                // It was reset before it was accepted: the next one may be good.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Ok(Accepted::Connection(connection)) => connection,
+                Ok(Accepted::Broken) => continue,
+                Ok(Accepted::None) => return,
                 Err(error) => return self.pause(now, listener, &error),
             };
             match admit(&self.strangers(tunnel), connection.peer().ip()) {
@@ -532,12 +553,20 @@ impl Sockets {
         tunnel.handle_socket_down(now, id);
     }
 
-    /// Never used twice: at a thousand connections a second they last for 49 days, and then the
-    /// first are long gone.
+    /// One that nobody has. After 2^32 of them they begin again, beside those that are still in use.
     fn new_id(&mut self) -> SocketId {
-        let id = SocketId(self.next);
-        self.next = self.next.checked_add(1).unwrap_or(1);
-        id
+        loop {
+            let id = SocketId(self.next);
+            // Zero is the TUN's key, and the greatest of a 32-bit system is the poll set's own.
+            self.next = if self.next < LAST_ID {
+                self.next + 1
+            } else {
+                1
+            };
+            if !self.entries.contains_key(&id) {
+                return id;
+            }
+        }
     }
 }
 

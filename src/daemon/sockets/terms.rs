@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::units::Bitrate;
 use crate::config::{Congestion, Transport};
-use crate::proto::event::{Attachment, LinkId};
+use crate::proto::event::{Attachment, LinkId, PathTerms};
 
 /// What the configuration says of a link to the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +20,16 @@ pub(in crate::daemon) struct LinkTerms {
 }
 
 impl LinkTerms {
+    /// The tunnel's part of it.
+    pub(super) fn of_path(self) -> PathTerms {
+        PathTerms {
+            metric: self.metric,
+            rate_up: self.rate_up,
+            rate_down: self.rate_down,
+            congestion: self.congestion,
+        }
+    }
+
     pub(super) fn attachment(
         self,
         link: LinkId,

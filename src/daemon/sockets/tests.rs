@@ -124,3 +124,21 @@ fn a_listener_without_descriptors_rests_and_comes_back() {
     fixture.settle();
     assert_eq!(fixture.connections(), 1);
 }
+
+/// Field row C9: after 2^32 connections the ids begin again, and none that is in use is given away.
+#[test]
+fn ids_that_wrap_never_meet_a_socket_that_is_open() {
+    let mut fixture = Fixture::new();
+    let listener = *fixture.sockets.entries.keys().next().unwrap();
+    fixture.sockets.next = LAST_ID;
+    let ids: Vec<u32> = (0..3).map(|_| fixture.sockets.new_id().0).collect();
+    assert_eq!(ids, [LAST_ID, listener.0 + 1, listener.0 + 2]);
+    fixture.sockets.next = LAST_ID;
+    let _clients: Vec<TcpStream> = (0..3)
+        .map(|_| TcpStream::connect(fixture.address).unwrap())
+        .collect();
+    fixture.settle();
+    assert_eq!(fixture.connections(), 3);
+    let entry = fixture.sockets.entries.get(&listener);
+    assert!(matches!(entry, Some(Entry::Listener { .. })));
+}

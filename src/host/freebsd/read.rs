@@ -1,9 +1,10 @@
 //! What ifconfig(8) and netstat(1) print, as links. Pure, so that it is tested on every system.
 
+use crate::sorted::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::units::{Family, IfName, Prefix};
-use crate::route::links::{Observed, ObservedLink};
+use crate::route::links::{Flaw, Observed, ObservedLink};
 use crate::route::lower::freebsd::{Command, What};
 
 /// What the programs print of a host.
@@ -131,7 +132,12 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
         } else if let Some(Some(link)) = links.last_mut() {
             // FreeBSD finds no route by a device without a carrier, though it is up and running.
             link.up &= line.trim() != "status: no carrier";
-            link.addresses.extend(address(line));
+            if let Some(prefix) = address(line) {
+                if let Some(flaw) = flaw(line) {
+                    link.flaws.insert(prefix.address(), flaw);
+                }
+                link.addresses.push(prefix);
+            }
         }
     }
     links.into_iter().flatten().collect()
@@ -149,13 +155,39 @@ fn device(line: &str) -> Option<ObservedLink> {
     Some(ObservedLink {
         device: name.parse().ok()?,
         index: 0,
+        kind: kind(name).to_owned(),
         up: has("UP") && has("RUNNING"),
         point_to_point: has("POINTOPOINT"),
         addresses: Vec::new(),
+        flaws: Map::new(),
         gateways: Vec::new(),
         v4_by_v6: Vec::new(),
         mtu: after(rest, "mtu")?.parse().ok()?,
     })
+}
+
+/// What a device is, by the name of its driver, where that is no hardware: `wg0` is a `wg`.
+fn kind(name: &str) -> &str {
+    const KINDS: [&str; 10] = [
+        "bridge", "enc", "epair", "gif", "gre", "ipsec", "ovpn", "stf", "tun", "wg",
+    ];
+    let driver = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    KINDS
+        .iter()
+        .find(|kind| **kind == driver)
+        .map_or("", |kind| kind)
+}
+
+/// What is wrong with an address as a source: `deprecated`, `tentative`, `temporary`.
+fn flaw(line: &str) -> Option<Flaw> {
+    let has = |word| line.split_whitespace().any(|it| it == word);
+    if has("tentative") {
+        Some(Flaw::Tentative)
+    } else if has("deprecated") {
+        Some(Flaw::Deprecated)
+    } else {
+        has("temporary").then_some(Flaw::Temporary)
+    }
 }
 
 /// `inet 192.0.2.5 netmask 0xffffff00 broadcast 192.0.2.255`, `inet6 2001:db8::5 prefixlen 64`.

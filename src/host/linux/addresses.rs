@@ -12,6 +12,7 @@ use super::links::Names;
 use super::netlink::{Handle, Message};
 use super::routes;
 use crate::config::units::{Family, Prefix};
+use crate::route::links::Flaw;
 use crate::route::resource::{Address, OUR_PROTOCOL};
 
 /// IFA_PROTO.
@@ -89,6 +90,26 @@ pub(super) fn encode(address: &Address, index: u32) -> AddressMessage {
         }
     };
     message
+}
+
+/// What is wrong with a listed address as a source. The header has the lowest eight flags, the attribute
+/// all of them; the kernel sets "deprecated" when the preferred life (IFA_CACHEINFO) has ended.
+pub(super) fn flaw(message: &AddressMessage) -> Option<Flaw> {
+    let flags = message
+        .attributes
+        .find(libc::IFA_FLAGS)
+        .and_then(native)
+        .unwrap_or_else(|| u32::from(message.header.flags.bits()));
+    let has = |flag: u32| flags & flag != 0;
+    if has(libc::IFA_F_TENTATIVE) && !has(libc::IFA_F_OPTIMISTIC) {
+        Some(Flaw::Tentative)
+    } else if has(libc::IFA_F_DEPRECATED | libc::IFA_F_OPTIMISTIC) {
+        Some(Flaw::Deprecated)
+    } else {
+        // For IPv4 the same bit says "secondary".
+        let temporary = has(libc::IFA_F_TEMPORARY) && message.header.family == AddressFamily::Inet6;
+        temporary.then_some(Flaw::Temporary)
+    }
 }
 
 /// Reads a listed address; nothing for a link-local one that the kernel made.

@@ -136,9 +136,11 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
             observed.links.push(ObservedLink {
                 device: device.clone(),
                 index: message.header.index,
+                kind: kind(message).unwrap_or_default().to_owned(),
                 up: flags.contains(LinkFlags::Up | LinkFlags::Running),
                 point_to_point: flags.contains(LinkFlags::Pointopoint),
                 addresses: Vec::new(),
+                flaws: Map::new(),
                 gateways: Vec::new(),
                 v4_by_v6: Vec::new(),
                 mtu: message
@@ -149,11 +151,15 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
             });
         }
     }
-    for address in addresses::list(handle).await? {
-        let Some(address) = addresses::decode(&address, &names) else {
+    for message in addresses::list(handle).await? {
+        let Some(address) = addresses::decode(&message, &names) else {
             continue;
         };
         if let Some(link) = link_of(&mut observed, &address.device) {
+            let own = address.prefix.address();
+            if let Some(flaw) = addresses::flaw(&message) {
+                link.flaws.insert(own, flaw);
+            }
             link.addresses.push(address.prefix);
         } else if address.device != *tunnel && !address.prefix.address().is_loopback() {
             observed.loopback.push(address.prefix);

@@ -7,15 +7,28 @@ use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
 
-use super::record::{Reader, append};
+use super::record::{LENGTH_LEN, MAX_RECORD, Reader, append};
 use crate::config::Transport;
 use crate::io::socket::{OpenError, Origin, bind_link};
 
 /// Bytes that may wait unsent in the kernel and in our own buffer: the queue belongs in the tunnel.
 /// 32 KB fill 1 Gbit/s for 0.25 ms (PROTOCOL.md 2.2: 16-32 KB).
 const NOT_SENT: usize = 32 * 1024;
+/// What waits in our own buffer at most, with the records' lengths; beyond it datagrams are dropped, for
+/// the queue is in the tunnel and nowhere else. Twice the tunnel's budget: control is sent beyond it.
+const MOST_UNSENT: usize = 2 * NOT_SENT;
+/// What waits for a peer that carries no path: a few answers to handshakes.
+const STRANGER_UNSENT: usize = 4096;
 /// Datagrams read in one go before others get their turn: bytes.
 const READ_BUDGET: usize = 256 * 1024;
+/// The same of a peer that carries no path: thirty handshakes.
+const STRANGER_BUDGET: usize = 4096;
+/// What one read asks for: a few dozen datagrams.
+const READ_SIZE: usize = 64 * 1024;
+/// The longest record of a peer that carries no path: handshakes and proofs are shorter than 200 bytes.
+const STRANGER_RECORD: usize = 1024;
+/// What such a peer may say in all, bytes. The genuine one needs twenty handshakes and as many proofs.
+const STRANGER_TOTAL: usize = 32 * 1024;
 /// After so long without an acknowledgement the kernel gives the connection up (RFC 5482); the
 /// tunnel has long moved its packets to other paths.
 #[cfg(target_os = "linux")]
@@ -32,6 +45,8 @@ pub struct TcpConnection {
     reader: Reader,
     unsent: Vec<u8>,
     sent: usize,
+    /// What was read while it carried no path; nothing: it does, or it is our own.
+    stranger: Option<usize>,
 }
 
 impl TcpConnection {
@@ -55,7 +70,9 @@ impl TcpConnection {
 
     pub(super) fn accepted(socket: Socket, peer: SocketAddr) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Self::new(socket, peer, true)
+        let mut connection = Self::new(socket, peer, true)?;
+        connection.stranger = Some(0);
+        Ok(connection)
     }
 
     fn new(socket: Socket, peer: SocketAddr, connected: bool) -> io::Result<Self> {
@@ -73,6 +90,7 @@ impl TcpConnection {
             reader: Reader::default(),
             unsent: Vec::new(),
             sent: 0,
+            stranger: None,
         })
     }
 
@@ -104,13 +122,48 @@ impl TcpConnection {
         Ok(self.connected)
     }
 
+    /// It carries a path: its other end is the peer.
+    pub fn admit(&mut self) {
+        self.stranger = None;
+    }
+
+    /// True when nothing proved yet that the other end is the peer.
+    pub fn is_stranger(&self) -> bool {
+        self.stranger.is_some()
+    }
+
     /// Queues datagrams of `segment_size` bytes each (the last may be shorter) and writes what the
-    /// kernel takes.
-    pub fn send(&mut self, segment_size: usize, bytes: &[u8]) -> io::Result<()> {
+    /// kernel takes. Gives how many were dropped because too much waits already.
+    pub fn send(&mut self, segment_size: usize, bytes: &[u8]) -> io::Result<u64> {
+        let most = if self.is_stranger() {
+            STRANGER_UNSENT
+        } else {
+            MOST_UNSENT
+        };
+        let mut dropped = 0;
         for datagram in bytes.chunks(segment_size.max(1)) {
+            let length = LENGTH_LEN + datagram.len();
+            if self.waiting() + length > most {
+                self.flush()?;
+            }
+            if self.waiting() + length > most {
+                dropped += 1;
+                continue;
+            }
+            if self.unsent.len() + length > self.unsent.capacity() {
+                // The buffer grows for what waits, not for what is gone.
+                self.unsent.drain(..self.sent);
+                self.sent = 0;
+            }
             append(&mut self.unsent, datagram);
         }
-        self.flush()
+        self.flush()?;
+        Ok(dropped)
+    }
+
+    /// Bytes that the kernel did not take yet.
+    fn waiting(&self) -> usize {
+        self.unsent.len() - self.sent
     }
 
     /// Writes what the kernel takes.
@@ -142,15 +195,20 @@ impl TcpConnection {
     /// How many more bytes may be queued. Ask when it became writable: then less than half of
     /// `NOT_SENT` waits in the kernel.
     pub fn budget(&self) -> usize {
-        NOT_SENT.saturating_sub(self.unsent.len() - self.sent)
+        NOT_SENT.saturating_sub(self.waiting())
     }
 
     /// Reads and hands over whole datagrams. An error, the end of the stream among them, means that
     /// the connection is done.
     pub fn receive(&mut self, mut take: impl FnMut(&mut [u8])) -> io::Result<()> {
+        let (budget, size, most) = if self.is_stranger() {
+            (STRANGER_BUDGET, STRANGER_BUDGET, STRANGER_RECORD)
+        } else {
+            (READ_BUDGET, READ_SIZE, MAX_RECORD)
+        };
         let mut total = 0;
-        while total < READ_BUDGET {
-            let room = self.reader.room();
+        while total < budget {
+            let room = self.reader.room(size);
             let asked = room.len();
             let length = match (&self.socket).read(room) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -162,12 +220,18 @@ impl TcpConnection {
             self.reader.filled(length);
             while let Some(record) = self
                 .reader
-                .next()
+                .next(most)
                 .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?
             {
                 take(record);
             }
             total += length;
+            if let Some(said) = &mut self.stranger {
+                *said += length;
+                if *said > STRANGER_TOTAL {
+                    return Err(io::ErrorKind::QuotaExceeded.into());
+                }
+            }
             if length < asked {
                 break;
             }
@@ -187,14 +251,14 @@ mod tests {
     use std::io::Write as _;
     use std::net::TcpStream;
 
-    use super::super::TcpListener;
+    use super::super::{Accepted, TcpListener};
     use super::*;
 
     fn pair() -> (TcpConnection, TcpStream) {
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         for _ in 0..100 {
-            if let Some(connection) = listener.accept().unwrap() {
+            if let Accepted::Connection(connection) = listener.accept().unwrap() {
                 return (connection, stream);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -251,6 +315,7 @@ mod tests {
     fn what_is_queued_counts_against_the_budget_and_arrives_whole() {
         let (mut connection, mut stream) = pair();
         assert_eq!(connection.budget(), NOT_SENT);
+        connection.admit();
         // The other end does not read: the kernel stops taking, and the rest waits with us.
         let datagram = vec![9; 1400];
         let mut sent = 0;
@@ -279,6 +344,59 @@ mod tests {
             assert_eq!(record[..4], 1400u32.to_be_bytes());
             assert_eq!(record[4..], datagram);
         }
+    }
+
+    /// Field row A4, and the memory table's row of TCP: whoever does not read costs a bounded buffer.
+    #[test]
+    fn what_nobody_reads_is_dropped_and_not_kept() {
+        for (is_stranger, most) in [(true, STRANGER_UNSENT), (false, MOST_UNSENT)] {
+            let (mut connection, _stream) = pair();
+            if !is_stranger {
+                connection.admit();
+            }
+            let answer = [9; 92];
+            let mut dropped = 0;
+            for _ in 0..400_000 {
+                dropped += connection.send(92, &answer).unwrap();
+                assert!(connection.waiting() <= most);
+            }
+            assert!(dropped > 1000, "{dropped}");
+            assert!(connection.unsent.capacity() <= 2 * most);
+        }
+    }
+
+    /// Field row A4: a stranger may say little, in short records, and holds little.
+    #[test]
+    fn a_stranger_has_a_small_share() {
+        let (mut connection, mut stream) = pair();
+        let mut record = 148_u32.to_be_bytes().to_vec();
+        record.extend([7; 148]);
+        stream.write_all(&record.repeat(400)).unwrap();
+        let (mut got, mut result) = (0, Ok(()));
+        for _ in 0..400 {
+            let before = got;
+            result = connection.receive(|_| got += 1);
+            assert!(got - before <= STRANGER_BUDGET / record.len() + 1);
+            assert!(connection.reader.held() <= 2 * STRANGER_BUDGET);
+            if result.is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        assert!(got <= STRANGER_TOTAL / record.len() + 1);
+
+        let (mut connection, mut stream) = pair();
+        stream.write_all(&2000_u32.to_be_bytes()).unwrap();
+        let (_, result) = receive(&mut connection, 1);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        // The peer's may be as long as any datagram.
+        let (mut connection, mut stream) = pair();
+        connection.admit();
+        stream.write_all(&2000_u32.to_be_bytes()).unwrap();
+        stream.write_all(&[7; 2000]).unwrap();
+        let (got, result) = receive(&mut connection, 1);
+        assert_eq!((got.len(), result.is_ok()), (1, true));
     }
 
     #[test]

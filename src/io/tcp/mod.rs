@@ -5,4 +5,4 @@ mod listener;
 mod record;
 
 pub use connection::TcpConnection;
-pub use listener::TcpListener;
+pub use listener::{Accepted, TcpListener};

@@ -5,18 +5,17 @@ use thiserror::Error;
 use crate::proto::wire::{HEADER_LEN, STAMP_LEN};
 
 /// The bytes of a record's length.
-const LENGTH_LEN: usize = 4;
+pub(super) const LENGTH_LEN: usize = 4;
 /// The longest record that is believed: no datagram of ours is longer than a UDP one. Whoever says
 /// more speaks another protocol.
-const MAX_RECORD: usize = 65_535;
+pub(super) const MAX_RECORD: usize = 65_535;
 /// The shortest record that is believed: a header and a send time. Shorter ones only make work.
 const MIN_RECORD: usize = HEADER_LEN + STAMP_LEN;
-/// What one read asks for: a few dozen datagrams.
-const READ_SIZE: usize = 64 * 1024;
-
 /// The peer does not speak our records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a record of {0} bytes was announced (it takes {MIN_RECORD} to {MAX_RECORD})")]
+#[error(
+    "a record of {0} bytes was announced: too short, or too long for what the sender may say yet"
+)]
 pub(super) struct BadRecord(pub(super) u32);
 
 /// Appends one datagram as a record.
@@ -35,19 +34,25 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The room that the next read may fill.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    /// The room that the next read may fill, of at least `size` bytes.
+    pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
         // One record that is half here, and a read.
-        let wanted = self.end + READ_SIZE;
+        let wanted = self.end + size;
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
         &mut self.buffer[self.end..]
+    }
+
+    /// Bytes of its buffer.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Says how much of the room was filled.
@@ -55,8 +60,8 @@ impl Reader {
         self.end = (self.end + bytes).min(self.buffer.len());
     }
 
-    /// The next whole record.
-    pub(super) fn next(&mut self) -> Result<Option<&mut [u8]>, BadRecord> {
+    /// The next whole record, of at most `most` bytes.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<&mut [u8]>, BadRecord> {
         let waiting = &self.buffer[self.start..self.end];
         let Some((length, rest)) = waiting.split_first_chunk::<LENGTH_LEN>() else {
             return Ok(None);
@@ -64,7 +69,7 @@ impl Reader {
         let announced = u32::from_be_bytes(*length);
         let length = usize::try_from(announced)
             .ok()
-            .filter(|length| (MIN_RECORD..=MAX_RECORD).contains(length))
+            .filter(|length| (MIN_RECORD..=most).contains(length))
             .ok_or(BadRecord(announced))?;
         if rest.len() < length {
             return Ok(None);
@@ -80,7 +85,7 @@ mod tests {
     use super::*;
 
     fn feed(reader: &mut Reader, bytes: &[u8]) {
-        reader.room()[..bytes.len()].copy_from_slice(bytes);
+        reader.room(64 * 1024)[..bytes.len()].copy_from_slice(bytes);
         reader.filled(bytes.len());
     }
 
@@ -98,7 +103,7 @@ mod tests {
             let mut got = Vec::new();
             for piece in stream.chunks(cut) {
                 feed(&mut reader, piece);
-                while let Some(record) = reader.next().unwrap() {
+                while let Some(record) = reader.next(MAX_RECORD).unwrap() {
                     got.push(record.to_vec());
                 }
             }
@@ -111,14 +116,17 @@ mod tests {
         let mut reader = Reader::default();
         let mut stream = Vec::new();
         append(&mut stream, &[7; MAX_RECORD]);
-        for piece in stream.chunks(READ_SIZE) {
-            assert_eq!(reader.next(), Ok(None));
+        for piece in stream.chunks(64 * 1024) {
+            assert_eq!(reader.next(MAX_RECORD), Ok(None));
             feed(&mut reader, piece);
         }
-        assert_eq!(reader.next().unwrap().map(|it| it.len()), Some(MAX_RECORD));
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(
+            reader.next(MAX_RECORD).unwrap().map(|it| it.len()),
+            Some(MAX_RECORD)
+        );
+        assert_eq!(reader.next(MAX_RECORD), Ok(None));
         feed(&mut reader, &65_536u32.to_be_bytes());
-        assert_eq!(reader.next(), Err(BadRecord(65_536)));
+        assert_eq!(reader.next(MAX_RECORD), Err(BadRecord(65_536)));
     }
 
     #[test]
@@ -128,7 +136,7 @@ mod tests {
             let mut stream = Vec::new();
             append(&mut stream, &vec![0; length.into()]);
             feed(&mut reader, &stream);
-            assert_eq!(reader.next(), Err(BadRecord(length.into())));
+            assert_eq!(reader.next(MAX_RECORD), Err(BadRecord(length.into())));
         }
     }
 
@@ -137,7 +145,7 @@ mod tests {
         for garbage in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-x", &[0xff; 100]] {
             let mut reader = Reader::default();
             feed(&mut reader, garbage);
-            assert!(reader.next().is_err());
+            assert!(reader.next(MAX_RECORD).is_err());
         }
     }
 
@@ -149,9 +157,9 @@ mod tests {
         for _ in 0..100 {
             for piece in stream.chunks(30_000) {
                 feed(&mut reader, piece);
-                while reader.next().unwrap().is_some() {}
+                while reader.next(MAX_RECORD).unwrap().is_some() {}
             }
         }
-        assert!(reader.buffer.len() <= 2 * MAX_RECORD + READ_SIZE);
+        assert!(reader.buffer.len() <= 2 * MAX_RECORD + 64 * 1024);
     }
 }

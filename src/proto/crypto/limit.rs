@@ -1,29 +1,31 @@
 //! How many handshakes are let through: token buckets of fixed memory.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use zeroize::Zeroizing;
 
 use super::blake::keyed32;
+use crate::proto::wire::MAX_PATHS;
 use crate::proto::{Entropy, Instant};
 
 /// A rate with a burst, as the generic cell rate algorithm counts it: one reading of the clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
+pub(in crate::proto) struct Rate {
     /// The time between two, once the burst is used up.
-    pub(super) interval: Duration,
+    pub(in crate::proto) interval: Duration,
     /// How many may come at once.
-    pub(super) burst: u32,
+    pub(in crate::proto) burst: u32,
 }
 
 /// The time at which a bucket is full again.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bucket(Instant);
+pub(in crate::proto) struct Bucket(Instant);
 
 impl Bucket {
     /// Takes one token, if one is there.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(in crate::proto) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let full_at = self.0.max(now);
         if full_at.since(now) > rate.interval * rate.burst.saturating_sub(1) {
             return false;
@@ -33,21 +35,21 @@ impl Bucket {
     }
 }
 
-/// The buckets of a [`SourceTable`]. With a sender that owns more prefixes than this, the whole
-/// table bounds the work: 128 x 4 handshakes a second.
+/// The buckets of a [`SourceTable`]. A sender that owns more prefixes than this is held by the bucket of
+/// all sources that stands behind the table.
 const SOURCES: usize = 128;
 
 /// One bucket per source prefix: /24 of IPv4, /64 of IPv6, as nobody commands fewer addresses.
 /// Prefixes that fall into the same bucket share it; a secret key decides, so nobody can choose
 /// whom to collide with, and nothing is ever evicted.
-pub(super) struct SourceTable {
+pub(in crate::proto) struct SourceTable {
     key: Zeroizing<[u8; 32]>,
     rate: Rate,
     buckets: [Bucket; SOURCES],
 }
 
 impl SourceTable {
-    pub(super) fn new(rate: Rate, entropy: &mut dyn Entropy) -> Self {
+    pub(in crate::proto) fn new(rate: Rate, entropy: &mut dyn Entropy) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         entropy.fill(&mut *key);
         Self {
@@ -58,17 +60,49 @@ impl SourceTable {
     }
 
     /// Takes one token of the source's prefix, if one is there.
-    pub(super) fn take(&mut self, source: SocketAddr, now: Instant) -> bool {
+    pub(in crate::proto) fn take(&mut self, source: SocketAddr, now: Instant) -> bool {
         let place = self.place(source);
         self.buckets[place].take(self.rate, now)
     }
 
     fn place(&self, source: SocketAddr) -> usize {
-        let hash = match source.ip().to_canonical() {
+        let hash = match prefix(source) {
             IpAddr::V4(v4) => keyed32(&self.key, &[b"4", &v4.octets()[..3]]),
             IpAddr::V6(v6) => keyed32(&self.key, &[b"6", &v6.octets()[..8]]),
         };
         usize::from(hash[0]) % SOURCES
+    }
+}
+
+/// Sources that are remembered: those of all paths.
+const KNOWN: usize = MAX_PATHS;
+
+/// The source prefixes that the peer's own datagrams came from lately, the newest of them.
+#[derive(Debug, Default)]
+pub(in crate::proto) struct KnownSources(ArrayVec<IpAddr, KNOWN>);
+
+impl KnownSources {
+    /// Remembers a source.
+    pub(in crate::proto) fn add(&mut self, source: SocketAddr) {
+        let prefix = prefix(source);
+        self.0.retain(|known| *known != prefix);
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        self.0.push(prefix);
+    }
+
+    /// True when the peer was seen in this source's prefix.
+    pub(in crate::proto) fn contains(&self, source: SocketAddr) -> bool {
+        self.0.contains(&prefix(source))
+    }
+}
+
+/// What counts as one source.
+fn prefix(source: SocketAddr) -> IpAddr {
+    match source.ip().to_canonical() {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & 0xffff_ff00).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -112,6 +146,17 @@ mod tests {
             .map(|i| place(&format!("[2001:db8:0:{i}::1]:1")))
             .collect();
         assert!(places.len() > 40, "{}", places.len());
+    }
+
+    #[test]
+    fn the_newest_sources_are_known_by_their_prefix() {
+        let mut known = KnownSources::default();
+        let source = |number: u8| SocketAddr::from(([192, 0, number, 7], 99));
+        (0..40).for_each(|number| known.add(source(number)));
+        (0..40).for_each(|_| known.add(source(39)));
+        assert!(known.contains(([192, 0, 39, 200], 1).into()));
+        assert!(known.contains(source(40 - MAX_PATHS as u8)));
+        assert!(!known.contains(source(39 - MAX_PATHS as u8)));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub use error::HandshakeError;
 pub use hello::{BootId, Hello};
 pub use identity::Identity;
 pub use initiator::Initiator;
+pub(in crate::proto) use limit::{Bucket, Rate, SourceTable};
 pub use message::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
 pub use replay::{ReplayError, ReplayWindow};
 pub use responder::{Answer, Responder};

@@ -45,9 +45,13 @@ const PROOF_RETRY_STANDBY: Duration = Duration::from_secs(10);
 /// answers may take 8 s.
 const MOST_QUESTIONS: usize = 32;
 
+/// The side that waits for peers asks a path that fell silent no longer than this after it last heard
+/// from it: the other side opened the path, and asks as long as it has the link.
+const WAITING_ASKS: Duration = Duration::from_secs(30);
+
 /// Datagrams of which nothing is known, at most: 94 MB under way, 750 ms of 1 Gbit/s. A peer that
 /// acknowledges the oldest only, again and again, makes us remember no more.
-const MOST_FLYING: usize = 65_536;
+pub(super) const MOST_FLYING: usize = 65_536;
 
 /// A path that loses more than this share makes flows wait for repairs.
 const LOSSY: f32 = 0.001;
@@ -115,6 +119,8 @@ pub struct Path {
     pub loss_at: Option<Instant>,
     /// Whether it answers.
     pub liveness: Liveness,
+    /// When something authentic last came.
+    pub heard: Instant,
     /// The share of datagrams that was lost lately.
     loss: f32,
     /// Counters.
@@ -185,6 +191,7 @@ impl Path {
             bare_run: 0,
             loss_at: None,
             liveness: Liveness::default(),
+            heard: Instant::default(),
             loss: 0.0,
             count: Count::default(),
         }
@@ -300,10 +307,12 @@ impl Path {
     /// When a probe is due.
     pub fn probe_due(&self, busy_until: Instant) -> Option<Instant> {
         let flying = self.sent.in_flight() > 0;
-        self.verdict().map(|verdict| {
-            self.liveness
-                .probe_at(verdict, flying, busy_until, self.standby, &self.rtt)
-        })
+        let verdict = self.verdict()?;
+        let at = self
+            .liveness
+            .probe_at(verdict, flying, busy_until, self.standby, &self.rtt);
+        let is_ours = self.opener.is_some() || verdict != Verdict::Dead;
+        (is_ours || at <= self.heard + WAITING_ASKS).then_some(at)
     }
 
     /// When it is to be asked for a longer datagram, or the PING behind such a probe is due.

@@ -349,6 +349,7 @@ impl Tunnel {
         path.arrivals
             .on_datagram(now, opened.number, opened.length, origin.codepoint);
         path.count.received.add(now, opened.length);
+        path.heard = now;
         self.reorder.on_arrival(now, opened.id, sent);
         self.on_frames(now, from, opened, sent, frames);
     }
@@ -478,6 +479,7 @@ impl Tunnel {
         if !path.on_response(now, from, token) {
             return;
         }
+        self.responder.note_source(from.remote);
         if before != Some(from)
             && let Some(socket) = self.sockets.get(&from.socket)
         {

@@ -242,7 +242,7 @@ impl Tunnel {
                 .find(|(of, _)| *of == place)
                 .map(|(_, cookie)| cookie);
             self.outbox
-                .push_back((place, handshake.initiator.message(cookie, now)));
+                .push(place, handshake.initiator.message(cookie, now));
         }
         let pause = (RETRY_FIRST * 2u32.pow(handshake.tries.min(2))).min(RETRY_MOST);
         handshake.tries += 1;
@@ -371,18 +371,26 @@ impl Tunnel {
                 }
                 let epoch = keys.new_epoch(*established, now, false);
                 keys.next.push(epoch);
-                self.outbox.push_back((from, response));
+                self.outbox.push(from, response);
             }
-            Ok(Answer::Repeated { response }) => self.outbox.push_back((from, response)),
+            Ok(Answer::Repeated { response }) => self.answer(now, from, response),
             Ok(Answer::ProveAddress { cookie_reply }) => {
                 self.count.discard(Discard::HandshakeFlood);
-                self.outbox.push_back((from, cookie_reply));
+                self.answer(now, from, cookie_reply);
             }
             Ok(Answer::SecurityMismatch { response, peer }) => {
-                self.outbox.push_back((from, response));
+                self.outbox.push(from, response);
                 self.events.push_back(Event::SecurityMismatch { peer });
             }
             Err(error) => self.count.discard(error.discard()),
+        }
+    }
+
+    /// Answers somebody who may be anybody.
+    fn answer(&mut self, now: Instant, from: Place, datagram: Vec<u8>) {
+        let known = self.responder.is_known(from.remote);
+        if !self.outbox.may_answer(now, from.remote, known) || !self.outbox.push(from, datagram) {
+            self.count.discard(Discard::HandshakeFlood);
         }
     }
 
@@ -449,7 +457,7 @@ impl Tunnel {
                     .cookies
                     .retain(|(of, cookie)| *of != place && cookie.is_fresh(now));
                 self.keys.cookies.push((place, cookie));
-                self.outbox.push_back((place, again));
+                self.outbox.push(place, again);
             }
             Err(error) => self.count.discard(error.discard()),
         }
@@ -536,7 +544,7 @@ impl Tunnel {
         self.last_notice = Some(now);
         let mut notice = vec![Kind::UnknownIndex as u8, 0, 0, 0];
         notice.extend_from_slice(cause);
-        self.outbox.push_back((from, notice));
+        self.outbox.push(from, notice);
     }
 
     /// Which sockets initiations and their answers may use.

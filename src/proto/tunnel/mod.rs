@@ -7,6 +7,7 @@ mod inbound;
 mod keys;
 mod mtu;
 mod outbound;
+mod outbox;
 mod repair;
 mod report;
 mod timers;
@@ -15,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::congestion::{Controller, Dtrc, Fixed, Kernel, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
-use super::event::{Attachment, Event, LinkId, PathState, Side, SocketId, TunnelConfig};
+use super::event::{Attachment, Event, LinkId, PathState, PathTerms, Side, SocketId, TunnelConfig};
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
 use super::recovery::KeptId;
@@ -33,6 +34,7 @@ use crate::packet::{Classes, Crossing, FlowHasher, Packet, Pool, Towards, mss};
 use crate::sorted::Map;
 use keys::Keys;
 use mtu::{InnerMtu, path_mtu};
+use outbox::Outbox;
 
 /// What our datagram adds to an inner packet at most, bytes: 8 + 3 + 6 + 16.
 pub const OVERHEAD: usize = HEADER_LEN + STAMP_LEN + frame::DATA_OVERHEAD + TAG_LEN;
@@ -103,7 +105,7 @@ pub struct Tunnel {
     peer_clock: Option<(Stamp, Instant)>,
     pool: Pool,
     /// Datagrams of handshakes.
-    outbox: VecDeque<(Place, Vec<u8>)>,
+    outbox: Outbox,
     delivered: VecDeque<Packet>,
     events: VecDeque<Event>,
     /// When a lost packet was last sent again.
@@ -137,6 +139,7 @@ impl Tunnel {
         let keys = Keys::new(&config, entropy.as_mut());
         let mut secret = [0; 8];
         entropy.fill(&mut secret);
+        let outbox = Outbox::new(entropy.as_mut());
         // The owner reads one byte more, to see what is too long.
         let pool = Pool::new(usize::from(config.mtu.bytes()) + 1);
         Self {
@@ -158,7 +161,7 @@ impl Tunnel {
             reorder: Resequencer::default(),
             peer_clock: None,
             pool,
-            outbox: VecDeque::new(),
+            outbox,
             delivered: VecDeque::new(),
             events: VecDeque::new(),
             last_repair: None,
@@ -208,24 +211,18 @@ impl Tunnel {
                         budget: 0,
                     },
                 );
-                let new_gate = || gate(transport, congestion, rate_up);
                 let (mtu, ecn) = (self.config.mtu, self.config.ecn);
                 let path = self.paths[id.index()].get_or_insert_with(|| {
-                    Box::new(Path::new(id, transport, new_gate(), path_mtu(mtu), ecn))
+                    let gate = gate(transport, congestion, rate_up);
+                    Box::new(Path::new(id, transport, gate, path_mtu(mtu), ecn))
                 });
-                let terms = (transport, congestion, rate_up);
-                if path.opener.is_none_or(|opener| opener.terms != terms) {
-                    path.transport = transport;
-                    path.gate = new_gate();
-                }
-                path.opener = Some(Opener {
-                    link,
+                let terms = PathTerms {
+                    metric,
+                    rate_up,
                     rate_down,
-                    terms,
-                });
-                path.metric = metric;
-                path.caps[0] = rate_up;
-                path.status_due = true;
+                    congestion,
+                };
+                set_terms(path, link, transport, terms);
                 path.begin_proof(place, token(self.entropy.as_mut()));
                 self.begin_handshake_if_needed(now);
             }
@@ -233,10 +230,23 @@ impl Tunnel {
         self.report(now);
     }
 
+    /// The configuration says something else of a link; its socket and its path stay as they are.
+    pub fn handle_terms(&mut self, now: Instant, link: LinkId, terms: PathTerms) {
+        let Some(id) = self.path_of(link) else { return };
+        if let Some(path) = self.paths[id.index()].as_deref_mut()
+            && path.opener.is_some()
+        {
+            set_terms(path, link, path.transport, terms);
+            let socket = path.place.and_then(|place| self.sockets.get(&place.socket));
+            path.set_budget(socket.map_or(0, |socket| socket.budget));
+        }
+        self.report(now);
+    }
+
     /// A socket is gone.
     pub fn handle_socket_down(&mut self, now: Instant, socket: SocketId) {
         self.sockets.remove(&socket);
-        self.outbox.retain(|(place, _)| place.socket != socket);
+        self.outbox.forget(socket);
         for path in self.paths.iter_mut().flatten() {
             if path.proof.is_some_and(|proof| proof.place.socket == socket) {
                 path.proof = None;
@@ -383,6 +393,23 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
         queue::Drop::Delay => Discard::QueueDelay,
     });
     pool.give(packet);
+}
+
+/// Gives a path of ours its link's terms; its controller begins anew only when it has to be another.
+fn set_terms(path: &mut Path, link: LinkId, transport: Transport, terms: PathTerms) {
+    let gate_terms = (transport, terms.congestion, terms.rate_up);
+    if path.opener.is_none_or(|opener| opener.terms != gate_terms) {
+        path.transport = transport;
+        path.gate = gate(transport, terms.congestion, terms.rate_up);
+    }
+    path.opener = Some(Opener {
+        link,
+        rate_down: terms.rate_down,
+        terms: gate_terms,
+    });
+    path.metric = terms.metric;
+    path.caps[0] = terms.rate_up;
+    path.status_due = true;
 }
 
 /// What lets a path send: the kernel on a TCP connection, a controller of ours on UDP.

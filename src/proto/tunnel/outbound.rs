@@ -156,7 +156,7 @@ impl Tunnel {
     }
 
     fn next_batch(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
-        if let Some((place, datagram)) = self.outbox.pop_front() {
+        if let Some((place, datagram)) = self.outbox.pop() {
             out.bytes.extend_from_slice(&datagram);
             return Some(Transmit {
                 // An initiation is our own beginning; the others answer somebody.

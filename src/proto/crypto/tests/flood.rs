@@ -224,3 +224,54 @@ fn after_a_flood_no_cookie_is_asked_for() {
     let later = T0 + Duration::from_millis(250);
     remote.accept(&local.start().message(None, later), later);
 }
+
+/// An initiation that is junk but proves its sender's address.
+fn proven_junk(attacker: &mut Portal, remote: &mut Portal, from: &str, now: Instant) -> Vec<u8> {
+    let initiator = attacker.start();
+    let reply = cookie_reply(remote.receive(&initiator.message(None, now), from, now));
+    let cookie = initiator.cookie(&reply, now).unwrap();
+    let mut message = junk(now.as_micros() + 1);
+    let parts = message::initiation(&message).unwrap();
+    let mac2 = cookie.mac2(parts.covered, parts.mac1);
+    let end = message.len() - mac2.len();
+    message[end..].copy_from_slice(&mac2);
+    message
+}
+
+/// Field row A7: a thousand proven addresses cost no more than a small router's core can do, and the peer
+/// still gets through from where it was seen before.
+#[test]
+fn proven_sources_are_limited_together_and_the_peer_gets_through() {
+    let (mut local, mut remote) = pair(PLAIN);
+    remote.responder.note_source(HOME.parse().unwrap());
+    let mut attacker = portal(9, 2, PLAIN);
+    flood(&mut remote, T0);
+    let sources: Vec<String> = (0..250).map(|n| format!("198.18.{n}.1:5")).collect();
+    let junk: Vec<Vec<u8>> = sources
+        .iter()
+        .map(|from| proven_junk(&mut attacker, &mut remote, from, T0))
+        .collect();
+    let initiator = local.start();
+    let reply = cookie_reply(remote.receive(&initiator.message(None, T0), HOME, T0));
+    let cookie = initiator.cookie(&reply, T0).unwrap();
+    let (mut read, mut met) = (0, 0);
+    for tenth in 0..100 {
+        let now = T0 + Duration::from_millis(100) * tenth;
+        for (message, from) in junk.iter().zip(&sources) {
+            match remote.receive(message, from, now) {
+                Err(HandshakeError::Forged) => read += 1,
+                Err(HandshakeError::Flooded) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if tenth % 10 == 9 {
+            let message = local.start().message(Some(&cookie), now);
+            met += u32::from(matches!(
+                remote.receive(&message, HOME, now),
+                Ok(Answer::Accepted { .. })
+            ));
+        }
+    }
+    assert!((100..=125).contains(&read), "{read} in 10 s");
+    assert_eq!(met, 10);
+}

@@ -255,3 +255,72 @@ fn the_dead_are_asked_without_end_and_without_growth() {
     pair.run(Duration::from_secs(600));
     assert!(pair.local.stats(pair.now).paths[0].in_flight < 33 * 100);
 }
+
+/// Field row C9: a link that was removed is not asked for ever by the side that waits.
+#[test]
+fn the_waiting_side_stops_asking_where_a_link_was_and_hears_it_come_back() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    pair.local.handle_socket_down(pair.now, SocketId(0));
+    pair.run(Duration::from_secs(45));
+    let sent = |pair: &mut Pair| pair.remote.stats(pair.now).paths[0].datagrams_sent;
+    let before = sent(&mut pair);
+    pair.run(Duration::from_secs(120));
+    assert_eq!(sent(&mut pair), before);
+    // By another socket, and by the same after an outage of any length.
+    pair.open_link(0, 10);
+    pair.run(300 * MS);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    pair.links[0].up = false;
+    pair.run(Duration::from_secs(90));
+    pair.links[0].up = true;
+    pair.run(Duration::from_secs(2));
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    let state = pair.remote.stats(pair.now).paths[0].state;
+    assert_eq!(state, PathState::Up);
+    assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]));
+}
+
+/// The memory table's row of datagrams under way: nothing is ever acknowledged, and no more is known.
+#[test]
+fn what_is_under_way_is_bounded() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    let path = pair.local.paths[0].as_deref_mut().unwrap();
+    for _ in 0..2 * crate::proto::path::MOST_FLYING {
+        path.on_sent(
+            pair.now,
+            crate::proto::recovery::Sent {
+                at: pair.now,
+                bytes: 100,
+                eliciting: true,
+                status: false,
+                ect: false,
+                passage: crate::proto::path::Passage::Whole,
+                total: 0,
+                limited: 0,
+            },
+        );
+    }
+    assert!(path.sent.in_flight() <= 100 * crate::proto::path::MOST_FLYING as u64);
+}
+
+/// Field row C8b: other terms cost the path nothing; it stays up, by the same socket.
+#[test]
+fn a_link_that_gets_other_terms_stays_up() {
+    let mut pair = Pair::new(two_links());
+    pair.run(200 * MS);
+    let terms = crate::proto::event::PathTerms {
+        metric: 1,
+        rate_up: Some("5M".parse().unwrap()),
+        rate_down: None,
+        congestion: crate::config::Congestion::NewReno,
+    };
+    let link = crate::proto::event::LinkId(0);
+    pair.local.handle_terms(pair.now, link, terms);
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    assert_eq!(chat(&mut pair, 0, 50), (vec![], vec![]));
+    assert_eq!(pair.states(), [PathState::Up, PathState::Up]);
+    // The peer heard of it: the other link is the only one of the lowest tier.
+    assert_eq!(pair.remote.paths[0].as_ref().unwrap().metric, 1);
+}

@@ -1,0 +1,327 @@
+//! Finds the addresses of the remote portal's names, again and again: it may fail at boot, and the
+//! address may change. The system's resolver is asked, and where it does not answer at once, the resolvers
+//! over every link: it may only know the way of a link that is dead.
+
+pub(super) mod memory;
+mod message;
+mod places;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::choice::pairs;
+use crate::config::{Config, Link, Role};
+use crate::io::entropy::SystemEntropy;
+use crate::io::socket::{Origin, question_socket};
+use crate::proto::Entropy as _;
+use crate::route::automatic_links;
+use crate::route::links::{Flaw, Observed};
+use message::Kind;
+
+/// How often a name that is known is asked for again; dynamic DNS has TTLs of this order.
+const REFRESH: Duration = Duration::from_secs(60);
+/// The pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The system resolver's own patience can be minutes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So long the system's resolver is alone.
+const HEAD_START: Duration = Duration::from_secs(2);
+/// How long one question over a link waits before it is asked again, and how often it is asked.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
+const ASKS: u32 = 2;
+/// After the first answer over a link the others may come for so long.
+const OTHERS: Duration = Duration::from_millis(300);
+/// The port of DNS.
+const PORT: u16 = 53;
+/// The longest answer that is read, bytes: what UDP carries without extensions, and some more.
+const LONGEST: usize = 1500;
+
+/// A name and its addresses.
+pub(super) type Answer = (String, Vec<IpAddr>);
+
+/// A way to a resolver: from where, and whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Way {
+    origin: Origin,
+    resolver: IpAddr,
+}
+
+/// Every resolver over every link that has an address of its family; of each link its own router last,
+/// which is a resolver in most homes.
+pub(super) fn ways(config: &Config, observed: &Observed) -> Vec<Way> {
+    let automatic;
+    let links = if config.links.is_empty() {
+        automatic = automatic_links(config, observed);
+        &automatic
+    } else {
+        &config.links
+    };
+    let resolvers = places::resolvers();
+    let mut ways: Vec<Way> = Vec::new();
+    for link in links {
+        for way in ways_of(config, link, observed, &resolvers) {
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+    }
+    ways
+}
+
+fn ways_of(config: &Config, link: &Link, observed: &Observed, resolvers: &[IpAddr]) -> Vec<Way> {
+    let Some(device) = observed.link(&link.device).filter(|device| device.up) else {
+        return Vec::new();
+    };
+    let ours: Vec<IpAddr> = device
+        .addresses
+        .iter()
+        .map(|prefix| prefix.address())
+        .filter(|own| device.flaws.get(own) != Some(&Flaw::Tentative))
+        .filter(|own| link.source.is_none_or(|source| source.contains(*own)))
+        .filter(|own| {
+            matches!(config.role, Role::Remote(_)) || config.public.iter().all(|it| it != *own)
+        })
+        .collect();
+    let routers = device.gateways.iter().filter(|gateway| {
+        let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        !gateway.is_unspecified() && !link_local
+    });
+    resolvers
+        .iter()
+        .chain(routers)
+        .filter_map(|&resolver| {
+            let (source, _) = *pairs(link, device, &ours, &[resolver]).first()?;
+            Some(Way {
+                origin: Origin {
+                    device: link.device.clone(),
+                    source,
+                    port: None,
+                },
+                resolver,
+            })
+        })
+        .collect()
+}
+
+/// Looks names up until it is dropped.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    tasks: JoinSet<()>,
+    ways: watch::Sender<Vec<Way>>,
+}
+
+impl Resolver {
+    /// Begins to look these hosts up. Addresses are answered at once; a name whenever its addresses
+    /// are others than before.
+    pub(super) fn start(
+        hosts: Vec<String>,
+        ways: Vec<Way>,
+        answers: &mpsc::UnboundedSender<Answer>,
+    ) -> Self {
+        let (ways, known_ways) = watch::channel(ways);
+        let mut tasks = JoinSet::new();
+        for host in hosts {
+            match host.parse::<IpAddr>() {
+                Ok(address) => drop(answers.send((host, vec![address]))),
+                Err(_) => drop(tasks.spawn(look_up(host, known_ways.clone(), answers.clone()))),
+            }
+        }
+        Self { tasks, ways }
+    }
+
+    /// How many names are being watched.
+    pub(super) fn names(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The links are others: what was not found is looked for at once.
+    pub(super) fn follow(&self, ways: Vec<Way>) {
+        self.ways.send_if_modified(|known| {
+            let is_new = *known != ways;
+            *known = ways;
+            is_new
+        });
+    }
+}
+
+async fn look_up(
+    host: String,
+    mut ways: watch::Receiver<Vec<Way>>,
+    answers: mpsc::UnboundedSender<Answer>,
+) {
+    let mut known = Vec::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let now = ways.borrow_and_update().clone();
+        match find(&host, now).await {
+            Ok(mut found) => {
+                found.dedup();
+                // Servers turn the order of several addresses round: that is no change.
+                let is_new = found.iter().any(|address| !known.contains(address))
+                    || known.iter().any(|address| !found.contains(address));
+                if is_new {
+                    log::info!("{host} is {}", list(&found));
+                    known.clone_from(&found);
+                    if answers.send((host.clone(), found)).is_err() {
+                        return;
+                    }
+                }
+                pause = FIRST_PAUSE;
+                sleep(REFRESH).await;
+            }
+            Err(reason) => {
+                if pause == FIRST_PAUSE {
+                    log::warn!("cannot find the address of {host} ({reason}); trying again");
+                }
+                // A link that comes back is a reason to ask again now.
+                let _ = timeout(pause, ways.changed()).await;
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// A name's addresses, or why nobody says them.
+async fn find(host: &str, ways: Vec<Way>) -> Result<Vec<IpAddr>, String> {
+    let own = places::of_hosts(host);
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let mut system = std::pin::pin!(timeout(PATIENCE, by_system(host)));
+    let mut reason = "no answer".to_owned();
+    let mut waits = true;
+    if let Ok(answered) = timeout(HEAD_START, &mut system).await {
+        match answered {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => reason = error,
+            Err(_) => {}
+        }
+        waits = false;
+    }
+    let mut by_links = std::pin::pin!(by_links(host, ways));
+    let mut asks = true;
+    while waits || asks {
+        tokio::select! {
+            answered = &mut system, if waits => match answered {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) => (reason, waits) = (error, false),
+                Err(_) => waits = false,
+            },
+            found = &mut by_links, if asks => {
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+                asks = false;
+            }
+        }
+    }
+    Err(reason)
+}
+
+/// What the C library says.
+async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
+    // Port 0: only the address is asked for.
+    let found = tokio::net::lookup_host((host, 0)).await;
+    let found: Vec<IpAddr> = found
+        .map_err(|error| error.to_string())?
+        .map(|it| it.ip())
+        .collect();
+    if found.is_empty() {
+        return Err("it has none".to_owned());
+    }
+    Ok(found)
+}
+
+/// What the resolvers over the links say, IPv6 first as the C library does.
+async fn by_links(host: &str, ways: Vec<Way>) -> Vec<IpAddr> {
+    let mut questions = JoinSet::new();
+    for way in ways {
+        for kind in [Kind::Aaaa, Kind::A] {
+            questions.spawn(ask(way.clone(), host.to_owned(), kind));
+        }
+    }
+    let mut found: Vec<IpAddr> = Vec::new();
+    loop {
+        // The other family's answer may be on its way.
+        let next = if found.is_empty() {
+            questions.join_next().await
+        } else {
+            timeout(OTHERS, questions.join_next()).await.unwrap_or(None)
+        };
+        let Some(answered) = next else { break };
+        for address in answered.unwrap_or_default() {
+            if !found.contains(&address) && found.len() < message::MOST_ADDRESSES {
+                found.push(address);
+            }
+        }
+    }
+    found.sort_by_key(IpAddr::is_ipv4);
+    found
+}
+
+/// Asks one resolver over one link; it may be dead, and so may the link.
+async fn ask(way: Way, host: String, kind: Kind) -> Vec<IpAddr> {
+    for _ in 0..ASKS {
+        match timeout(ASK_PATIENCE, ask_once(&way, &host, kind)).await {
+            Ok(Some(found)) => return found,
+            Ok(None) => return Vec::new(),
+            Err(_) => {}
+        }
+    }
+    Vec::new()
+}
+
+/// Each question has a port and a number of its own, both chosen at random. Nothing: it cannot be asked.
+async fn ask_once(way: &Way, host: &str, kind: Kind) -> Option<Vec<IpAddr>> {
+    let mut id = [0; 2];
+    SystemEntropy::new().ok()?.fill(&mut id);
+    let id = u16::from_be_bytes(id);
+    let question = message::question(id, host, kind)?;
+    let socket = UdpSocket::from_std(question_socket(&way.origin).ok()?).ok()?;
+    // Only from there comes what is read.
+    socket.connect((way.resolver, PORT)).await.ok()?;
+    socket.send(&question).await.ok()?;
+    let mut buffer = [0; LONGEST];
+    loop {
+        let length = socket.recv(&mut buffer).await.ok()?;
+        if let Some(found) = message::answer(id, host, kind, buffer.get(..length)?) {
+            return Some(found);
+        }
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let words: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_need_no_look_up_and_localhost_is_found() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (sender, mut answers) = mpsc::unbounded_channel();
+            let hosts = vec!["2001:db8::1".to_owned(), "localhost".to_owned()];
+            let resolver = Resolver::start(hosts, Vec::new(), &sender);
+            assert_eq!(resolver.names(), 1);
+            let (host, found) = answers.recv().await.unwrap();
+            assert_eq!((host.as_str(), found.len()), ("2001:db8::1", 1));
+            let (host, found) = answers.recv().await.unwrap();
+            assert_eq!(host, "localhost");
+            assert!(found.iter().all(IpAddr::is_loopback));
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! Where names are asked for: the host's own list of names and its resolvers, as files tell them.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+
+/// Names of this host's own (hosts(5)).
+const HOSTS: &str = "/etc/hosts";
+/// Files that name resolvers, in resolv.conf(5)'s words: the host's; those of the links, where a resolver
+/// on the host itself stands before them (OpenWrt's netifd, systemd-resolved, NetworkManager).
+const RESOLVERS: [&str; 5] = [
+    "/etc/resolv.conf",
+    "/tmp/resolv.conf.d/resolv.conf.auto",
+    "/tmp/resolv.conf.auto",
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+];
+/// So much of a file is read, bytes.
+const MOST_BYTES: u64 = 256 * 1024;
+/// Resolvers that are asked.
+const MOST_RESOLVERS: usize = 8;
+
+fn read(path: &str) -> String {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(path) {
+        // A file that cannot be read names nothing.
+        let _ = file.take(MOST_BYTES).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The addresses that the host itself gives a name.
+pub(super) fn of_hosts(name: &str) -> Vec<IpAddr> {
+    in_hosts(&read(HOSTS), name)
+}
+
+/// The resolvers that can be asked over a link, each once.
+pub(super) fn resolvers() -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for path in RESOLVERS {
+        add_resolvers(&read(path), &mut all);
+    }
+    all
+}
+
+fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let of_line = |line: &str| {
+        let line = line.split_once('#').map_or(line, |(line, _)| line);
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words
+            .any(|word| word.eq_ignore_ascii_case(name))
+            .then_some(address)
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// A resolver on this host is asked by the C library; one with a zone belongs to one device.
+fn add_resolvers(text: &str, all: &mut Vec<IpAddr>) {
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let address = match (words.next(), words.next()) {
+            (Some("nameserver"), Some(word)) => word.parse::<IpAddr>().ok(),
+            _ => None,
+        };
+        let outside = |it: &IpAddr| !it.is_loopback() && !it.is_unspecified();
+        if let Some(address) = address.filter(outside)
+            && !all.contains(&address)
+            && all.len() < MOST_RESOLVERS
+        {
+            all.push(address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_of_all_files_without_those_of_this_host() {
+        let mut all = Vec::new();
+        add_resolvers(
+            "search lan\nnameserver 127.0.0.53\noptions edns0\n",
+            &mut all,
+        );
+        assert_eq!(all, [IpAddr::from([0; 4]); 0]);
+        let netifd = "# Interface wan\nnameserver 192.0.2.53\n# Interface wwan\n\
+             nameserver 198.51.100.53\nnameserver fe80::1%wwan0\nnameserver 192.0.2.53\n";
+        add_resolvers(netifd, &mut all);
+        let wanted = [[192, 0, 2, 53], [198, 51, 100, 53]].map(IpAddr::from);
+        assert_eq!(all, wanted);
+        let many: String = (0..99)
+            .map(|n| format!("nameserver 203.0.113.{n}\n"))
+            .collect();
+        add_resolvers(&many, &mut all);
+        assert_eq!(all.len(), MOST_RESOLVERS);
+    }
+
+    #[test]
+    fn names_of_hosts() {
+        let text = "127.0.0.1 localhost # vps.example\n203.0.113.2\tother VPS.example\nbad vps.example\n\
+             2001:db8::2 vps.example\n";
+        let found = in_hosts(text, "vps.example.");
+        let wanted = ["203.0.113.2", "2001:db8::2"].map(|it| it.parse::<IpAddr>().unwrap());
+        assert_eq!(found, wanted);
+        assert_eq!(in_hosts(text, "nobody").len(), 0);
+    }
+}
