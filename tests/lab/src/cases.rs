@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::emulator::{Loss, Shape};
 
+/// A link with this round trip is far, ms.
+const FAR_MS: u64 = 100;
+
 /// One link of a case, the same both ways.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CaseLink {
@@ -57,6 +60,11 @@ impl CaseLink {
     pub const fn pause(mut self, every: Duration, lasts: Duration) -> Self {
         self.pause = Some(Pause { every, lasts });
         self
+    }
+
+    /// True when a flow over it takes seconds to begin.
+    pub const fn is_far(&self) -> bool {
+        self.rtt_ms >= FAR_MS
     }
 
     /// What the emulator makes of it: a queue of 100 ms but at least 64 KiB.
@@ -136,6 +144,11 @@ impl Case {
         }
     }
 
+    /// True when one of its links is long: a flow takes seconds to begin.
+    pub fn is_far(&self) -> bool {
+        self.links.iter().any(CaseLink::is_far)
+    }
+
     /// The sum of the links' rates at the start, Mbit/s.
     pub fn sum_mbps(&self) -> f64 {
         self.links.iter().map(|link| link.mbps).sum()
@@ -179,6 +192,31 @@ pub fn steady() -> Vec<Case> {
             0.90,
             &[link(300.0, 8), link(30.0, 40).jitter(8).loss(0.005)],
         ),
+    ]
+}
+
+/// Cases with a far link beside a near one (field section E), and a far one alone: never below the better
+/// link alone.
+pub fn far() -> Vec<Case> {
+    let link = CaseLink::new;
+    let beside = |name, near: CaseLink, far: CaseLink| Case::scripted(name, &[near, far], &[]);
+    let lte = link(40.0, 330).jitter(15).loss(0.005);
+    vec![
+        beside(
+            "dsl_far",
+            link(30.0, 40),
+            link(15.0, 280).jitter(15).loss(0.005),
+        ),
+        beside(
+            "cable_far",
+            link(60.0, 25),
+            link(30.0, 220).jitter(30).loss(0.01),
+        ),
+        beside("dsl_satellite", link(16.0, 30), link(50.0, 600)),
+        beside("slow_far", link(8.0, 60).loss(0.005), lte),
+        beside("far_farther", link(20.0, 150), link(20.0, 340).loss(0.01)),
+        // 31 Mbit/s of payload, of which a link of 40 carries 36.9.
+        Case::new("far_lossy", 0.84, &[lte]),
     ]
 }
 

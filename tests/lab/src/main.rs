@@ -27,6 +27,7 @@ Commands:
     --case NAME          only this case; again for more
     --seconds N          how long a flow over all links lasts
     --repeats N          how often each is measured (1)
+    --far                the cases with a far link instead: half an hour for three repeats
     --full               BBR, eight flows and the TCP transport in every case, both ways
     --json FILE          where all figures go (target/bench.json); tests/lab/figures.py draws them
   throughput [OPTION ...] how fast the data path is beside wireguard-go, boringtun and gotatun over
@@ -196,6 +197,7 @@ fn parse() -> Result<Request, lexopt::Error> {
             Long("only") => throughput.only.push(parser.value()?.string()?),
             Long("seconds") => bench.seconds = Some(parser.value()?.parse()?),
             Long("repeats") => bench.repeats = parser.value()?.parse()?,
+            Long("far") => bench.far = true,
             Long("repeat") => throughput.repeats = parser.value()?.parse()?,
             Long("full") => bench.full = true,
             Long("json") => throughput.json = Some(parser.value()?.into()),

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::course::Course;
-use super::plan::{ALONE, Length, PAUSE, RAW};
+use super::plan::{Length, PAUSE, alone_length, raw_length};
 use super::script;
 use super::take::{Take, raw, through};
 use super::tunnel::Tunnel;
@@ -52,7 +52,9 @@ pub(super) fn alone_directions(
         .iter()
         .any(|other| other.mbps == links[link].mbps);
     let best = !twins && !links.iter().any(faster);
-    let ways = if best || all { 2 } else { 1 };
+    // Beside a far link the faster one need not be the better one.
+    let far = links.iter().any(CaseLink::is_far);
+    let ways = if best || far || all { 2 } else { 1 };
     DIRECTIONS.into_iter().enumerate().take(ways)
 }
 
@@ -83,25 +85,27 @@ impl Links {
         if new.is_empty() {
             return Ok(places);
         }
+        let length = raw_length(links);
         for (way, direction) in DIRECTIONS.into_iter().enumerate() {
             // Separate links share nothing but the processor: all at once.
             let connections = new.iter().map(|i| raw(lab, *i, direction)).collect();
-            let course = take(lab, None, direction, connections, RAW, links)?;
+            let course = take(lab, None, direction, connections, length, links)?;
             for (flow, i) in new.iter().enumerate() {
                 let one = Course {
                     flows: vec![course.flows[flow].clone()],
                     ..course.clone()
                 };
-                self.rows[places[*i]].raw[way].push(Single::of(&one, RAW));
+                self.rows[places[*i]].raw[way].push(Single::of(&one, length));
             }
         }
+        let length = alone_length(links);
         for i in new {
             let tunnel = Tunnel::start(lab, program, "udp", Some(vec![i]))?;
             for (way, direction) in alone_directions(links, i, again) {
                 let connections = vec![through(lab, direction)];
-                let course = take(lab, Some(&tunnel), direction, connections, ALONE, links)
+                let course = take(lab, Some(&tunnel), direction, connections, length, links)
                     .map_err(|error| tunnel.explain(&error))?;
-                self.rows[places[i]].alone[way].push(Single::of(&course, ALONE));
+                self.rows[places[i]].alone[way].push(Single::of(&course, length));
             }
             tunnel.stop()?;
         }

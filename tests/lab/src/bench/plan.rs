@@ -21,6 +21,8 @@ pub struct Options {
     pub seconds: Option<u64>,
     /// How often each is measured.
     pub repeats: u32,
+    /// The cases with a far link instead of the others.
+    pub far: bool,
     /// Every variant of every case, and nothing kept from one case for another.
     pub full: bool,
 }
@@ -33,6 +35,7 @@ impl Default for Options {
             cases: Vec::new(),
             seconds: None,
             repeats: 1,
+            far: false,
             full: false,
         }
     }
@@ -55,16 +58,19 @@ impl Length {
 }
 
 /// Over one link past netcombiner. 1.5 s are the slow start and its end at every link here.
-pub(super) const RAW: Length = Length::ms(4500, 1500);
+const RAW: Length = Length::ms(4500, 1500);
 
 /// Over one link through it.
-pub(super) const ALONE: Length = Length::ms(5500, 2000);
+const ALONE: Length = Length::ms(5500, 2000);
 
 /// Over all links: the download, and with it the figures of the table.
 const DOWN: Length = Length::ms(9500, 4000);
 
 /// The upload and the other variants.
 const REST: Length = Length::ms(7500, 3500);
+
+/// Where a link is far: ten seconds until a flow is up to its rate, and twenty of it.
+const FAR: Length = Length::ms(30_000, 10_000);
 
 /// What is left after the last step of a changing case. A competing flow takes its time.
 const AFTER: Duration = Duration::from_secs(6);
@@ -165,7 +171,12 @@ pub(super) struct Plan {
 impl Plan {
     /// From the options; an error names a case that there is not.
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
-        let (steady, changing) = (cases::steady(), cases::changing());
+        let (mut steady, changing) = (cases::steady(), cases::changing());
+        // They take minutes each: only when they are asked for.
+        steady.extend(cases::far().into_iter().filter(|case| {
+            let named = |name: &String| name == case.name;
+            options.far || options.cases.iter().any(named)
+        }));
         let known = || steady.iter().chain(&changing).map(|case| case.name);
         for name in &options.cases {
             if !known().any(|known| known == name) {
@@ -177,7 +188,8 @@ impl Plan {
             }
         }
         let wanted = |case: &Case| {
-            options.cases.is_empty() || options.cases.iter().any(|name| name == case.name)
+            let all = options.cases.is_empty() && options.far == case.is_far();
+            all || options.cases.iter().any(|name| name == case.name)
         };
         Ok(Self {
             steady: steady.into_iter().filter(wanted).collect(),
@@ -222,7 +234,11 @@ impl Plan {
     /// How long a flow over all links of a steady case lasts. Where links pause, one whole period
     /// is counted.
     pub(super) fn length(&self, case: &Case, variant: Variant) -> Length {
-        let mut length = if variant == Variant::DOWN { DOWN } else { REST };
+        let mut length = match variant {
+            _ if case.is_far() => FAR,
+            Variant::DOWN => DOWN,
+            _ => REST,
+        };
         if let Some(all) = self.seconds {
             length.all = all;
             length.skipped = length.skipped.min(all / 2);
@@ -263,12 +279,13 @@ impl Plan {
                 }
             }
             if !new.is_empty() {
-                all += (RAW.all + PAUSE) * 2;
+                all += (raw_length(&new).all + PAUSE) * 2;
             }
             for link in &new {
                 let place = case.links.iter().position(|other| other == link);
                 let ways = alone_directions(&case.links, place.unwrap_or(0), self.full);
-                all += PORTALS + (ALONE.all + PAUSE) * ways.count() as u32;
+                let length = alone_length(&case.links);
+                all += PORTALS + (length.all + PAUSE) * ways.count() as u32;
             }
             known.extend(new);
             for variant in self.variants(case) {
@@ -283,6 +300,25 @@ impl Plan {
             all += flow * self.directions().len() as u32;
         }
         all * self.repeats
+    }
+}
+
+/// How long a flow over each of these links lasts past netcombiner.
+pub(super) fn raw_length(links: &[CaseLink]) -> Length {
+    length_over(links, RAW)
+}
+
+/// How long a flow over one of a case's links lasts through it.
+pub(super) fn alone_length(links: &[CaseLink]) -> Length {
+    length_over(links, ALONE)
+}
+
+/// With a far one among them all take their time, to be compared.
+fn length_over(links: &[CaseLink], near: Length) -> Length {
+    if links.iter().any(CaseLink::is_far) {
+        FAR
+    } else {
+        near
     }
 }
 
@@ -311,6 +347,24 @@ mod tests {
         assert_eq!(plan.steady.len() + plan.changing.len(), 18);
         let forecast = plan.forecast();
         assert!(forecast < Duration::from_secs(14 * 60), "{forecast:?}");
+    }
+
+    /// Field row E: six rows, each measured as long as the simulator's.
+    #[test]
+    fn the_far_cases_are_measured_when_asked_for() {
+        let options = Options {
+            far: true,
+            ..Options::default()
+        };
+        let plan = Plan::new(&options).unwrap();
+        assert_eq!((plan.steady.len(), plan.changing.len()), (6, 0));
+        assert!(plan.steady.iter().all(Case::is_far));
+        let case = &plan.steady[0];
+        for variant in plan.variants(case) {
+            assert_eq!(plan.length(case, variant), FAR);
+        }
+        assert_eq!(alone_length(&case.links), FAR);
+        assert_eq!(alone_directions(&case.links, 1, false).count(), 2);
     }
 
     #[test]
