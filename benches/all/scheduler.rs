@@ -8,7 +8,7 @@ use netcombiner::proto::Instant;
 use netcombiner::proto::congestion::OneWayDelay;
 use netcombiner::proto::event::PathState;
 use netcombiner::proto::queue::Head;
-use netcombiner::proto::scheduler::{Candidate, Order, Spread};
+use netcombiner::proto::scheduler::{Candidate, Loses, Order, Spread};
 use netcombiner::proto::wire::PathId;
 use netcombiner::proto::wire::frame::Bucket;
 
@@ -22,7 +22,10 @@ fn candidates(count: u8) -> Vec<Candidate> {
         metric: 0,
         owd: Some(OneWayDelay::from_micros(20_000 - i64::from(id) * 1000)),
         bandwidth: 12_500_000,
-        lossy: false,
+        rtt: Duration::from_millis(40),
+        least_rtt: Duration::from_millis(40),
+        loses: Loses::Nothing,
+        rests: false,
     };
     (0..count).map(candidate).collect()
 }

@@ -13,9 +13,9 @@ use super::wire::frame::{Bucket, Sequence};
 use super::wire::{MAX_PATHS, PathId};
 use crate::packet::{Packet, Pool};
 
-/// Nothing is sent again later than this after it was first sent: the peer waits 250 ms, and then
-/// its TCP has noticed (PROTOCOL.md 7).
-const DEADLINE: Duration = Duration::from_millis(300);
+/// Nothing is sent again later than this after the time that the peer waits for it: on the way it takes
+/// as long as the packets that the peer counts from, or a little more (PROTOCOL.md 7).
+const BEYOND_PATIENCE: Duration = Duration::from_millis(50);
 /// Times that a packet is sent again: at 20 % loss 1.6 in 1,000 need more.
 const MOST_TRIES: u8 = 3;
 /// Memory for what is kept, bytes of buffers: 300 ms at 220 Mbit/s. Beyond it the oldest ones are not
@@ -43,6 +43,8 @@ struct Kept {
     tries: u8,
     /// The paths on which it flies.
     flying: u8,
+    /// On one of them it flies twice.
+    doubled: bool,
     /// The paths that lost it.
     lost_by: u8,
     /// Since when it waits to be sent again.
@@ -163,6 +165,7 @@ impl Repairs {
             since: now,
             tries: 0,
             flying: path.bit(),
+            doubled: false,
             lost_by: 0,
             queued: None,
         }));
@@ -188,6 +191,10 @@ impl Repairs {
         if kept.flying & path.bit() == 0 {
             return;
         }
+        if std::mem::take(&mut kept.doubled) {
+            // The other copy still flies.
+            return;
+        }
         kept.flying &= !path.bit();
         kept.lost_by |= path.bit();
         if kept.flying != 0 || kept.queued.is_some() {
@@ -202,12 +209,13 @@ impl Repairs {
         self.queue.insert(at, id);
     }
 
-    /// Gives up what is too old.
-    pub fn expire(&mut self, now: Instant, pool: &mut Pool) {
+    /// Gives up what is too old: the peer waits for `patience`.
+    pub fn expire(&mut self, now: Instant, patience: Duration, pool: &mut Pool) {
+        let deadline = patience + BEYOND_PATIENCE;
         while let Some(front) = self.kept.front() {
             match front {
                 None => self.trim(),
-                Some(kept) if kept.since + DEADLINE > now => break,
+                Some(kept) if kept.since + deadline > now => break,
                 Some(_) => self.forget_oldest(pool),
             }
         }
@@ -293,6 +301,7 @@ impl Repairs {
         let Some(kept) = id.and_then(|id| self.slot(id)) else {
             return;
         };
+        kept.doubled = kept.flying & path.bit() != 0;
         kept.flying |= path.bit();
         match why {
             Why::Twice => self.count.twice += 1,

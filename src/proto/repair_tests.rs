@@ -116,9 +116,9 @@ fn after_its_deadline_it_is_given_up() {
     let flying = sender.send(0, 0);
     let waiting = sender.send(1, 0);
     sender.lose(10, waiting, 0);
-    sender.repairs.expire(at(299), &mut sender.pool);
+    sender.repairs.expire(at(299), 250 * MS, &mut sender.pool);
     assert!(!sender.repairs.is_settled(Bucket(3)));
-    sender.repairs.expire(at(301), &mut sender.pool);
+    sender.repairs.expire(at(301), 250 * MS, &mut sender.pool);
     assert!(sender.repairs.is_settled(Bucket(3)));
     // Only what is known to be lost is told.
     assert_eq!(
@@ -217,7 +217,7 @@ proptest! {
                 6 if sender.repairs.oldest_twice(at(now)).is_some() => {
                     _ = sender.once_more(Why::Twice, by);
                 }
-                _ => sender.repairs.expire(at(now), &mut sender.pool),
+                _ => sender.repairs.expire(at(now), 250 * MS, &mut sender.pool),
             }
             let kept = || sender.repairs.kept.iter().flatten();
             prop_assert_eq!(kept().map(|kept| kept.packet.footprint()).sum::<usize>(), sender.repairs.bytes());
@@ -227,7 +227,7 @@ proptest! {
                 prop_assert!(kept.tries <= MOST_TRIES);
             }
         }
-        sender.repairs.expire(at(now) + 300 * MS, &mut sender.pool);
+        sender.repairs.expire(at(now) + 300 * MS, 250 * MS, &mut sender.pool);
         prop_assert_eq!(sender.repairs.bytes(), 0);
         prop_assert!(sender.repairs.is_settled(Bucket(3)));
         prop_assert!(sender.repairs.kept.is_empty() && sender.repairs.head(Why::Lost).is_none());

@@ -144,6 +144,10 @@ pub trait Controller: Debug + Send {
     fn bandwidth(&self) -> u64 {
         0
     }
+    /// True while it searches for the rate.
+    fn is_searching(&self) -> bool {
+        false
+    }
     /// What it found out; nothing where it measures no rate, or not yet.
     fn estimate(&self) -> Option<Estimate> {
         None

@@ -18,6 +18,7 @@ use super::congestion::{AckEvent, Arrival, CeEvent, DATAGRAM, Estimate, LossEven
 use super::crypto::ReplayWindow;
 use super::event::{EcnState, PathState};
 use super::recovery::{Lost, Sent, SentPackets};
+use super::scheduler::Loses;
 use super::wire::frame::AckFrame;
 use super::wire::{PacketNumber, PathId, Stamp};
 use crate::config::Transport;
@@ -57,6 +58,8 @@ pub(super) const MOST_FLYING: usize = 65_536;
 const LOSSY: f32 = 0.001;
 /// The share is that of about so many datagrams: 1.6 s at 30 Mbit/s, a quarter of an hour of probes.
 const LOSS_MEMORY: u64 = 4096;
+/// And it is known when so many were sent: of 1,000 one lossy enough loses one, of these two.
+const TRIED: u64 = 2048;
 
 /// One path of the tunnel.
 #[derive(Debug)]
@@ -117,12 +120,16 @@ pub struct Path {
     pub bare_run: u32,
     /// When the next datagram in flight is held for lost.
     pub loss_at: Option<Instant>,
+    /// When it last carried data, either way.
+    pub carried: Instant,
     /// Whether it answers.
     pub liveness: Liveness,
     /// When something authentic last came.
     pub heard: Instant,
     /// The share of datagrams that was lost lately.
     loss: f32,
+    /// Of how many that is known, up to `TRIED`.
+    tried: u64,
     /// Counters.
     pub count: Count,
 }
@@ -190,9 +197,11 @@ impl Path {
             newest_sent: None,
             bare_run: 0,
             loss_at: None,
+            carried: Instant::default(),
             liveness: Liveness::default(),
             heard: Instant::default(),
             loss: 0.0,
+            tried: 0,
             count: Count::default(),
         }
     }
@@ -539,12 +548,24 @@ impl Path {
         self.gate.controller.estimate()
     }
 
-    /// True when it loses more than one datagram in a thousand.
-    pub fn is_lossy(&self) -> bool {
-        self.loss > LOSSY
+    /// Whether it loses more than one datagram in a thousand.
+    pub fn loses(&self) -> Loses {
+        if self.loss > LOSSY {
+            Loses::Some
+        } else if self.tried < TRIED {
+            Loses::Unknown
+        } else {
+            Loses::Nothing
+        }
+    }
+
+    /// Bytes that the peer had received of it when it acknowledged last.
+    pub fn delivered(&self) -> u64 {
+        self.received_by_peer
     }
 
     fn note_share(&mut self, lost: u64, arrived: u64) {
+        self.tried = TRIED.min(self.tried + lost + arrived);
         let all = (lost + arrived).min(LOSS_MEMORY) as f32;
         let share = lost as f32 / (lost + arrived).max(1) as f32;
         self.loss += (share - self.loss) * all / LOSS_MEMORY as f32;

@@ -23,7 +23,9 @@ const MOST_BYTES: usize = 8 << 20;
 const MOST_PACKETS: usize = 5_120;
 /// Packets that make room at once.
 const MOST_DROPPED: usize = 64;
-/// Nothing is sent that waited longer: its sender has given up on it (PROTOCOL.md 6).
+/// Nothing is sent that waited longer: its sender has given up on it (PROTOCOL.md 6). Where round trips
+/// are long it is one and a half of them: a window that was held for a repair comes in one burst. And
+/// where a queue is allowed to be long for a far path, it is twice as long as that.
 const MOST_SOJOURN: Duration = Duration::from_millis(500);
 
 /// A flow that sends more than this in a period is not sparse, even if it leaves no queue: 5 Mbit/s,
@@ -118,6 +120,7 @@ pub struct Queue {
     /// The packet that goes next: chosen, but on no path yet.
     head: Option<Chosen>,
     rtt: Duration,
+    patience: Duration,
     target: KnownTarget,
     marked: u64,
 }
@@ -132,6 +135,7 @@ impl Default for Queue {
             bytes: 0,
             head: None,
             rtt: Duration::ZERO,
+            patience: Duration::ZERO,
             target: KnownTarget::default(),
             marked: 0,
         }
@@ -169,6 +173,15 @@ impl Queue {
         self.rtt = rtt;
     }
 
+    /// So long packets may wait before a far path takes them: no flow is told of a shorter queue.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    fn most_sojourn(&self) -> Duration {
+        MOST_SOJOURN.max(2 * self.patience).max(self.rtt * 3 / 2)
+    }
+
     /// Takes a packet in. What has to make room is given to `dropped`.
     pub fn push(
         &mut self,
@@ -201,9 +214,10 @@ impl Queue {
     /// The packet that goes next, after the queue dropped what waited too long. One of a bulk flow
     /// that no path took yet makes way for a flow that has just begun to send.
     pub fn head(&mut self, now: Instant, mut dropped: impl FnMut(Drop, Packet)) -> Option<Head> {
+        let most = self.most_sojourn();
         if let Some(stale) = self
             .head
-            .take_if(|chosen| now.since(chosen.head.since) > MOST_SOJOURN)
+            .take_if(|chosen| now.since(chosen.head.since) > most)
         {
             dropped(Drop::Delay, stale.packet);
         }
@@ -259,7 +273,7 @@ impl Queue {
                 self.old.push_back(id);
                 continue;
             }
-            let target = self.target.of(self.rtt, self.old.len());
+            let target = self.target.of(self.rtt, self.old.len(), self.patience);
             match self.next_of(id, now, target, dropped) {
                 Some((since, packet)) => {
                     let head = Head {
@@ -297,13 +311,14 @@ impl Queue {
         target: Target,
         dropped: &mut impl FnMut(Drop, Packet),
     ) -> Option<(Instant, Packet)> {
+        let most = self.most_sojourn();
         loop {
             let flow = &mut self.flows[usize::from(id)];
             let first = flow.packets.front()?;
             let since = first.since;
             let sojourn = now.since(since);
             let lone = flow.packets.len() <= 1;
-            let stale = sojourn > MOST_SOJOURN;
+            let stale = sojourn > most;
             // Each is judged once: CoDel let it pass, or it has its mark already.
             let told = first.backlog.is_some_and(|backlog| {
                 let delay = target.delay(sojourn, backlog.get(), flow.bytes);

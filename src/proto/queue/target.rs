@@ -6,6 +6,15 @@ use std::time::Duration;
 const LEAST_TARGET: Duration = Duration::from_millis(5);
 /// CoDel's target for a bulk flow, at most; PROTOCOL.md 6 measured 40 ms to cost no throughput.
 const MOST_TARGET: Duration = Duration::from_millis(50);
+/// Beyond this round trip the limit grows by half of what is more: over 330 ms a flow that may queue for
+/// 50 ms only fills 73 % of a link, with 0.43 of its round trip all of it (simulated).
+const LONG: Duration = Duration::from_millis(200);
+/// But a packet waits in no queue longer than this at times, so that the queue's own limit of 500 ms and
+/// of 8 MiB are not what it meets.
+const MOST_LONG_TARGET: Duration = Duration::from_millis(300);
+/// Where packets wait for a far path, so much longer than that, a quarter: the wait has to be over
+/// sooner than CoDel's patience.
+const SPARE: u32 = 4;
 /// CoDel's least interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Beyond the tunnel's own round trip: what lies between the portals and the flow's two ends.
@@ -33,21 +42,19 @@ impl Target {
     }
 }
 
-/// The target of the last round trip and number of flows: it is asked for with every packet.
+/// The target of the last round trip, number of flows and patience: it is asked for with every packet.
 #[derive(Debug, Default)]
-pub(super) struct KnownTarget(Option<(Duration, usize, Target)>);
+pub(super) struct KnownTarget(Option<((Duration, usize, Duration), Target)>);
 
 impl KnownTarget {
-    pub(super) fn of(&mut self, rtt: Duration, bulk_flows: usize) -> Target {
+    pub(super) fn of(&mut self, rtt: Duration, bulk_flows: usize, patience: Duration) -> Target {
+        let asked = (rtt, bulk_flows, patience);
         match self.0 {
-            Some((known_rtt, known_flows, target))
-                if (known_rtt, known_flows) == (rtt, bulk_flows) =>
-            {
-                target
-            }
+            Some((known, target)) if known == asked => target,
             _ => {
-                let target = target(rtt, bulk_flows);
-                self.0 = Some((rtt, bulk_flows, target));
+                let mut target = target(rtt, bulk_flows);
+                target.sojourn = target.sojourn.max(patience + patience / SPARE);
+                self.0 = Some((asked, target));
                 target
             }
         }
@@ -59,9 +66,13 @@ impl KnownTarget {
 fn target(rtt: Duration, bulk_flows: usize) -> Target {
     let rtt = rtt + BEYOND;
     let shared = (bulk_flows.max(1) as f64).sqrt();
-    let sojourn = rtt.div_f64(2.0 * shared).clamp(LEAST_TARGET, MOST_TARGET);
+    let most = MOST_TARGET + rtt.saturating_sub(LONG) / 2;
+    let sojourn = rtt
+        .div_f64(2.0 * shared)
+        .clamp(LEAST_TARGET, most.min(MOST_LONG_TARGET));
     Target {
         sojourn,
-        interval: INTERVAL.max(2 * rtt),
+        // A queue that is allowed to be long is a part of the round trip.
+        interval: INTERVAL.max(2 * rtt + 2 * sojourn.saturating_sub(MOST_TARGET)),
     }
 }

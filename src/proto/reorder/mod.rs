@@ -20,8 +20,14 @@ use crate::packet::Packet;
 use bucket::{BucketQueue, Content, Load, Waiting};
 use skew::Skew;
 
-/// No packet waits longer after it was sent (PROTOCOL.md 5).
-pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// What a packet may wait for a repair where round trips are short (PROTOCOL.md 5).
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+/// What it may wait at most: two repairs over a satellite's 600 ms and its queue. 180 Mbit/s for half as
+/// long fill the places there are.
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// A loss is noticed after one round trip, the repair comes half of one later, and of the repair itself
+/// the same is true: two and a half, and `MARGIN` for late timers.
+const PATIENCE_HALF_ROUNDS: u32 = 5;
 /// Beyond the worst delay that a path showed lately, for what it has not shown yet: slow start puts
 /// 20 ms of queue on an idle link within one round trip. It is waited out only where there is no
 /// proof, that is when a path falls silent.
@@ -40,6 +46,11 @@ const FREE_PLACES: usize = 512;
 /// 250 ms that they wait at most.
 const PLACES_A_MICROSECOND: usize = 4;
 
+/// How long a packet waits for repairs, `rtt` being the round trip of the slowest path in use.
+pub(super) fn patience(rtt: Duration) -> Duration {
+    (rtt * PATIENCE_HALF_ROUNDS / 2 + MARGIN).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+}
+
 /// Why a packet was not delivered: it was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duplicate;
@@ -57,6 +68,8 @@ pub struct Resequencer {
     soonest: Option<Instant>,
     /// Nothing is looked for before.
     look_at: Instant,
+    /// No packet waits longer.
+    patience: Duration,
     #[cfg(test)]
     steps: usize,
 }
@@ -71,6 +84,7 @@ impl Default for Resequencer {
             overdue: 0,
             soonest: None,
             look_at: Instant::default(),
+            patience: LEAST_PATIENCE,
             #[cfg(test)]
             steps: 0,
         }
@@ -78,6 +92,11 @@ impl Default for Resequencer {
 }
 
 impl Resequencer {
+    /// From now on no packet waits longer than this.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Packets that wait for an earlier one.
     pub fn waiting(&self) -> usize {
         self.load.packets
@@ -116,10 +135,10 @@ impl Resequencer {
             return Ok(());
         };
         let (deadline, content) = if order.wait {
-            let deadline = patient_deadline(&self.paths, now, sent);
+            let deadline = patient_deadline(&self.paths, now, sent, self.patience);
             (deadline, Content::Patient(packet))
         } else {
-            let deadline = hasty_deadline(&self.paths, now, order.mask, sent);
+            let deadline = hasty_deadline(&self.paths, now, order.mask, sent, self.patience);
             (deadline, Content::Hasty(packet))
         };
         let waiting = Waiting {
@@ -152,8 +171,8 @@ impl Resequencer {
         out: &mut VecDeque<Packet>,
     ) {
         // Not to remember it costs a wait; to remember all that a peer may say, all our memory.
-        let held = (self.load.places < MOST_PLACES).then(|| now + LONGEST_WAIT);
-        self.look_by(now + LONGEST_WAIT);
+        let held = (self.load.places < MOST_PLACES).then(|| now + self.patience);
+        self.look_by(now + self.patience);
         self.change(bucket, |bucket| bucket.give_up(held, sequence, out));
     }
 
@@ -192,6 +211,7 @@ impl Resequencer {
         let buckets = &mut self.buckets;
         let load = &mut self.load;
         let overdue = &mut self.overdue;
+        let held = now + self.patience;
         let passed = |packet: &Waiting| {
             PathId::all()
                 .filter(|path| packet.mask & path.bit() != 0)
@@ -200,7 +220,7 @@ impl Resequencer {
         self.waiting_buckets.retain(|id| {
             let bucket = &mut buckets[usize::from(*id)];
             let before = bucket.load();
-            bucket.release_hasty(now, now + LONGEST_WAIT, passed, out);
+            bucket.release_hasty(now, held, passed, out);
             *overdue += bucket.release_overdue(now, out);
             let after = bucket.load();
             load.replace(before, after);
@@ -222,14 +242,25 @@ impl Resequencer {
 
 /// When a packet stops waiting for repairs: it counts from its own sending, on the path that brings
 /// things soonest.
-fn patient_deadline(paths: &[Skew; MAX_PATHS], now: Instant, sent: Stamp) -> Instant {
+fn patient_deadline(
+    paths: &[Skew; MAX_PATHS],
+    now: Instant,
+    sent: Stamp,
+    patience: Duration,
+) -> Instant {
     let soonest = paths.iter().filter_map(|path| path.soonest(now, sent));
     let soonest = soonest.min();
-    soonest.map_or(now, |soonest| soonest.min(now)) + LONGEST_WAIT
+    soonest.map_or(now, |soonest| soonest.min(now)) + patience
 }
 
-fn hasty_deadline(paths: &[Skew; MAX_PATHS], now: Instant, mask: u8, sent: Stamp) -> Instant {
-    let longest = now + LONGEST_WAIT;
+fn hasty_deadline(
+    paths: &[Skew; MAX_PATHS],
+    now: Instant,
+    mask: u8,
+    sent: Stamp,
+    patience: Duration,
+) -> Instant {
+    let longest = now + patience;
     let expected = |path: PathId| {
         paths[path.index()]
             .expected_by(sent)

@@ -5,6 +5,8 @@
 //! path that delivers first. A flow that sends more than that path takes spills over to the next one:
 //! when its packet has waited a little, and then for a while at once.
 
+mod far;
+
 use std::time::Duration;
 
 use super::Instant;
@@ -13,14 +15,13 @@ use super::event::PathState;
 use super::queue::Head;
 use super::wire::{MAX_PATHS, PathId};
 
+pub use far::{Loses, Trials};
+
 /// A packet waits so long for the fastest path before another one may take it: as long as a batch of
 /// the pacer and a late timer make it wait anyway.
 const SPILL: Duration = Duration::from_micros(1500);
 /// A flow that spilled over is spread at once for so long.
 const SPREAD: Duration = Duration::from_secs(3);
-/// A path so much slower than the fastest is not used beside it: what it carries comes when the
-/// receiver waits no longer.
-const MOST_SPREAD: Duration = Duration::from_millis(150);
 /// A lossy path that carries less than this part of the whole ...
 const WEAK: u64 = 8;
 /// ... and is slower than the fastest by more than this is not used beside it either.
@@ -42,14 +43,22 @@ pub struct Candidate {
     pub owd: Option<OneWayDelay>,
     /// What it was found to carry, bytes per second; zero: not known.
     pub bandwidth: u64,
-    /// It loses some of what it carries.
-    pub lossy: bool,
+    /// Its round trip.
+    pub rtt: Duration,
+    /// The least of its round trips: no queue, its own or another's, is in it.
+    pub least_rtt: Duration,
+    /// Whether it loses some of what it carries.
+    pub loses: Loses,
+    /// It is far, and brought nothing when it was used.
+    pub rests: bool,
 }
 
 /// Paths in the order in which they are asked for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Order {
     paths: [Option<PathId>; MAX_PATHS],
+    /// How long a packet waits for the near paths before a far one takes it; zero for those that are near.
+    detours: [Duration; MAX_PATHS],
 }
 
 impl Order {
@@ -68,9 +77,19 @@ impl Order {
             PathState::Suspect
         };
         let fastest = usable(state).filter_map(|c| c.owd).min();
-        let too_slow = |c: &Candidate| match (c.owd, fastest) {
-            (Some(owd), Some(fastest)) => owd.since(fastest) > MOST_SPREAD,
-            _ => false,
+        let shortest = usable(state).map(|c| c.least_rtt).min().unwrap_or_default();
+        let mut detours = [Duration::ZERO; MAX_PATHS];
+        for c in usable(state) {
+            if let (Some(owd), Some(fastest)) = (c.owd, fastest) {
+                // Far is the way, not the queue that somebody else fills.
+                let way = c.least_rtt.saturating_sub(shortest);
+                let slower = owd.since(fastest).min(way);
+                detours[c.path.index()] = far::detour(slower, c.rtt, c.loses);
+            }
+        }
+        let too_far = |c: &Candidate| {
+            let detour = detours[c.path.index()];
+            !detour.is_zero() && (c.rests || far::is_hopeless(detour))
         };
         // Each loss on it makes a flow wait for its repair: for so little that is a bad bargain.
         let sum: u64 = usable(state).map(|c| c.bandwidth).sum();
@@ -79,12 +98,15 @@ impl Order {
                 .owd
                 .zip(fastest)
                 .is_some_and(|(owd, fastest)| owd.since(fastest) > CLEARLY_SLOWER);
-            c.lossy && slower && c.bandwidth > 0 && c.bandwidth.saturating_mul(WEAK) < sum
+            c.loses == Loses::Some
+                && slower
+                && c.bandwidth > 0
+                && c.bandwidth.saturating_mul(WEAK) < sum
         };
         let mut sorted = [None; MAX_PATHS];
         for (slot, candidate) in sorted
             .iter_mut()
-            .zip(usable(state).filter(|c| !too_slow(c) && !too_weak(c)))
+            .zip(usable(state).filter(|c| !too_far(c) && !too_weak(c)))
         {
             *slot = Some(candidate);
         }
@@ -99,12 +121,24 @@ impl Order {
         });
         Self {
             paths: sorted.map(|c| c.map(|c| c.path)),
+            detours,
         }
     }
 
     /// The paths, best first.
     pub fn iter(&self) -> impl Iterator<Item = PathId> + use<> {
         self.paths.into_iter().flatten()
+    }
+
+    /// How long a packet waits for nearer paths before this one takes it; zero: it is near.
+    pub fn detour(&self, path: PathId) -> Duration {
+        self.detours[path.index()]
+    }
+
+    /// The longest detour of all.
+    pub fn longest_detour(&self) -> Duration {
+        let detours = self.iter().map(|path| self.detour(path));
+        detours.max().unwrap_or_default()
     }
 
     /// The best path.
@@ -117,6 +151,9 @@ impl Order {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spread {
     until: Instant,
+    /// It goes by these far paths too, until then.
+    far: u8,
+    far_until: Instant,
 }
 
 impl Spread {
@@ -128,6 +165,24 @@ impl Spread {
         } else {
             spills
         }
+    }
+
+    /// From when on this packet may go by a far path, whose detour is `detour`.
+    pub fn goes_far_at(&self, head: &Head, path: PathId, detour: Duration) -> Instant {
+        if head.since < self.far_until && self.far & path.bit() != 0 {
+            self.spills_at(head)
+        } else {
+            head.since + detour.max(SPILL)
+        }
+    }
+
+    /// A packet of the flow went by a far path.
+    pub fn on_far(&mut self, now: Instant, path: PathId) {
+        if now >= self.far_until {
+            self.far = 0;
+        }
+        self.far |= path.bit();
+        self.far_until = now + SPREAD;
     }
 
     /// A packet of the flow went by another path than the first.
@@ -154,7 +209,10 @@ mod tests {
             metric,
             owd: Some(OneWayDelay::from_micros(owd_ms * 1000 - 77_000_000)),
             bandwidth: 0,
-            lossy: false,
+            rtt: Duration::from_millis(2 * owd_ms as u64),
+            least_rtt: Duration::from_millis(2 * owd_ms as u64),
+            loses: Loses::Nothing,
+            rests: false,
         }
     }
 
@@ -201,11 +259,50 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_a_satellite_is_left_out_beside_a_fast_one() {
+    fn a_satellite_is_asked_late_and_left_out_while_it_rests() {
         use PathState::Up;
-        let paths = [candidate(0, Up, 0, 300), candidate(1, Up, 0, 10)];
+        let mut paths = [candidate(0, Up, 0, 300), candidate(1, Up, 0, 10)];
+        let detours = |paths: &[Candidate]| {
+            let order = Order::of(paths.iter().copied(), None);
+            [0, 1].map(|path| order.detour(id(path)).as_millis())
+        };
+        assert_eq!(order(&paths, None), [1, 0]);
+        assert_eq!(detours(&paths), [290, 0]);
+        paths[0].loses = Loses::Some;
+        assert_eq!(detours(&paths), [600, 0]);
+        assert_eq!(detours(&paths[..1]), [0, 0]);
+        paths[0].rests = true;
         assert_eq!(order(&paths, None), [1]);
+        // A long queue on a short way is not far.
+        paths[0].least_rtt = Duration::from_millis(20);
+        assert_eq!(order(&paths, None), [1, 0]);
+        paths[0].least_rtt = Duration::from_millis(600);
+        // Alone it carries all the same.
         assert_eq!(order(&paths[..1], None), [0]);
+        (paths[0].rests, paths[0].rtt) = (false, Duration::from_millis(900));
+        assert_eq!(order(&paths, None), [1]);
+    }
+
+    #[test]
+    fn a_flow_goes_far_when_its_packets_wait_as_long_and_stays() {
+        let at = Instant::from_micros;
+        let head = |since| Head {
+            length: 1400,
+            since: at(since),
+            sparse: false,
+            bucket: Bucket(1),
+        };
+        let far = |spread: &Spread, since, path| {
+            spread.goes_far_at(&head(since), id(path), Duration::from_millis(300))
+        };
+        let mut spread = Spread::default();
+        assert_eq!(far(&spread, 1000, 3), at(301_000));
+        spread.on_far(at(301_000), id(3));
+        assert_eq!(far(&spread, 2000, 3), at(3500));
+        assert_eq!(far(&spread, 2000, 4), at(302_000));
+        assert_eq!(far(&spread, 3_400_000, 3), at(3_700_000));
+        spread.on_far(at(4_000_000), id(4));
+        assert_eq!(far(&spread, 4_000_000, 3), at(4_300_000));
     }
 
     #[test]
@@ -214,7 +311,7 @@ mod tests {
         let mut paths = [candidate(0, Up, 0, 4), candidate(1, Up, 0, 20)];
         (paths[0].bandwidth, paths[1].bandwidth) = (37_000_000, 3_700_000);
         assert_eq!(order(&paths, None), [0, 1]);
-        paths[1].lossy = true;
+        paths[1].loses = Loses::Some;
         assert_eq!(order(&paths, None), [0]);
         paths[0].bandwidth = 20_000_000;
         assert_eq!(order(&paths, None), [0, 1]);

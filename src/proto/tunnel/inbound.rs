@@ -362,7 +362,7 @@ impl Tunnel {
         sent: Stamp,
         frames: &[u8],
     ) {
-        let mut eliciting = false;
+        let (mut eliciting, mut carried) = (false, false);
         for frame in Frames::new(frames) {
             eliciting |= !matches!(frame, Ok(Frame::Ack(_)));
             match frame {
@@ -373,6 +373,7 @@ impl Tunnel {
                 }
                 Ok(Frame::Data { order, packet }) => {
                     self.last_data = now;
+                    carried = true;
                     let mut buffer = self.pool.take();
                     buffer.buffer().extend_from_slice(packet);
                     let Some(order) = order else {
@@ -429,6 +430,9 @@ impl Tunnel {
         if let Some(path) = self.paths[opened.id.index()].as_deref_mut()
             && eliciting
         {
+            if carried {
+                path.carried = now;
+            }
             let min_rtt = path.rtt.min();
             path.arrivals.on_eliciting(now, min_rtt);
         }

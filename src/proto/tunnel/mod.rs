@@ -13,6 +13,7 @@ mod report;
 mod timers;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::congestion::{Controller, Dtrc, Fixed, Kernel, NewReno, Pacer};
 use super::crypto::{Identity, Responder};
@@ -20,9 +21,9 @@ use super::event::{Attachment, Event, LinkId, PathState, PathTerms, Side, Socket
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
 use super::recovery::KeptId;
-use super::reorder::Resequencer;
+use super::reorder::{Resequencer, patience};
 use super::repair::Repairs;
-use super::scheduler::Spread;
+use super::scheduler::{Spread, Trials};
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -98,6 +99,12 @@ pub struct Tunnel {
     no_path_for: Option<(KeptId, Instant)>,
     /// A repair comes before the peer stops waiting for it.
     repairs_in_time: bool,
+    /// How long a packet waits at its receiver for a repair.
+    patience: Duration,
+    /// When it was last learned what became of what was sent.
+    collected: Instant,
+    /// What far paths brought.
+    trials: Trials,
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
@@ -157,6 +164,9 @@ impl Tunnel {
             repairs: Repairs::default(),
             no_path_for: None,
             repairs_in_time: true,
+            patience: patience(Duration::ZERO),
+            collected: now,
+            trials: Trials::default(),
             first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::inbound::PROOF_LEN;
 use super::mtu::cutting;
+use super::repair::IN_USE;
 use super::timers::{SEAL_EVERY, control_due};
 use super::{OVERHEAD, Tunnel, discard};
 use crate::config::Security;
@@ -180,19 +181,21 @@ impl Tunnel {
         }
         let order = self.order();
         self.first_path = order.first();
+        // A far path counts while it is used.
         let slowest = order
             .iter()
-            .filter_map(|id| self.path(id)?.rtt.smoothed())
+            .filter_map(|id| self.path(id))
+            .filter(|path| order.detour(path.id).is_zero() || now < path.carried + IN_USE)
+            .filter_map(|path| path.rtt.smoothed())
             .max()
             .unwrap_or_default();
+        self.queue.set_patience(order.longest_detour());
         let repairing = self
             .last_repair
             .is_some_and(|last| now.since(last) < REPAIRING);
         self.queue
             .set_rtt(if repairing { 2 * slowest } else { slowest });
-        order
-            .iter()
-            .find_map(|id| self.data(now, id, order.first()?, out))
+        order.iter().find_map(|id| self.data(now, id, &order, out))
     }
 
     pub(super) fn path(&self, id: PathId) -> Option<&Path> {
@@ -207,18 +210,21 @@ impl Tunnel {
             metric: path.metric,
             owd: path.owd.smoothed(),
             bandwidth: path.gate.controller.bandwidth(),
-            lossy: path.is_lossy(),
+            rtt: path.rtt.smoothed().unwrap_or_default(),
+            least_rtt: path.rtt.min().unwrap_or_default(),
+            loses: path.loses(),
+            rests: self.trials.rests(self.collected, path.id),
         });
         Order::of(candidates, self.first_path)
     }
 
     /// True when the path may carry the packet that goes next, `first` being the path that would
     /// deliver it soonest.
-    fn may_carry(&mut self, now: Instant, id: PathId, first: PathId) -> bool {
-        let Some(head) = self.head(now) else {
+    fn may_carry(&mut self, now: Instant, id: PathId, order: &Order) -> bool {
+        let (Some(head), Some(first)) = (self.head(now), order.first()) else {
             return false;
         };
-        if now < self.turn_of(id, first, &head) || !self.fits(id, head.length) {
+        if now < self.turn_of(id, order, &head) || !self.fits(id, head.length) {
             return false;
         }
         let first_fits = self.fits(first, head.length);
@@ -232,16 +238,22 @@ impl Tunnel {
     }
 
     /// From when on a path may carry the packet that goes next.
-    pub(super) fn turn_of(&self, id: PathId, first: PathId, head: &Head) -> Instant {
-        if id == first {
+    pub(super) fn turn_of(&self, id: PathId, order: &Order, head: &Head) -> Instant {
+        if order.first() == Some(id) {
             return head.since;
         }
+        let detour = order.detour(id);
         if !head.sparse {
-            let domain = &self.domains[usize::from(head.bucket.0)];
-            return domain.spread.spills_at(head);
+            let spread = &self.domains[usize::from(head.bucket.0)].spread;
+            return if detour.is_zero() {
+                spread.spills_at(head)
+            } else {
+                spread.goes_far_at(head, id, detour)
+            };
         }
         let owd = |id| self.path(id).and_then(|path| path.owd.smoothed());
-        match (owd(id), owd(first)) {
+        match (owd(id), order.first().and_then(owd)) {
+            _ if detour > SPARSE_WAIT => head.since + detour,
             // Rather wait a moment for the first one's pacer than go a longer way.
             (Some(owd), Some(first)) if owd.since(first) > SPARSE_WAIT => head.since + SPARSE_WAIT,
             _ => head.since,
@@ -249,8 +261,8 @@ impl Tunnel {
     }
 
     /// True when the packet may go in a datagram of this path that leaves anyway.
-    fn may_ride(&self, now: Instant, id: PathId, first: PathId, head: &Head) -> bool {
-        id == first || !head.sparse && now >= self.turn_of(id, first, head)
+    fn may_ride(&self, now: Instant, id: PathId, order: &Order, head: &Head) -> bool {
+        order.first() == Some(id) || !head.sparse && now >= self.turn_of(id, order, head)
     }
 
     /// What a path has to say besides data, in one datagram.
@@ -331,7 +343,7 @@ impl Tunnel {
         &mut self,
         now: Instant,
         id: PathId,
-        first: PathId,
+        order: &Order,
         out: &mut Batch,
     ) -> Option<Transmit> {
         let mut segment: Option<usize> = None;
@@ -351,18 +363,22 @@ impl Tunnel {
         };
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, first) {
+            if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, order) {
                 break;
             }
             let head = self.queue.chosen()?;
             if head.length + overhead > capacity {
                 break;
             }
-            if id != first && !head.sparse {
+            if order.first() != Some(id) && !head.sparse {
                 let domain = &mut self.domains[usize::from(head.bucket.0)];
                 domain.spread.on_spill(now, head.since);
+                if !order.detour(id).is_zero() {
+                    domain.spread.on_far(now, id);
+                    self.trials.on_used(id);
+                }
             }
-            let length = self.data_datagram(now, id, first, way, capacity, out)?;
+            let length = self.data_datagram(now, id, order, way, capacity, out)?;
             let full = *segment.get_or_insert(length);
             if length < full {
                 break;
@@ -385,7 +401,7 @@ impl Tunnel {
         &mut self,
         now: Instant,
         id: PathId,
-        first: PathId,
+        order: &Order,
         way: Way,
         capacity: usize,
         out: &mut Batch,
@@ -405,16 +421,16 @@ impl Tunnel {
         }
         loop {
             let (bucket, packet) = self.queue.take()?;
-            let mut order = self.place_in_order(bucket, id, number.0);
-            order.wait = self.is_patient(now, bucket, packet.bytes());
+            let mut place = self.place_in_order(bucket, id, number.0);
+            place.wait = self.is_patient(now, bucket, packet.bytes());
             // Another one behind it costs two bytes for this one's length.
             let after = draft.len() + frame::DATA_OVERHEAD + 2 + packet.len();
             let more = self.head(now).is_some_and(|next| {
                 after + frame::DATA_OVERHEAD + next.length <= most
-                    && self.may_ride(now, id, first, &next)
+                    && self.may_ride(now, id, order, &next)
             });
-            frame::put_data(draft.out, Some(order), packet.bytes(), !more);
-            self.keep(now, id, order, packet);
+            frame::put_data(draft.out, Some(place), packet.bytes(), !more);
+            self.keep(now, id, place, packet);
             if !more {
                 break;
             }

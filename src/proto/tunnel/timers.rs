@@ -48,13 +48,10 @@ impl Tunnel {
                 sooner(self.tail_due(path, &order));
             }
         }
-        if sends
-            && let Some(head) = self.queue.chosen()
-            && let Some(first) = order.first()
-        {
+        if sends && let Some(head) = self.queue.chosen() {
             for id in order.iter().filter(|id| self.fits(*id, head.length)) {
                 let paced = self.path(id).and_then(Path::paced_until);
-                sooner(paced.map(|at| at.max(self.turn_of(id, first, &head))));
+                sooner(paced.map(|at| at.max(self.turn_of(id, &order, &head))));
             }
         }
         if sends {

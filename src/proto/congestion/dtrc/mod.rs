@@ -23,9 +23,10 @@ use train::{Rates, Train};
 const FIRST: u64 = 16;
 /// The round trip assumed for it before there is one.
 const FIRST_RTT: Duration = Duration::from_millis(50);
-/// But no less than this, bytes per second, however long the round trip is: 1 Mbit/s, which the slowest
-/// links carry; over 600 ms a flow of 2 Mbit/s waited half a second without it (measured).
-const LEAST_FIRST: f64 = 125_000.0;
+/// But no less than this, bytes per second, however long the round trip is: 2 Mbit/s. A flow's first ten
+/// packets then leave within 30 ms; what they wait longer looks to CUBIC like a queue that grows, and
+/// ends its slow start (over 330 ms at 144 packets, simulated).
+const LEAST_FIRST: f64 = 250_000.0;
 /// The window always holds so many datagrams.
 const LEAST_WINDOW: u64 = 16 * DATAGRAM;
 /// The least rate, bytes per second: one datagram in 100 ms.
@@ -60,8 +61,13 @@ const LEAST_GAIN: f64 = 0.5;
 const PROBE_GAIN: f64 = 1.04;
 /// A train of datagrams is no shorter; half a round trip is taken where that is longer.
 const LEAST_TRAIN: Duration = Duration::from_millis(40);
-/// In the search, where the queue grows quickly.
+/// In the search, where the queue grows quickly: and no longer than the burst of a slow start, or the rate
+/// that is found falls behind its own.
 const STARTUP_TRAIN: Duration = Duration::from_millis(10);
+const MOST_STARTUP_TRAIN: Duration = Duration::from_millis(50);
+/// Over a round trip longer than this a drained queue is seen too late for the rate of a train that
+/// arrived faster than it was sent.
+const LONG_RTT: Duration = Duration::from_millis(150);
 /// A train is so many times as long as the jitter.
 const TRAIN_JITTER: u32 = 5;
 /// Arriving slower (or faster) by more than this than it was sent, a train fills (or drains) the
@@ -194,14 +200,13 @@ impl Dtrc {
     }
 
     fn train_length(&self) -> Duration {
-        let least = if self.phase == Phase::Startup {
-            STARTUP_TRAIN
+        let half = self.srtt / 2;
+        let length = if self.phase == Phase::Startup {
+            half.clamp(STARTUP_TRAIN, MOST_STARTUP_TRAIN)
         } else {
-            LEAST_TRAIN
+            half.max(LEAST_TRAIN)
         };
-        (self.srtt / 2)
-            .max(least)
-            .max(self.delay.jitter() * TRAIN_JITTER)
+        length.max(self.delay.jitter() * TRAIN_JITTER)
     }
 
     fn enter_steady(&mut self, now: Instant) {
@@ -233,11 +238,12 @@ impl Dtrc {
         // A source that gives less than the link takes makes a queue for a moment, not for a train.
         let stood = |since| now.since(since) > self.train_length();
         let grows = rates.dispersion > 1.0 && self.stands.is_some_and(stood);
+        let late = rates.dispersion < 1.0 && self.srtt > LONG_RTT;
         if queue > self.threshold() && fills {
             // A queue that grows or shrinks gives at the link's own rate.
             if received > self.bandwidth {
                 self.bandwidth += (received - self.bandwidth) / 4.0;
-            } else if !rates.limited || grows {
+            } else if (!rates.limited || grows) && !late {
                 self.bandwidth += (received - self.bandwidth) / 2.0;
             }
         } else if delivered > self.bandwidth && !self.losses.is_policed(now) {
@@ -447,6 +453,10 @@ impl Controller for Dtrc {
 
     fn bandwidth(&self) -> u64 {
         self.delivers
+    }
+
+    fn is_searching(&self) -> bool {
+        self.phase == Phase::Startup
     }
 
     fn estimate(&self) -> Option<Estimate> {

@@ -206,15 +206,16 @@ fn the_peer_is_told_what_was_given_up() {
     assert_eq!(pair.local.stats(pair.now).overdue, 0);
 }
 
+/// Field row E: deadlines of 250 to 300 ms were shorter than such a round trip, so nothing came back.
 #[test]
-fn where_a_repair_comes_too_late_nothing_waits_for_it() {
+fn over_a_satellite_what_is_lost_comes_back_in_time() {
     let (mut pair, first) = warm(vec![Link::new(0, 20, 300)], Security::Encrypt);
     pair.run(Duration::from_secs(2));
     pair.links[0].loss = 20;
     let mut worst = Duration::ZERO;
     let mut sent = Vec::new();
     let mut seen = pair.at_local.len();
-    for ms in 0..7000 {
+    for ms in 0..9000 {
         // So few that no queue forms, however little the controller allows.
         if ms % 20 == 0 && ms < 6000 {
             let n = first + sent.len() as u32;
@@ -227,10 +228,11 @@ fn where_a_repair_comes_too_late_nothing_waits_for_it() {
         }
         seen = pair.at_local.len();
     }
-    let got = numbers(&pair.at_local, 9);
-    let got = got.iter().filter(|n| **n >= first).count();
-    assert!((250..300).contains(&got), "{got}");
-    assert!(worst < 350 * MS, "{worst:?}");
+    let mut got = numbers(&pair.at_local, 9);
+    got.retain(|n| *n >= first);
+    assert!(got.is_sorted(), "out of order");
+    assert!(got.len() >= 299, "{}", got.len());
+    assert!(worst < 2000 * MS, "{worst:?}");
 }
 
 #[test]

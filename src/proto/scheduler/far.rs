@@ -1,0 +1,190 @@
+//! Paths that are much slower than the fastest one: when they are worth it, judged by what they brought.
+//!
+//! A flow whose packets come in order over two paths waits for the slower one. What it has under way must
+//! fill that longer time, or it gets less than the fast path alone would give. So a flow goes by a far path
+//! only when its packets wait for the near ones as long as the detour takes (compare ECF, CoNEXT 2017):
+//! then nothing comes later for it, and no flow that ends soon ever does. Then the sum that is delivered
+//! is compared with what it was before, and a far path that brought nothing rests, each time longer.
+
+use std::time::Duration;
+
+use crate::proto::Instant;
+use crate::proto::wire::{MAX_PATHS, PathId};
+
+/// A path that takes so much longer than the fastest is not far: such detours are shorter than what a
+/// flow waits at times anyway (simulated: two paths 50 ms apart give their sum at once).
+const NEAR: Duration = Duration::from_millis(50);
+/// No packet waits longer for a near path: one whose detour is longer brings nothing. A satellite
+/// that loses packets is 700 ms.
+const LONGEST_DETOUR: Duration = Duration::from_millis(800);
+/// What is delivered is measured over no less than this, and two round trips.
+const LEAST_WINDOW: Duration = Duration::from_secs(1);
+/// With the far paths no less than this share of what came without them is to be delivered ...
+const LEAST_SHARE: f64 = 0.97;
+/// ... or the second time in a row they rest for so long, ...
+const REST: Duration = Duration::from_secs(4);
+/// ... and so many times longer with each time until they brought something ...
+const RESTS_LONGER: u32 = 4;
+/// ... but no longer than 4 s * 4^3, four minutes.
+const MOST_FAILURES: u8 = 3;
+const STRIKES: u8 = 2;
+
+/// Whether a path loses some of what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loses {
+    /// It does not.
+    Nothing,
+    /// It does.
+    Some,
+    /// That is not known yet.
+    Unknown,
+}
+
+/// How long a packet has to have waited for the near paths before one that is slower by `slower`
+/// takes it. What a lossy path loses comes a round trip later by another one, so on it the detour is
+/// the round trip. From `NEAR` to twice as much it grows from nothing.
+pub(super) fn detour(slower: Duration, rtt: Duration, loses: Loses) -> Duration {
+    let Some(beyond) = slower.checked_sub(NEAR) else {
+        return Duration::ZERO;
+    };
+    let repaired = rtt.max(slower);
+    let whole = match loses {
+        Loses::Nothing => slower,
+        Loses::Some => repaired,
+        Loses::Unknown => (slower + repaired) / 2,
+    };
+    if beyond >= NEAR {
+        return whole;
+    }
+    whole.mul_f64(beyond.as_secs_f64() / NEAR.as_secs_f64())
+}
+
+/// True when no packet would wait so long.
+pub(super) fn is_hopeless(detour: Duration) -> bool {
+    detour > LONGEST_DETOUR
+}
+
+/// What far paths brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trials {
+    /// When this window began, and what had been delivered by then, bytes.
+    begun: Instant,
+    delivered: u64,
+    /// The far paths that carried data in it.
+    used: u8,
+    /// What came without them last, bytes per second.
+    without: f64,
+    /// Windows in a row in which less came with them.
+    strikes: u8,
+    rests_until: [Instant; MAX_PATHS],
+    failures: [u8; MAX_PATHS],
+}
+
+impl Trials {
+    /// A far path carries data.
+    pub fn on_used(&mut self, path: PathId) {
+        self.used |= path.bit();
+    }
+
+    /// True when the path is left out.
+    pub fn rests(&self, now: Instant, path: PathId) -> bool {
+        now < self.rests_until[path.index()]
+    }
+
+    /// All paths together have delivered so many bytes by now. `rtt` is the round trip of the slowest.
+    pub fn on_delivered(&mut self, now: Instant, delivered: u64, rtt: Duration) {
+        let window = LEAST_WINDOW.max(2 * rtt);
+        let age = now.since(self.begun);
+        if age < window {
+            return;
+        }
+        let rate = delivered.saturating_sub(self.delivered) as f64 / age.as_secs_f64();
+        let used = std::mem::take(&mut self.used);
+        (self.begun, self.delivered) = (now, delivered);
+        if age > 2 * window {
+            // Nobody sent for a while.
+            self.strikes = 0;
+        } else if used == 0 {
+            self.without = rate;
+            self.strikes = 0;
+        } else if rate >= LEAST_SHARE * self.without {
+            self.strikes = 0;
+            self.judge(used, |_, failures| *failures = 0);
+        } else {
+            self.strikes += 1;
+            if self.strikes >= STRIKES {
+                self.strikes = 0;
+                self.judge(used, |until, failures| {
+                    *until = now + REST * RESTS_LONGER.pow(u32::from(*failures));
+                    *failures = MOST_FAILURES.min(*failures + 1);
+                });
+            }
+        }
+    }
+
+    fn judge(&mut self, paths: u8, mut verdict: impl FnMut(&mut Instant, &mut u8)) {
+        for path in PathId::all().filter(|path| paths & path.bit() != 0) {
+            let at = path.index();
+            verdict(&mut self.rests_until[at], &mut self.failures[at]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn the_detour_grows_from_nothing_to_the_whole_way() {
+        use Loses::{Nothing, Some, Unknown};
+        assert_eq!(detour(50 * MS, 120 * MS, Some), Duration::ZERO);
+        assert_eq!(detour(75 * MS, 160 * MS, Some), 80 * MS);
+        assert_eq!(detour(75 * MS, 160 * MS, Nothing), 75 * MS / 2);
+        assert_eq!(detour(285 * MS, 600 * MS, Nothing), 285 * MS);
+        assert_eq!(detour(285 * MS, 600 * MS, Unknown), 885 * MS / 2);
+        assert_eq!(detour(285 * MS, 600 * MS, Some), 600 * MS);
+        assert!(!is_hopeless(700 * MS) && is_hopeless(900 * MS));
+    }
+
+    /// Delivers `rates`, one a second; in each of them the far path was used or not. Gives when it
+    /// rested.
+    fn run(rates: &[(u64, bool)]) -> Vec<bool> {
+        let path = PathId::new(1).unwrap();
+        let mut trials = Trials::default();
+        let mut delivered = 0;
+        let second = |(second, (rate, used)): (usize, &(u64, bool))| {
+            if *used {
+                trials.on_used(path);
+            }
+            delivered += rate;
+            let now = at(1000 * (second as u64 + 1));
+            trials.on_delivered(now, delivered, 300 * MS);
+            trials.rests(now, path)
+        };
+        rates.iter().enumerate().map(second).collect()
+    }
+
+    #[test]
+    fn what_brings_nothing_rests_longer_each_time() {
+        let mut rates = vec![(100, false), (60, true), (90, true)];
+        rates.extend([(100, false); 4]);
+        rates.extend([(60, true), (90, true)]);
+        rates.extend([(100, false); 16]);
+        let rested = run(&rates);
+        let expected = (0..rates.len()).map(|n| (2..6).contains(&n) || (8..24).contains(&n));
+        assert_eq!(rested, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_brings_something_stays() {
+        let mut rates = vec![(100, false), (60, true)];
+        rates.extend([(101, true), (60, true), (120, true), (98, true)]);
+        assert_eq!(run(&rates), vec![false; 6]);
+    }
+}
