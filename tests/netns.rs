@@ -12,6 +12,7 @@ mod netns {
     mod command;
     mod crossing;
     mod ecn;
+    mod filters;
     mod flood;
     mod foreign;
     mod forwards;

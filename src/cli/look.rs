@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Warning};
 use crate::host::{self, Reconciler};
+use crate::route::foreign::findings;
 use crate::route::{HostState, Observed};
 
 /// A host as it is: its links, and what it holds now of what is desired or was ours.
@@ -39,6 +40,9 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
             text,
         }));
         observed.sockets = host::listeners::sockets();
+        let rules = host::foreign_filters(&config.name)?;
+        let found = findings(config, &observed, &rules);
+        warnings.extend(found.into_iter().map(Warning::from));
         #[cfg(target_os = "linux")]
         let present = Some(
             reconciler

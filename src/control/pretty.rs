@@ -56,6 +56,9 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
     for text in &status.awaited {
         writeln!(out, "  waits: {text}")?;
     }
+    for filter in &status.filters {
+        writeln!(out, "  packet filter: {filter}")?;
+    }
     writeln!(out, "\npeer: {}", status.peer)?;
     match status.latest_handshake_s {
         Some(age) => writeln!(out, "  latest handshake: {} ago", duration(age))?,
@@ -215,6 +218,7 @@ interface: nc0
   offloads: tun tso+uso, udp gso 64 gro
   packet threads: 2
   routing: table 19 is taken
+  packet filter: chain FORWARD of table ip filter drops all: `nft ..`
 
 peer: cmVtb3Rl
   latest handshake: 1 minute, 12 seconds ago

@@ -47,6 +47,8 @@ pub struct Status {
     pub routing_error: Option<String>,
     /// What of this host is not there yet, and is waited for.
     pub awaited: Vec<String>,
+    /// Packet filters of others that drop the tunnel's packets, or may, each with the line that mends it.
+    pub filters: Vec<String>,
     /// The links of this portal.
     pub links: Vec<LinkStatus>,
     /// The paths that the peer opened.
@@ -276,6 +278,7 @@ pub(super) mod tests {
             listening: Vec::new(),
             routing_error: Some("table 19 is taken".to_owned()),
             awaited: vec!["there is no device lan yet".to_owned()],
+            filters: vec!["chain FORWARD of table ip filter drops all: `nft ..`".to_owned()],
             links: vec![
                 link("dsl", "wan0", DeviceStatus::Open, Some(path_up())),
                 LinkStatus {
@@ -332,6 +335,7 @@ pub(super) mod tests {
             listening: vec!["udp:0.0.0.0:4725".to_owned(), "tcp:0.0.0.0:4725".to_owned()],
             routing_error: None,
             awaited: Vec::new(),
+            filters: Vec::new(),
             links: Vec::new(),
             paths: vec![PathStatus {
                 state: PathState::Validating,

@@ -7,6 +7,7 @@
 mod bulletin;
 mod busy;
 mod choice;
+mod filters;
 mod flaps;
 mod guard;
 mod links;

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::filters::{Filters, PULSE};
 use super::flaps::Flaps;
 use super::links::{Flow, LinkIds, Plan, Resolved};
 use super::listeners::Listeners;
@@ -119,6 +120,7 @@ pub(super) struct Running<'a> {
     /// Since when it has had no path.
     lost_at: Option<Instant>,
     flaps: Flaps,
+    filters: Filters,
 }
 
 /// A flow that the packet thread was told to open.
@@ -183,6 +185,7 @@ impl<'a> Running<'a> {
             tunnel_down: true,
             lost_at: None,
             flaps: Flaps::default(),
+            filters: Filters::default(),
         };
         // Remotes given as addresses are there at once.
         while let Ok((host, found)) = running.addresses.try_recv() {
@@ -191,6 +194,7 @@ impl<'a> Running<'a> {
         running.publish();
         running.update_links();
         running.look_for_awaited();
+        running.look_at_filters(true);
         running
     }
 
@@ -216,6 +220,8 @@ impl<'a> Running<'a> {
         ));
         let mut retry = interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             let refresh = tokio::select! {
                 // It ends only when it is told to.
@@ -270,6 +276,7 @@ impl<'a> Running<'a> {
                     }
                     false
                 }
+                _ = pulse.tick(), if self.filters.may_drop() => { self.count_packets().await; false }
                 _ = retry.tick(), if self.is_waiting()
                     || self.flaps.is_counting()
                     || self.lost_at.is_some() => {
@@ -422,6 +429,7 @@ impl<'a> Running<'a> {
                 self.resolver.follow(ways(&self.config, &self.observed));
                 self.update_links();
                 self.look_for_awaited();
+                self.look_at_filters(true);
             }
             host::Event::Sound => {
                 self.routing_error = None;
@@ -439,7 +447,30 @@ impl<'a> Running<'a> {
                 }
                 self.routing_error = Some(reason);
             }
-            host::Event::Looked => self.keep_mtu(),
+            host::Event::Looked => {
+                self.keep_mtu();
+                self.look_at_filters(false);
+            }
+        }
+    }
+
+    fn look_at_filters(&mut self, has_changed: bool) {
+        let mut observed = self.observed.clone();
+        observed.remotes = self.resolved.values().flatten().copied().collect();
+        self.filters.look(&self.config, &observed, has_changed);
+    }
+
+    async fn count_packets(&mut self) {
+        // A thread that does not answer is noticed elsewhere.
+        let Ok(report) = self.packets.report().await else {
+            return;
+        };
+        if self
+            .filters
+            .count(report.stats.packets_in, report.stats.packets_out)
+        {
+            self.look_at_filters(true);
+            self.filters.accuse(self.config.name.as_str());
         }
     }
 
@@ -455,6 +486,7 @@ impl<'a> Running<'a> {
             routing_error: self.routing_error.as_deref(),
             awaited: &self.awaited,
             plans: &self.plans,
+            filters: self.filters.lines(self.config.name.as_str()),
         };
         match status(&known, &report).text(form) {
             Ok(text) => Answer::Text(text),
@@ -507,6 +539,7 @@ impl<'a> Running<'a> {
         self.publish();
         self.update_links();
         self.look_for_awaited();
+        self.look_at_filters(true);
         true
     }
 }

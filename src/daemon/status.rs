@@ -20,6 +20,7 @@ pub(super) struct Known<'a> {
     pub(super) routing_error: Option<&'a str>,
     pub(super) awaited: &'a [String],
     pub(super) plans: &'a [Plan],
+    pub(super) filters: Vec<String>,
 }
 
 /// The answer to `show`.
@@ -54,6 +55,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         listening: config.listen.iter().map(Listen::to_string).collect(),
         routing_error: known.routing_error.map(str::to_owned),
         awaited: known.awaited.to_vec(),
+        filters: known.filters.clone(),
         links,
         paths: stats
             .paths

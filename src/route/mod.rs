@@ -7,6 +7,7 @@ mod awaited;
 pub mod border;
 pub mod conflicts;
 pub mod diff;
+pub mod foreign;
 pub mod forwarding;
 mod kinds;
 mod link;

@@ -221,11 +221,10 @@ pub fn lost_listeners(config: &Config, sockets: &[HostSocket]) -> Vec<Warning> {
         if protocol == PortProtocol::Udp && DHCP_CLIENTS.contains(&port) {
             continue;
         }
-        let who = match socket.programs.first() {
-            Some(program) => program.name.as_str(),
-            // WireGuard's, for one.
-            None => "the kernel or an unknown program",
-        };
+        let first = socket.programs.first().map(|it| it.name.as_str());
+        // WireGuard's is the kernel's, for one.
+        let who = socket.login_program().or(first);
+        let who = who.unwrap_or("the kernel or an unknown program");
         for place in socket.places(config) {
             if goes_to_client(config, protocol, place) {
                 lost.insert((protocol, place, who));

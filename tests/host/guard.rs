@@ -94,9 +94,23 @@ impl Portal {
         std::fs::read_to_string(format!("{}/nc0.log", self.run_dir)).unwrap_or_default()
     }
 
-    fn signal(&self, signal: Signal) {
+    fn process(&self) -> i32 {
         let lock = std::fs::read_to_string(format!("{}/nc0.lock", self.run_dir)).unwrap();
-        kill(Pid::from_raw(lock.trim().parse().unwrap()), signal).unwrap();
+        lock.trim().parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process()), signal).unwrap();
+    }
+
+    /// SIGKILL, and its end: all that a dead process held is gone with its descriptors.
+    fn killed(&self) {
+        let descriptors = format!("/proc/{}/fd", self.process());
+        self.signal(Signal::SIGKILL);
+        let lives = || std::fs::read_dir(&descriptors).is_ok_and(|mut all| all.next().is_some());
+        while lives() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Changes a line of the configuration and says SIGHUP; waits for an answer in the log.
@@ -179,7 +193,7 @@ fn a_restart_after_a_crash_is_never_refused() {
         let portal = Portal::new(&directory);
         let _service = Holder::start(&directory, "sshd", listen("0.0.0.0:2222"));
         portal.well("up", &["--force"]);
-        portal.signal(Signal::SIGKILL);
+        portal.killed();
         portal.well("up", &[]);
         assert!(
             portal.log().contains("nobody could log in"),
@@ -232,7 +246,7 @@ fn no_other_user_holds_the_lock() {
         let name = SocketAddr::from_abstract_name("netcombiner/host").unwrap();
         let _taken = UnixDatagram::bind_addr(&name).unwrap();
         portal.well("up", &[]);
-        portal.signal(Signal::SIGKILL);
+        portal.killed();
         portal.well("down", &[]);
         assert_eq!(snapshot(), before);
     });

@@ -8,6 +8,7 @@
 
 mod down;
 mod filter;
+mod foreign_filter;
 mod guard;
 mod hops;
 mod kept;

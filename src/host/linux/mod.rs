@@ -28,6 +28,7 @@ use rtnetlink::packet_route::route::RouteType;
 use super::{Host, HostError, Scope};
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, TableId};
+use crate::route::foreign::Ruleset;
 use crate::route::links::Observed;
 use crate::route::resource::Setting;
 use crate::route::{HostState, Lookup, Operation, Resource, diff, lower};
@@ -302,6 +303,16 @@ async fn add_neighbours(
         }
     }
     Ok(())
+}
+
+/// The packet filters of others, of this thread's network namespace.
+pub fn foreign_filters(tunnel: &IfName) -> io::Result<Ruleset> {
+    nft::ruleset::read(tunnel)
+}
+
+/// The number of the last change of nf_tables; nothing: there is none.
+pub fn filter_generation() -> Option<u32> {
+    nft::ruleset::generation()
 }
 
 /// The kernel's number of a family.

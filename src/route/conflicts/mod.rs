@@ -16,6 +16,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let state = super::desired(config, observed);
     numbers::occupied(&mut warnings, &state, observed);
+    numbers::before_local(&mut warnings, &state, observed);
     numbers::marks(&mut warnings, config, observed);
     addresses::public_address(&mut warnings, config, observed);
     devices::devices(&mut warnings, config, observed);

@@ -7,7 +7,7 @@ use crate::config::units::TableId;
 use crate::config::{Config, Role, Warning};
 use crate::route::diff::{routes, rules};
 use crate::route::links::Observed;
-use crate::route::resource::HostState;
+use crate::route::resource::{HostState, Resource};
 
 /// Our preferences and tables in the hands of somebody else.
 pub(super) fn occupied(warnings: &mut Vec<Warning>, state: &HostState, observed: &Observed) {
@@ -65,6 +65,36 @@ pub(super) fn occupied(warnings: &mut Vec<Warning>, state: &HostState, observed:
                     ),
                 );
             }
+        }
+    }
+}
+
+/// Rules of somebody else that are asked before table local from now on, since it moves behind ours.
+pub(super) fn before_local(warnings: &mut Vec<Warning>, state: &HostState, observed: &Observed) {
+    let places = state.iter().filter_map(|resource| match resource {
+        Resource::LocalTable(local) => Some(local),
+        Resource::Setting(_)
+        | Resource::Address(_)
+        | Resource::Neighbour(_)
+        | Resource::Route(_)
+        | Resource::Filter(_)
+        | Resource::Rule(_) => None,
+    });
+    for local in places {
+        // At 0 they stood before the kernel's own, or beside it, already.
+        let passed = observed
+            .foreign_rules
+            .iter()
+            .filter(|rule| rule.family == local.family && (1..local.pref.0).contains(&rule.pref));
+        for rule in passed {
+            let (family, pref, to) = (ip(rule.family), rule.pref, local.pref);
+            warn(
+                warnings,
+                "table_base",
+                format!(
+                    "the rule of somebody else at preference {pref} will be asked before table local, which moves to {to}, and may take packets for this host's own addresses elsewhere: see `{family} rule show pref {pref}`, or choose a table_base below {pref}"
+                ),
+            );
         }
     }
 }

@@ -49,8 +49,21 @@ fn preferences_tables_and_marks_of_others() {
         numbers: cases::moved(),
         ..config
     };
-    let left = conflicts(&moved, &observed);
-    assert!(left.iter().all(|w| w.place == "mark_mask"), "{left:#?}");
+    // Field row D11: table local moves to 5501, behind both.
+    for (place, word) in [
+        ("mark_mask", "preference 5210"),
+        (
+            "table_base",
+            "preference 19 will be asked before table local, which moves to 5501",
+        ),
+        (
+            "table_base",
+            "preference 5210 will be asked before table local",
+        ),
+    ] {
+        said(&moved, &observed, place, word);
+    }
+    assert_eq!(conflicts(&moved, &observed).len(), 3);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod encode;
 mod expression;
 mod message;
+pub(super) mod ruleset;
 mod talk;
 
 use std::io;

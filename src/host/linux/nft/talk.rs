@@ -133,7 +133,7 @@ pub(super) fn ask(verb: Verb, flags: u16, attributes: &Attributes) -> io::Result
 }
 
 /// A socket to the kernel alone, one for each exchange: nothing is left over for the next.
-fn open() -> io::Result<Socket> {
+pub(super) fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
