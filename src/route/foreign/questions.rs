@@ -6,7 +6,7 @@ use super::advice::line;
 use super::probe::{ESTABLISHED, NEW};
 use super::{Chain, Device, Dropper, Probe, Ruleset, Way};
 use crate::config::units::{Family, IfName};
-use crate::config::{Config, Deliver, Endpoint, PortProtocol, Role, Transport, Warning};
+use crate::config::{Config, Deliver, Endpoint, PortProtocol, Role, Taken, Transport, Warning};
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -18,6 +18,9 @@ const SOMEBODY_V6: Ipv6Addr = Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 9);
 const PORT: u16 = 443;
 /// A port that nobody waits at (RFC 6335: dynamic).
 pub(super) const OTHER_PORT: u16 = 50_001;
+
+/// Of thousands of handed-on ports so many are tried: they share their fate, as a rule.
+const MOST_FORWARDS: usize = 16;
 
 /// A chain of somebody else's that drops packets of the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -321,9 +324,18 @@ impl<'a> Asker<'a> {
         }
         let answer = back(inside, TCP, OTHER_PORT, ESTABLISHED, false);
         all.push(("the answers to the LAN out of the tunnel", answer));
-        for forward in forwards.iter().filter(|it| Family::of(it.to) == family) {
-            let protocol = number(forward.protocol);
-            let probe = back(forward.to, protocol, forward.to_port, NEW, true);
+        let here = forwards.iter().filter(|it| Family::of(it.to) == family);
+        for forward in here.take(MOST_FORWARDS) {
+            let (protocol, port) = match forward.taken {
+                Taken::Ports {
+                    tcp: true,
+                    to_first,
+                    ..
+                } => (TCP, to_first),
+                Taken::Ports { to_first, .. } => (UDP, to_first),
+                Taken::Rest => (TCP, PORT),
+            };
+            let probe = back(forward.to, protocol, port, NEW, true);
             all.push(("what `forwards` hands to the LAN", probe));
         }
         for (what, probe) in all {

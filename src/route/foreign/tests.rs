@@ -1,7 +1,7 @@
 //! Field row B2: packet filters of others, in the shapes in which they are met.
 
 use super::*;
-use crate::config::{Config, Deliver, Forward, PortProtocol};
+use crate::config::{Config, Deliver, Forward, Taken};
 use crate::route::cases;
 use crate::route::links::Observed;
 
@@ -207,10 +207,14 @@ fn a_device_without_a_zone_is_rejected() {
     let deliver = Deliver::Nat {
         device: cases::name("lan"),
         forwards: vec![Forward {
-            protocol: PortProtocol::Tcp,
-            port: 443,
+            taken: Taken::Ports {
+                tcp: true,
+                udp: false,
+                first: 443,
+                last: 443,
+                to_first: 443,
+            },
             to: "192.168.7.20".parse().unwrap(),
-            to_port: 443,
         }],
     };
     let (config, observed) = (cases::local(deliver), cases::router());
