@@ -157,14 +157,12 @@ pub fn all() -> Vec<SweepCase> {
 
 /// The few that `cargo test` holds the code to: the kinds, in little time.
 pub fn quick() -> Vec<SweepCase> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 5] = [
         "dsl_far",
         "dsl_satellite",
         "slow_far",
         "far_farther",
         "far_lossy",
-        "far_alone",
-        "c700_40_2_0.2",
     ];
     let mut rows = all();
     rows.retain(|row| NAMES.contains(&row.name.as_str()));
