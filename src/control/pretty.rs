@@ -218,6 +218,7 @@ interface: nc0
   offloads: tun tso+uso, udp gso 64 gro
   packet threads: 2
   routing: table 19 is taken
+  waits: there is no device lan yet
   packet filter: chain FORWARD of table ip filter drops all: `nft ..`
 
 peer: cmVtb3Rl
