@@ -10,7 +10,9 @@ const DOCUMENT: &str = include_str!("../docs/crossing.md");
 
 /// The rows of the table below a heading, without its head.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
-    let (_, below) = DOCUMENT.split_once(heading).unwrap();
+    let (_, below) = DOCUMENT
+        .split_once(heading)
+        .expect("the document has this heading");
     let table = below.lines().skip_while(|line| !line.starts_with('|'));
     let rows = table.take_while(|line| line.starts_with('|')).skip(2);
     rows.map(|row| row.split('|').map(str::trim).collect())
@@ -20,10 +22,10 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 fn address(word: &str) -> IpAddr {
     let tunnel = TunnelAddresses::default();
     match word {
-        "PUBLIC" => "203.0.113.2".parse().unwrap(),
+        "PUBLIC" => "203.0.113.2".parse().expect("an address"),
         "LOCAL" => tunnel.local.into(),
         "REMOTE" => tunnel.remote.into(),
-        other => other.parse().unwrap(),
+        other => other.parse().expect("an address"),
     }
 }
 

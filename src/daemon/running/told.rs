@@ -8,9 +8,10 @@ impl Running<'_> {
     /// False for what a path that comes and goes is only counted for.
     pub(super) fn is_worth_a_line(&mut self, event: &Event) -> bool {
         let now = self.clock.now();
-        match event {
-            Event::Path { path, state, .. } => self.flaps.says(now, *path, *state),
-            _ => true,
+        if let Event::Path { path, state, .. } = event {
+            self.flaps.says(now, *path, *state)
+        } else {
+            true
         }
     }
 

@@ -203,7 +203,17 @@ impl<'a> Walk<'a, '_> {
                     ends = Some(fate::TRANSLATE);
                     break;
                 }
-                other => self.question(other, &mut registers),
+                Step::Load(..)
+                | Step::Compare(..)
+                | Step::Range(..)
+                | Step::Bits { .. }
+                | Step::Swap(..)
+                | Step::Put(..)
+                | Step::Forget(_)
+                | Step::Test(_)
+                | Step::Pass
+                | Step::Mark
+                | Step::Maybe => self.question(step, &mut registers),
             };
             match answer {
                 Some(false) => return fate::NEXT,
@@ -478,9 +488,9 @@ fn order(value: &[Byte], other: &[u8]) -> Option<Ordering> {
         return None;
     }
     for (byte, other) in value.iter().zip(other) {
-        match (*byte)?.cmp(other) {
-            Ordering::Equal => {}
-            order => return Some(order),
+        let order = (*byte)?.cmp(other);
+        if order.is_ne() {
+            return Some(order);
         }
     }
     Some(Ordering::Equal)

@@ -127,11 +127,14 @@ fn ending(option: &str, name: &str) -> Step {
         (_, "ACCEPT") => Step::Verdict(Verdict::Accept),
         (_, "DROP") => Step::Verdict(Verdict::Drop),
         (_, "RETURN") => Step::Verdict(Verdict::Return),
-        _ => match target(name) {
-            // Not one of iptables' own: a chain.
-            Step::Verdict(Verdict::Unknown) => Step::Verdict(Verdict::Jump(name.to_owned())),
-            known => known,
-        },
+        _ => {
+            let known = target(name);
+            if known == Step::Verdict(Verdict::Unknown) {
+                // Not one of iptables' own: a chain.
+                return Step::Verdict(Verdict::Jump(name.to_owned()));
+            }
+            known
+        }
     }
 }
 

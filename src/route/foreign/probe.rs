@@ -122,7 +122,7 @@ impl Probe {
 
     pub(super) fn status(&self) -> u32 {
         let answered = u32::from(self.state == ESTABLISHED) * STATUS_ANSWERED;
-        answered | u32::from(self.translated) * STATUS_TRANSLATED
+        answered | (u32::from(self.translated) * STATUS_TRANSLATED)
     }
 
     /// RFC 791 section 3.1, RFC 8200 section 3. Identification, length and checksum are anything.

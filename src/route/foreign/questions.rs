@@ -60,9 +60,9 @@ pub fn findings(config: &Config, observed: &Observed, rules: &Ruleset) -> Vec<Fi
             };
             // One line mends several: they are one fault, of which the first is named.
             let way = question.probe.way;
-            let same = found
-                .iter_mut()
-                .find(|(chain, other, mended, _)| (*chain, *other, &*mended) == (base, way, &line));
+            let same = found.iter_mut().find(|(chain, other, mended, _)| {
+                (*chain, *other, mended.as_str()) == (base, way, line.as_str())
+            });
             match same {
                 Some((.., other)) if !other.certain && finding.certain => *other = finding,
                 Some(_) => {}

@@ -168,14 +168,14 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
         Part::Device { way, is, device } => {
             so_far.load(name_of(*way)).equals(*is, &padded_name(device))
         }
-        Part::DeviceIn { way, is, set } => so_far.load(name_of(*way)).is_in(*is, set),
+        Part::DeviceIn { way, is, set } => so_far.load(name_of(*way)).looked_up_in(*is, set),
         Part::Address { end, is, prefix } => network(so_far, *end, *is, prefix),
         Part::AddressIn {
             end,
             is,
             family,
             set,
-        } => load_address(so_far, *family, *end).is_in(*is, set),
+        } => load_address(so_far, *family, *end).looked_up_in(*is, set),
         Part::Family(family) => so_far.family(*family),
         Part::Protocol { is, number } => so_far.protocol(*is, *number),
         Part::Port {

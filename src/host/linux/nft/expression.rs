@@ -173,7 +173,7 @@ impl Expressions {
     }
 
     /// Goes on when the register is in a set, or when it is not.
-    pub(super) fn is_in(self, is: bool, set: &str) -> Self {
+    pub(super) fn looked_up_in(self, is: bool, set: &str) -> Self {
         let mut data = Attributes::new().text(1, set).number(2, REGISTER);
         if !is {
             data = data.number(5, LOOKUP_INVERTED);

@@ -402,7 +402,11 @@ impl<'a> Running<'a> {
                 self.lost_at = Some(self.clock.now());
                 false
             }
-            _ => false,
+            Event::Rekeyed
+            | Event::Path { .. }
+            | Event::Roamed { .. }
+            | Event::Mtu(_)
+            | Event::SecurityMismatch { .. } => false,
         }
     }
 
