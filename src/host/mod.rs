@@ -139,8 +139,8 @@ pub struct Scope {
     /// invisible to whoever does not want it.
     pub neighbours: Set<ProxyNeighbour>,
     /// The packet filters that are wanted, or were put by us: the table that stands there is
-    /// compared with those of them that bear the tunnel's name.
-    pub filters: Set<Filter>,
+    /// the first of them that it equals, for several can be one and the same table.
+    pub filters: Vec<Filter>,
 }
 
 impl Scope {
@@ -153,7 +153,7 @@ impl Scope {
             addresses: Set::new(),
             marked: false,
             neighbours: Set::new(),
-            filters: Set::new(),
+            filters: Vec::new(),
         };
         for resource in states.into_iter().flat_map(HostState::iter) {
             match resource {
@@ -173,7 +173,9 @@ impl Scope {
                     scope.marked = true;
                 }
                 Resource::Filter(filter) => {
-                    scope.filters.insert(filter.clone());
+                    if !scope.filters.contains(filter) {
+                        scope.filters.push(filter.clone());
+                    }
                     scope.marked = true;
                 }
                 Resource::Route(_) | Resource::Rule(_) => {

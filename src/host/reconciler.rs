@@ -18,7 +18,6 @@ use crate::route::forwarding::written_over;
 use crate::route::links::Observed;
 use crate::route::resource::Filter;
 use crate::route::{HostState, Resource};
-use crate::sorted::Set;
 
 /// How often a glance is taken at what the kernel does not tell of, so that it is put back within a
 /// second. A glance reads a dozen files of /proc and asks for the proxy neighbours.
@@ -34,7 +33,7 @@ pub struct Reconciler<H = super::System> {
     tunnel: IfName,
     baseline: Baseline,
     /// The packet filters that were put last: what stands there is compared with them too.
-    filters: Set<Filter>,
+    filters: Vec<Filter>,
     troubles: Troubles,
     /// What each group was made to look like last: a change of that is somebody else's.
     reached: Vec<(Group, HostState)>,
@@ -49,7 +48,7 @@ impl<H: Host> Reconciler<H> {
             host,
             tunnel: tunnel.clone(),
             baseline: Baseline::open(run_directory, tunnel)?,
-            filters: Set::new(),
+            filters: Vec::new(),
             troubles: Troubles::default(),
             reached: Vec::new(),
             quiet: None,
@@ -97,13 +96,13 @@ impl<H: Host> Reconciler<H> {
             back: Back::Restored,
         };
         let mut scope = self.baseline.scope(desired);
-        let wanted = std::mem::take(&mut scope.filters);
-        scope.filters = wanted.union(&self.filters).cloned().collect();
+        let wanted = scope.filters.clone();
+        scope.filters.extend(self.filters.iter().cloned());
         let present = self.host.observe(&scope).await.map_err(unchanged)?;
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
         let groups = Groups::of(&self.tunnel, [&present, &target]);
-        let scope = Scope::of(&self.tunnel, [&present, &target]);
+        let scope = Scope::of(&self.tunnel, [&target, &present]);
         let order = groups.order(&present, &target);
         self.troubles.keep(&order, Instant::now());
         self.reached.retain(|(group, _)| order.contains(group));
@@ -278,6 +277,7 @@ mod tests {
     use crate::host::fake::{Fake, setting};
     use crate::host::troubles::PAUSE_AFTER_FAILURE;
     use crate::route::resource::{LocalTable, Route, Rule};
+    use crate::sorted::Set;
 
     const FORWARD: &str = "net.ipv4.ip_forward";
 

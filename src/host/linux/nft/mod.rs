@@ -89,7 +89,7 @@ pub(super) fn remove(tunnel: &IfName) -> io::Result<()> {
 /// Our table as it stands in the kernel: the one of `known` that it is. When it is none of them
 /// (somebody changed it, or an instance of another configuration left it), it has no clauses,
 /// which is no state that is ever wanted, so it will be replaced.
-pub(super) fn observe(tunnel: &IfName, known: &sorted::Set<Filter>) -> io::Result<Option<Filter>> {
+pub(super) fn observe(tunnel: &IfName, known: &[Filter]) -> io::Result<Option<Filter>> {
     let mut tries = 0;
     let listed = loop {
         tries += 1;
