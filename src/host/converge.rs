@@ -159,8 +159,15 @@ async fn drive<H: Host>(
         return Ok(());
     }
     Err(Cause::Difference(
-        left.iter().map(ToString::to_string).collect(),
+        left.iter()
+            .map(|step| first_line(&step.to_string()))
+            .collect(),
     ))
+}
+
+/// The packet filter's step is a script of many lines, of which the first says enough.
+fn first_line(step: &str) -> String {
+    step.lines().next().unwrap_or_default().to_owned()
 }
 
 async fn drive_back<H: Host>(host: &mut H, view: &View<'_>, before: &HostState) -> Back {

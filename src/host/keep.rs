@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::HostError;
 use super::converge::{Back, Cause, ConvergeError, Outcome};
+use crate::io::clock;
 use crate::route::links::Observed;
 
 /// How long changes are collected before the host is looked at: a link that comes up changes its
@@ -158,11 +159,11 @@ where
 /// Waits for a reason to look at the host again, after a pause.
 async fn wait<K: Hold>(hold: &mut K, pause: Duration) {
     sleep(pause).await;
-    let end = Instant::now() + hold.rest().unwrap_or(RESYNC).min(RESYNC);
+    let end = clock::now() + hold.rest().unwrap_or(RESYNC).min(RESYNC);
     loop {
         let turn = hold
             .glances()
-            .map_or(end, |it| (Instant::now() + it).min(end));
+            .map_or(end, |it| (clock::now() + it).min(end));
         match timeout_at(turn, hold.changed()).await {
             Ok(Ok(())) => {
                 sleep(DEBOUNCE).await;

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::baseline::Baseline;
 use super::converge::{Back, Cause, ConvergeError, Outcome, View, converge};
@@ -14,6 +13,7 @@ use super::keep::{Command, Event, Hold, keep};
 use super::troubles::Troubles;
 use super::{Host, HostError, Scope};
 use crate::config::units::IfName;
+use crate::io::clock;
 use crate::route::forwarding::written_over;
 use crate::route::links::Observed;
 use crate::route::resource::Filter;
@@ -104,7 +104,7 @@ impl<H: Host> Reconciler<H> {
         let groups = Groups::of(&self.tunnel, [&present, &target]);
         let scope = Scope::of(&self.tunnel, [&target, &present]);
         let order = groups.order(&present, &target);
-        self.troubles.keep(&order, Instant::now());
+        self.troubles.keep(&order, clock::now());
         self.reached.retain(|(group, _)| order.contains(group));
         let mut outcome = Outcome::default();
         let mut quiet = Vec::new();
@@ -139,7 +139,7 @@ impl<H: Host> Reconciler<H> {
         (from, to): (&HostState, &HostState),
         outcome: &mut Outcome,
     ) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         let steps = self.host.plan(from, to);
         if !steps.is_empty() {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
@@ -234,7 +234,7 @@ impl<H: Host> Hold for Reconciler<H> {
     }
 
     async fn raise(&mut self) -> Result<(), HostError> {
-        let (now, nothing) = (Instant::now(), HostState::new());
+        let (now, nothing) = (clock::now(), HostState::new());
         let group = Group::Device(self.tunnel.clone());
         let steps = [format!("ip link set {} up", self.tunnel)];
         if !self.troubles.rests(&group, &nothing, &steps, now)
@@ -252,7 +252,7 @@ impl<H: Host> Hold for Reconciler<H> {
     }
 
     fn rest(&self) -> Option<Duration> {
-        self.troubles.next(Instant::now())
+        self.troubles.next(clock::now())
     }
 
     fn glances(&self) -> Option<Duration> {
@@ -429,7 +429,7 @@ mod tests {
             };
             assert!(matches!(told.recv().await, Some(Event::Looked)));
             assert!(reason.contains("as it was before"), "{reason}");
-            let asked = Instant::now();
+            let asked = clock::now();
             notice.notify_one();
             let Some(Event::Changed(outcome)) = told.recv().await else {
                 panic!("it is not tried again");

@@ -158,6 +158,7 @@ impl Troubles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,7 +169,7 @@ mod tests {
     /// Field row B6: what others change again and again is put back ever more rarely, and said once.
     #[test]
     fn a_fight_is_noticed_and_ends() {
-        let (mut now, nothing) = (Instant::now(), HostState::new());
+        let (mut now, nothing) = (clock::now(), HostState::new());
         let mut troubles = Troubles::default();
         let (group, rule) = (Group::Tunnel, steps("ip rule add"));
         let mut texts = Vec::new();
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn different_repairs_are_no_fight() {
-        let (now, nothing) = (Instant::now(), HostState::new());
+        let (now, nothing) = (clock::now(), HostState::new());
         let mut troubles = Troubles::default();
         for number in 0..4 * FIGHT {
             let at = now + SECOND * number;
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_failed_rests_while_the_same_is_wanted() {
-        let (now, nothing) = (Instant::now(), HostState::new());
+        let (now, nothing) = (clock::now(), HostState::new());
         let mut troubles = Troubles::default();
         troubles.failed(&Group::Tunnel, HostState::new(), "no".into(), now);
         assert!(troubles.rests(&Group::Tunnel, &nothing, &[], now));

@@ -37,6 +37,11 @@ impl Clock {
     }
 }
 
+/// The time of the control thread, by which its pauses are counted. In tests it can stand still.
+pub(crate) fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// Seconds since 1970 by the wall clock, for people only: it may jump.
 #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
 pub fn wall_seconds() -> u64 {
