@@ -123,13 +123,12 @@ fn the_filter_and_the_device_return() {
                 "ip link set nc0 down",
             ] {
                 let tables = sh(host, "nft list tables")?;
-                let (rules, routes) = (rules(host)?, self::routes(host)?);
+                let before = (rules(host)?, routes(host)?);
                 sh(host, line)?;
                 eventually(&format!("what was before `{line}`"), || {
                     Ok(sh(host, "nft list tables")? == tables
                         && sh(host, "sysctl -n net.ipv4.ip_forward")?.trim() == "1"
-                        && super::support::kernel::rules(host)? == rules
-                        && self::routes(host)? == routes)
+                        && (rules(host)?, routes(host)?) == before)
                 })?;
                 eventually("it carries", || {
                     Ok(case.pings(&case.lab.client, SERVER)? == 20)

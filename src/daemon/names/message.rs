@@ -224,7 +224,7 @@ mod tests {
         // Of somebody else: a record that was not asked for.
         records[0].0 = 16;
         let got = answer(7, "vps.example", Kind::A, &reply(&asked, &records));
-        assert_eq!(got.unwrap(), [IpAddr::from([0; 4]); 0]);
+        assert!(got.unwrap().is_empty());
         // An alias: `a.example`, whose tail is that of the question, and its address.
         let alias = vec![1, b'a', 0xc0, 16];
         let at = asked.len() + 12;

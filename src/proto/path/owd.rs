@@ -63,7 +63,7 @@ mod tests {
         let mut owd = Owd::default();
         let mut now = Instant::from_micros(1_000_000);
         let mut take = |delay_ms: i64, round_trip_ms: u64| {
-            now = now + Duration::from_millis(1);
+            now += Duration::from_millis(1);
             let sample = OneWayDelay::from_micros(delay_ms * 1000 - 77_000_000);
             owd.update(now, sample, Duration::from_millis(round_trip_ms))
         };
