@@ -116,7 +116,7 @@ pub(super) fn public(
 
 /// Networks that may cross the tunnel too. Every packet from or to another than the usual addresses
 /// is looked up in it: the list is short.
-pub(super) fn allow(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Prefix> {
+pub(super) fn allowed_networks(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Prefix> {
     const MOST: usize = 32;
     let Some(field) = fields.get("allow") else {
         return Vec::new();

@@ -101,7 +101,7 @@ fn build(
     let ecn = fields.flag("ecn", &mut report).unwrap_or(true);
     let threads = fields.number("threads", 1..=2, "a number of threads", &mut report);
     let redundant = redundant(&fields, &mut report);
-    let allow = address::allow(&fields, &mut report);
+    let allow = address::allowed_networks(&fields, &mut report);
     let numbers = numbers::read(&fields, &mut report);
     let manage_routing = fields.flag("manage_routing", &mut report).unwrap_or(true);
 

@@ -186,7 +186,10 @@ fn is_redirect(packet: &[u8]) -> bool {
     const ICMP: u8 = 1;
     const REDIRECT: u8 = 5;
     match packet {
-        [first, ..] if first >> 4 == 4 && packet.get(9) == Some(&ICMP) => {
+        // Only the first fragment begins with the type.
+        [first, _, _, _, _, _, high, low, _, protocol, ..]
+            if first >> 4 == 4 && *protocol == ICMP && high & 0x1f == 0 && *low == 0 =>
+        {
             packet.get(usize::from(first & 0x0f) * 4) == Some(&REDIRECT)
         }
         _ => false,

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::kinds::is_of_machines;
 use super::links::Observed;
 use super::{forwarding, link};
 use crate::config::units::{Family, IfName, Prefix};
@@ -19,6 +20,8 @@ pub struct Border {
     pub allow: Vec<Prefix>,
     /// What this host is to it.
     pub side: Side,
+    /// The networks at home: nothing comes from them by the tunnel.
+    pub near: Vec<Prefix>,
     /// The devices that lead to the Internet.
     pub uplinks: Vec<IfName>,
     /// The device whose IPv6 does not leave by a link.
@@ -67,8 +70,8 @@ pub enum Delivery {
 
 /// Devices of containers and virtual machines, by the names that their managers give them. What these
 /// send and get is routed by somebody else, who may come after us.
-const MANAGED: [&str; 9] = [
-    "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman",
+const MANAGED: [&str; 8] = [
+    "docker", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman",
 ];
 
 /// The border of a configuration on a host.
@@ -127,10 +130,35 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             }
             Role::Local(_) | Role::Remote(_) => None,
         },
+        near: near(config, observed),
         uplinks: uplinks(config, observed),
         closed: closed.filter(|_| forwards_for_us).collect(),
         devices: devices(config, observed),
     }
+}
+
+/// The networks of the devices that lead to no Internet, without those that may cross the tunnel.
+fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
+    if matches!(config.role, Role::Remote(_)) {
+        return Vec::new();
+    }
+    let uplinks = uplinks(config, observed);
+    let at_home = observed
+        .links
+        .iter()
+        .filter(|link| !uplinks.contains(&link.device) && link.device != config.name);
+    let networks = at_home.flat_map(|link| link.addresses.iter().map(Prefix::network));
+    let overlaps = |one: &Prefix, other: &Prefix| {
+        one.contains(other.address()) || other.contains(one.address())
+    };
+    let mut found: Vec<Prefix> = networks
+        .filter(|network| !network.is_host())
+        .filter(|network| !config.allow.iter().any(|it| overlaps(it, network)))
+        .filter(|network| !config.public.iter().any(|it| network.contains(it)))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The links, what has a default route, and what holds the public address.
@@ -152,7 +180,10 @@ fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
 
 /// The devices of this host that are nobody else's to route between.
 fn devices(config: &Config, observed: &Observed) -> Vec<IfName> {
-    let managed = |device: &IfName| MANAGED.iter().any(|name| device.as_str().starts_with(name));
+    let managed = |device: &IfName| {
+        let name = device.as_str();
+        is_of_machines(name) || MANAGED.iter().any(|known| name.starts_with(known))
+    };
     let ours = link::delivery_device(config);
     let mut found: Vec<IfName> = observed
         .links

@@ -64,7 +64,7 @@ pub(super) fn is_wan(link: &ObservedLink) -> Result<(), &'static str> {
 }
 
 /// Docker names a network of its own `br-` and twelve hexadecimal digits.
-fn is_of_machines(name: &str) -> bool {
+pub(super) fn is_of_machines(name: &str) -> bool {
     let by_docker = name
         .strip_prefix("br-")
         .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use super::links::Observed;
-use super::remote::kept;
+use super::remote::{FIRST_SHARED, kept};
 use crate::config::{Config, PortProtocol, Role, Warning};
 use crate::sorted::Set;
 
@@ -24,6 +24,9 @@ const LOGIN_PROGRAMS: [&str; 11] = [
     "utelnetd",
     "in.rlogind",
 ];
+
+/// Programs that wait for others' connections and start them when one comes: `ssh.socket`, for one.
+const STARTERS: [&str; 5] = ["systemd", "init", "inetd", "xinetd", "tcpsvd"];
 
 /// How sshd calls a process whose client has not logged in yet: a stranger who tries passwords.
 const BEFORE_LOGIN: [&str; 3] = ["[net]", "[accepted]", "[preauth]"];
@@ -73,6 +76,24 @@ impl HostSocket {
     fn login_program(&self) -> Option<&str> {
         let mut programs = self.programs.iter();
         Some(programs.find(|it| it.is_login())?.name.as_str())
+    }
+
+    /// True when people may log in at this port.
+    fn admits_to(&self, port: u16) -> bool {
+        self.peer.is_none()
+            && self.protocol == PortProtocol::Tcp
+            && self.local.port() == port
+            && (self.login_program().is_some() || self.starter().is_some())
+    }
+
+    /// The program that starts another for who connects, when nobody else holds the listener.
+    fn starter(&self) -> Option<&str> {
+        let starts = |it: &Program| STARTERS.contains(&it.name.as_str());
+        let first = self.programs.first()?;
+        self.programs
+            .iter()
+            .all(starts)
+            .then_some(first.name.as_str())
     }
 
     /// True when somebody is logged in by this connection.
@@ -161,6 +182,11 @@ pub fn newly_locked_out(old: &Config, new: &Config, sockets: &[HostSocket]) -> O
 fn sessions(config: &Config, sockets: &[HostSocket]) -> impl Iterator<Item = LockOut> {
     sockets.iter().filter_map(|socket| {
         let from = socket.peer.filter(|_| socket.is_session())?;
+        // One that sshd opened itself, for `ssh -L` or `-D`.
+        let port = socket.local.port();
+        if port >= FIRST_SHARED && !sockets.iter().any(|it| it.admits_to(port)) {
+            return None;
+        }
         (socket.protocol == PortProtocol::Tcp && is_cut(config, socket.local)).then(|| {
             LockOut::Session {
                 program: socket.login_program().unwrap_or_default().to_owned(),
@@ -173,22 +199,32 @@ fn sessions(config: &Config, sockets: &[HostSocket]) -> impl Iterator<Item = Loc
 
 /// The first login service, when all that hear at a public address are lost.
 fn service(config: &Config, sockets: &[HostSocket]) -> Option<LockOut> {
-    let mut first = None;
-    for socket in sockets.iter().filter(|socket| socket.peer.is_none()) {
-        let Some(program) = socket.login_program() else {
-            continue;
-        };
-        for at in socket.places(config) {
-            if !is_cut(config, at) {
-                return None;
+    let listens =
+        |socket: &&HostSocket| socket.peer.is_none() && socket.protocol == PortProtocol::Tcp;
+    let lost = |program: fn(&HostSocket) -> Option<&str>| {
+        let mut first = None;
+        for socket in sockets.iter().filter(listens) {
+            let Some(program) = program(socket) else {
+                continue;
+            };
+            for at in socket.places(config) {
+                if !is_cut(config, at) {
+                    return Err(());
+                }
+                first.get_or_insert_with(|| LockOut::Service {
+                    program: program.to_owned(),
+                    at,
+                });
             }
-            first.get_or_insert_with(|| LockOut::Service {
-                program: program.to_owned(),
-                at,
-            });
         }
+        Ok(first)
+    };
+    match lost(HostSocket::login_program) {
+        Err(()) => None,
+        Ok(Some(service)) => Some(service),
+        // Nobody is known to admit people: who starts programs may.
+        Ok(None) => lost(HostSocket::starter).ok().flatten(),
     }
-    first
 }
 
 fn canonical(place: SocketAddr) -> SocketAddr {
@@ -353,6 +389,27 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(said.contains("sshd listens at 203.0.113.2:2222"), "{said}");
+
+        // A socket unit waits for sshd's connections; a second place that is kept will do.
+        let unit = tcp("[::]:2222", "systemd");
+        let said = is_locked_out(std::slice::from_ref(&unit))
+            .unwrap()
+            .to_string();
+        assert!(
+            said.contains("systemd listens at 203.0.113.2:2222"),
+            "{said}"
+        );
+        assert_eq!(
+            is_locked_out(&[unit.clone(), tcp("0.0.0.0:22", "systemd")]),
+            None
+        );
+        assert_eq!(is_locked_out(&[unit, kept.clone()]), None);
+
+        // `ssh -L` through this host is no session at that port.
+        assert_eq!(
+            is_locked_out(&[connection("203.0.113.2:45678", "sshd")]),
+            None
+        );
 
         // Who is not cut off: kept, elsewhere, a stranger, one who tries passwords; and a second
         // place of a service that can still be reached.

@@ -23,7 +23,7 @@ impl Way {
         Self {
             device: link.device.clone(),
             gateway: link.gateway,
-            source: None::<Prefix>,
+            source: link.source,
         }
     }
 

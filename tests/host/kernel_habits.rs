@@ -135,12 +135,19 @@ fn what_forwarding_writes_over_is_given_back() {
             let wanted = desired(&config, &ours.links().await.unwrap());
             ours.apply(&wanted).await.unwrap();
             assert_eq!(sysctl("net.ipv4.conf.wan0.forwarding"), "1");
-            ip("tuntap add late mode tap");
             // Another look finds the same state before us, and has nothing to do.
             let mut next = reconciler(&directory);
             let again = desired(&config, &next.links().await.unwrap());
             assert_eq!(again, wanted);
             assert!(next.apply(&again).await.unwrap().executed.is_empty());
+            // Only the filter names the device that comes now.
+            ip("tuntap add late mode tap");
+            let again = desired(&config, &next.links().await.unwrap());
+            let executed = next.apply(&again).await.unwrap().executed;
+            assert!(
+                executed.iter().all(|it| it.starts_with("nft ")),
+                "{executed:#?}"
+            );
             let steps = next.stop().await.unwrap().executed;
             assert_eq!(snapshot(), before, "{steps:#?}");
             assert_eq!(sysctl("net.ipv4.conf.late.forwarding"), "0");

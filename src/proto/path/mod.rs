@@ -601,8 +601,6 @@ impl Path {
         self.count.sent.add(now, bytes);
         if sent.eliciting {
             self.liveness.on_asked(now);
-        }
-        if sent.eliciting {
             // Acknowledgements are not counted, as they are not in flight (RFC 9002 section 7): on a path
             // that carries little they would use its rate up.
             self.gate.pacer.on_sent(u64::from(sent.bytes));

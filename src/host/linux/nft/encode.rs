@@ -35,6 +35,8 @@ const NAME_SIZE: usize = 16;
 /// IPPROTO_ICMP, IPPROTO_ICMPV6.
 const ICMP: [u8; 2] = [1, 58];
 
+/// IPS_ASSURED.
+const ASSURED: u32 = 1 << 2;
 /// IPS_DST_NAT.
 const DST_NAT: u32 = 1 << 5;
 
@@ -215,6 +217,8 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
         }
         // IP_CT_DIR_ORIGINAL.
         Part::FromOpener => so_far.load(DIRECTION).equals(true, &[0]),
+        Part::FromAnswerer => so_far.load(DIRECTION).equals(true, &[1]),
+        Part::Unassured => so_far.load(STATUS).has_none_of(ASSURED),
         Part::DestinationWasTranslated => so_far.load(STATUS).has_one_of(DST_NAT),
         Part::ConnectionMark { mark, mask } => so_far
             .load(MARK)

@@ -172,6 +172,13 @@ impl Expressions {
             .equals(false, &zero)
     }
 
+    /// Goes on when none of these bits is set.
+    pub(super) fn has_none_of(self, bits: u32) -> Self {
+        let zero = 0_u32.to_ne_bytes();
+        self.change_bits(&bits.to_ne_bytes(), &zero)
+            .equals(true, &zero)
+    }
+
     /// Goes on when the register is in a set, or when it is not.
     pub(super) fn looked_up_in(self, is: bool, set: &str) -> Self {
         let mut data = Attributes::new().text(1, set).number(2, REGISTER);

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use super::clauses::{
-    FORWARD, INPUT, PREROUTING, comes_by, from, icmp_echo, leaves_by, leaves_by_another_than, port,
-    to,
+    CLOSED_DESTINATION_NAT, FORWARD, INPUT, OUTPUT, PREROUTING, comes_by, from, icmp_echo,
+    leaves_by, leaves_by_another_than, port, to,
 };
 use super::model::{End, Part, Rule, Set, Table, Way, state};
 use crate::config::WithoutTunnel;
@@ -58,6 +58,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             .push(Set::networks(&named("home", family), family, &home));
         if local {
             home_comes(table, device, ends);
+            neighbours_do_not_come(table, border, family);
         } else {
             internet_comes(table, device, ends, !allow.is_empty());
         }
@@ -76,14 +77,12 @@ pub(super) fn add(table: &mut Table, border: &Border) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
             }
-            if !border.uplinks.is_empty() {
-                let elsewhere = by_set(Way::Out, false, UPLINKS);
-                table.rule(FORWARD, [comes_by(device), elsewhere, Part::Drop]);
-            }
+            let elsewhere = by_set(Way::Out, false, UPLINKS);
+            table.rule(FORWARD, [comes_by(device), elsewhere, Part::Drop]);
         }
         Side::Local { keep, delivery } => {
             for rule in [
-                vec![known(), Part::Accept],
+                vec![known(), Part::FromAnswerer, Part::Accept],
                 vec![icmp_echo(Family::V4), Part::Accept],
                 vec![icmp_echo(Family::V6), Part::Accept],
             ]
@@ -116,7 +115,32 @@ fn home_comes(table: &mut Table, device: &IfName, ends: &Ends) {
     table.rule(PREROUTING, [comes_by(device), for_others, Part::Drop]);
     for own in ends.public.into_iter().chain([ends.local]) {
         table.rule(PREROUTING, [comes_by(device), from(own, true), Part::Drop]);
+        // Left as it is, so that no other program's rule (a container's published port) leads it on.
+        let kept = [comes_by(device), to(own), Part::DestinationNat(own)];
+        table.rule(CLOSED_DESTINATION_NAT, kept);
     }
+}
+
+/// Nobody on the other side speaks as a machine of a network that is at home.
+fn neighbours_do_not_come(table: &mut Table, border: &Border, family: Family) {
+    let near: Vec<Prefix> = border
+        .near
+        .iter()
+        .filter(|network| network.family() == family)
+        .copied()
+        .collect();
+    if near.is_empty() {
+        return;
+    }
+    table
+        .sets
+        .push(Set::networks(&named("neighbours", family), family, &near));
+    let rule = [
+        comes_by(&border.device),
+        in_set(End::Source, true, family, "neighbours"),
+        Part::Drop,
+    ];
+    table.rule(PREROUTING, rule);
 }
 
 /// What comes to the remote portal: from home, and for the Internet or the portal itself.
@@ -173,7 +197,15 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 near(table, border, (client, networks), family, ends);
             }
         }
-        Delivery::Nat(_, _) => {
+        Delivery::Nat(_, without_tunnel) => {
+            if *without_tunnel == WithoutTunnel::Block {
+                // Answers on what came by the tunnel go back by it, wherever their destination lives.
+                for public in border.ends.iter().filter_map(|ends| ends.public) {
+                    let out = by_set(Way::Out, true, UPLINKS);
+                    table.rule(FORWARD, [out.clone(), Part::WasTo(public), Part::Drop]);
+                    table.rule(OUTPUT, [out, from(public, true), Part::Drop]);
+                }
+            }
             for family in allowed(border) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);

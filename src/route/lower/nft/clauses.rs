@@ -41,9 +41,11 @@ pub(super) const INPUT: Place = filter("input", Hook::Input, MANGLE);
 /// What it passes on.
 pub(super) const FORWARD: Place = filter("forward", Hook::Forward, MANGLE);
 /// What it sends.
-const OUTPUT: Place = filter("output", Hook::Output, MANGLE);
-/// NF_IP_PRI_NAT_DST.
-const DESTINATION_NAT: Place = nat("dstnat", Hook::Prerouting, -100);
+pub(super) const OUTPUT: Place = filter("output", Hook::Output, MANGLE);
+/// Before everybody's NF_IP_PRI_NAT_DST: what one chain decides the others leave alone.
+const DESTINATION_NAT: Place = nat("dstnat", Hook::Prerouting, -102);
+/// After ours, and still before everybody's.
+pub(super) const CLOSED_DESTINATION_NAT: Place = nat("dstnat_closed", Hook::Prerouting, -101);
 /// What this host sends itself.
 const OWN_DESTINATION_NAT: Place = nat("dstnat_own", Hook::Output, -100);
 /// Before everybody's NF_IP_PRI_NAT_SRC.
@@ -291,6 +293,8 @@ fn reclaim(table: &mut Table, address: IpAddr, client: u32, (mark, mask): (u32, 
         from(address, true),
         not_icmp,
         Part::ConnectionState(state::ESTABLISHED | state::NEW),
+        // What the client has spoken on for a while stays the client's, whoever takes its port here.
+        Part::Unassured,
         Part::ConnectionMark { mark: client, mask },
         Part::MarkConnection { mark, mask },
     ];

@@ -180,6 +180,10 @@ pub enum Part {
     WasTo(IpAddr),
     /// `ct direction original`: from the end that opened the connection.
     FromOpener,
+    /// `ct direction reply`: from the other end.
+    FromAnswerer,
+    /// `ct status & assured == 0`: the two ends have not spoken to each other for long.
+    Unassured,
     /// `ct status dnat`: the connection's destination was translated.
     DestinationWasTranslated,
     /// `ct mark & 0x0f000000 == 0x01000000`.

@@ -197,6 +197,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             write!(text, "ct original {} daddr {address}", ip_of(*address))
         }
         Part::FromOpener => text.write_str("ct direction original"),
+        Part::FromAnswerer => text.write_str("ct direction reply"),
+        Part::Unassured => text.write_str("ct status & assured == 0"),
         Part::DestinationWasTranslated => text.write_str("ct status dnat"),
         Part::ConnectionMark { mark, mask } => {
             write!(text, "ct mark & {mask:#010x} == {mark:#010x}")
