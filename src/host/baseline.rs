@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref};
+use crate::route::forwarding::SWITCHES;
 use crate::route::resource::{Address, LocalTable, Setting};
 use crate::route::{HostState, Resource};
 use crate::sorted::Map;
@@ -37,6 +38,9 @@ struct Borrowed {
     /// Routes, rules or a packet filter of ours may be there.
     #[serde(default)]
     marked: bool,
+    /// Whose filters were made for forwarding when we switched it on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    forwarders: Vec<String>,
     /// The commands that undo what was done, in the order in which it was done; where what is ours
     /// carries no mark (FreeBSD).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +96,39 @@ impl Baseline {
     /// The value from before of a setting that is borrowed.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.borrowed.settings.get(key).map(String::as_str)
+    }
+
+    /// Remembers who could forward before we switched it on.
+    pub fn set_forwarders(&mut self, who: Vec<String>) {
+        self.borrowed.forwarders = who;
+    }
+
+    /// Of those who forward now, the first who did not when we switched it on.
+    pub fn newcomer<'a>(&self, forwarders: &'a [String]) -> Option<&'a str> {
+        let before = &self.borrowed.forwarders;
+        let mut new = forwarders.iter().filter(|it| !before.contains(it));
+        new.next().map(String::as_str)
+    }
+
+    /// Leaves forwarding as it is where it would be switched off; gives the names of those switches.
+    pub fn leave_switches(&mut self, desired: &HostState) -> Vec<&'static str> {
+        let mut left = self.switches_back(desired);
+        left.retain(|switch| self.borrowed.settings.remove(*switch).is_some());
+        left
+    }
+
+    /// The switches of forwarding that are to go back to "off".
+    pub fn switches_back(&self, desired: &HostState) -> Vec<&'static str> {
+        let wanted = |key: &str| desired.iter().any(|it| is_setting(it, key));
+        let mut switches = SWITCHES.to_vec();
+        switches.retain(|key| self.setting(key) == Some("0") && !wanted(key));
+        switches
+    }
+
+    /// True when forwarding is wanted and no switch of it is borrowed yet.
+    pub fn switches_on(&self, desired: &HostState) -> bool {
+        let wanted = |key: &&str| desired.iter().any(|it| is_setting(it, key));
+        SWITCHES.iter().all(|key| self.setting(key).is_none()) && SWITCHES.iter().any(wanted)
     }
 
     /// Everything borrowed, as it was.
@@ -226,6 +263,7 @@ impl Baseline {
             local_tables,
             addresses,
             marked,
+            forwarders,
             undoing: _,
         } = &mut self.borrowed;
         settings.retain(|key, _| wanted.settings.contains(key));
@@ -234,6 +272,9 @@ impl Baseline {
             read_address(words).is_some_and(|address| wanted.addresses.contains(&address))
         });
         *marked &= wanted.marked;
+        if !SWITCHES.iter().any(|switch| settings.contains_key(*switch)) {
+            forwarders.clear();
+        }
         if self.borrowed == before {
             Ok(())
         } else if self.is_empty() {

@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub(crate) doubtful: Set<usize>,
     /// How many operations were asked for.
     pub(crate) count: usize,
+    /// The chains of others who forward.
+    pub(crate) forwarders: Vec<String>,
     /// Tells of changes.
     pub(crate) notice: Rc<Notify>,
 }
@@ -342,6 +344,10 @@ impl Host for Fake {
 
     async fn raise(&mut self, _: &IfName) -> Result<bool, HostError> {
         Ok(false)
+    }
+
+    async fn forwarders(&mut self, _: &IfName) -> Vec<String> {
+        self.forwarders.clone()
     }
 
     fn last_to_change(&self) -> Option<String> {

@@ -102,6 +102,7 @@ impl<H: Host> Reconciler<H> {
         let wanted = scope.filters.clone();
         scope.filters.extend(self.filters.iter().cloned());
         let present = self.host.observe(&scope).await.map_err(unchanged)?;
+        self.heed_forwarders(desired).await;
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
         let groups = Groups::of(&self.tunnel, [&present, &target]);
@@ -138,6 +139,24 @@ impl<H: Host> Reconciler<H> {
             let _ = self.baseline.remove();
         }
         Ok(outcome)
+    }
+
+    /// Docker and libvirt switch forwarding on where it is off, and rely on it after that. Where they
+    /// were started while it was on because of us, it is not switched off again.
+    async fn heed_forwarders(&mut self, desired: &HostState) {
+        if self.baseline.switches_on(desired) {
+            let who = self.host.forwarders(&self.tunnel).await;
+            self.baseline.set_forwarders(who);
+        } else if !self.baseline.switches_back(desired).is_empty() {
+            let forwarders = self.host.forwarders(&self.tunnel).await;
+            if let Some(who) = self.baseline.newcomer(&forwarders) {
+                for switch in self.baseline.leave_switches(desired) {
+                    log::warn!(
+                        "{switch} was 0 before netcombiner and stays 1: {who} came after, and needs it"
+                    );
+                }
+            }
+        }
     }
 
     /// Makes one group look as it shall; true when it does.
@@ -405,6 +424,29 @@ mod tests {
         reconciler.apply(&desired()).await.unwrap_err();
         assert_eq!(reconciler.host().state, before);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Field row B9: who came to need forwarding meanwhile keeps it; whose rules were there before us
+    /// did without it.
+    #[tokio::test(flavor = "current_thread")]
+    async fn forwarding_stays_on_for_others() {
+        let directory = directory("forwarders");
+        for (before, after, value) in [
+            (&[][..], &[][..], "0"),
+            (&[], &["chain POSTROUTING of table ip nat"], "1"),
+            (&["chain FORWARD"], &["chain FORWARD"], "0"),
+            (&["chain FORWARD"], &["chain FORWARD", "chain DOCKER"], "1"),
+            (&["chain FORWARD"], &[], "0"),
+        ] {
+            let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
+            reconciler.host().forwarders = before.iter().map(|it| (*it).to_owned()).collect();
+            reconciler.apply(&desired()).await.unwrap();
+            reconciler.host().forwarders = after.iter().map(|it| (*it).to_owned()).collect();
+            reconciler.stop().await.unwrap();
+            assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
+            assert!(!directory.join("nc0.baseline.json").exists());
+        }
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

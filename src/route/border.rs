@@ -107,9 +107,11 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             },
         },
     };
+    // Somebody who forwards (Docker, libvirt) may have come after us, and then forwarding is on by us
+    // alone.
     let off = |family: &Family| {
         let switch = forwarding::switch(*family);
-        observed.number(switch) == Some(0)
+        observed.number(switch) == Some(0) && observed.forwarders.is_empty()
     };
     let forwards_for_us = !matches!(
         side,

@@ -33,6 +33,8 @@ pub struct Observed {
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]
     pub loopback: Vec<Prefix>,
+    /// The chains of others who forward packets on this host.
+    pub forwarders: Vec<String>,
     /// The tunnel carries nothing at the moment.
     #[serde(skip)]
     pub tunnel_down: bool,

@@ -165,3 +165,25 @@ fn a_deleted_device_ends_it() {
         assert_eq!(sysctl("net.ipv4.ip_forward"), "0");
     });
 }
+
+/// Field row B9: Docker came while forwarding was on because of us.
+#[test]
+fn forwarding_stays_on_for_who_came_to_need_it() {
+    for (line, value) in [
+        ("chain post { type nat hook prerouting priority 0 ; }", "0"),
+        (
+            "chain post { type nat hook postrouting priority 100 ; masquerade ; }",
+            "1",
+        ),
+    ] {
+        in_namespace(async move |directory| {
+            let mut reconciler = reconciler(&directory);
+            reconciler.apply(&local()).await.unwrap();
+            run("nft", &format!("add table ip docker {{ {line} ; }}"));
+            // It may be another instance that cleans up.
+            let mut reconciler = self::reconciler(&directory);
+            reconciler.stop().await.unwrap();
+            assert_eq!(sysctl("net.ipv4.ip_forward"), value);
+        });
+    }
+}

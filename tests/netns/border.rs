@@ -125,6 +125,45 @@ fn nobody_elses_subnet_is_routed() {
     });
 }
 
+/// Field row B9: unless somebody else's rules forward, who may have come after us.
+#[test]
+fn somebody_elses_subnet_is_routed_where_he_has_rules_for_it() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.local, "ip address add 192.168.1.1/24 dev lan")?;
+        sh(&lab.client, "ip address add 192.168.1.50/24 dev eth0")?;
+        let (_remote, _local) = case.up()?;
+        let packets = "iifname link* udp dport 9";
+        let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+        let neighbour = lab.client.run(|| UdpSocket::bind(("192.168.1.50", 0)))??;
+        for _ in 0..5 {
+            let _ = neighbour.send_to(b"not routed", (SERVER, 9));
+        }
+        std::thread::sleep(500 * MS);
+        assert_eq!(seen.packets()?, 0);
+        sh(
+            &lab.local,
+            "nft add table ip docker { chain post { \
+             type nat hook postrouting priority 100 ; ip saddr 192.168.1.0/24 masquerade ; } ; }",
+        )?;
+        eventually("the subnet is routed", || {
+            let _ = neighbour.send_to(b"routed", (SERVER, 9));
+            Ok(seen.packets()? > 0)
+        })?;
+        // And no longer when he is gone.
+        sh(&lab.local, "nft delete table ip docker")?;
+        eventually("the subnet is closed", || {
+            let before = seen.packets()?;
+            for _ in 0..5 {
+                let _ = neighbour.send_to(b"not routed", (SERVER, 9));
+            }
+            std::thread::sleep(500 * MS);
+            Ok(seen.packets()? == before)
+        })?;
+        Ok(())
+    });
+}
+
 /// Field row B4: by default nothing of the LAN leaves in clear, whoever is dead.
 #[test]
 fn the_lan_stays_inside() {

@@ -21,13 +21,16 @@ mod watch;
 mod wire;
 
 use std::io;
+use std::time::Duration;
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteType;
+use tokio::time::Instant;
 
 use super::{Host, HostError, Scope};
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, TableId};
+use crate::io::clock;
 use crate::route::foreign::Ruleset;
 use crate::route::links::Observed;
 use crate::route::resource::Setting;
@@ -48,7 +51,22 @@ const TRIES: u32 = 3;
 pub struct System {
     handle: Handle,
     watch: Watch,
+    /// The packet filters of others, and when they were read.
+    filters: Option<Filters>,
 }
+
+/// The packet filters of others.
+#[derive(Debug)]
+struct Filters {
+    /// Of nf_tables, whose notices tell of a change.
+    generation: Option<u32>,
+    read: Instant,
+    rules: Ruleset,
+}
+
+/// So long the rules of the older ip_tables are taken for what they were: no notice tells of them, and
+/// another program has to be run to read them.
+const LEGACY_AGE: Duration = Duration::from_secs(30);
 
 impl System {
     /// Opens the netlink sockets. Must be called within a tokio runtime, whose one thread stays
@@ -58,6 +76,7 @@ impl System {
         Ok(Self {
             handle: Handle::open().map_err(open)?,
             watch: Watch::open().map_err(open)?,
+            filters: None,
         })
     }
 
@@ -67,6 +86,23 @@ impl System {
             self.handle = Handle::open()?;
         }
         Ok(&self.handle)
+    }
+
+    /// The packet filters of others, read again when they may have changed. None where they cannot be
+    /// read.
+    fn filters(&mut self, tunnel: &IfName) -> &Ruleset {
+        let (generation, now) = (nft::ruleset::generation(), clock::now());
+        let is_fresh = |it: &Filters| {
+            let is_young = || now.duration_since(it.read) < LEGACY_AGE;
+            it.generation == generation && (!nft::ruleset::has_legacy() || is_young())
+        };
+        let known = self.filters.take().filter(is_fresh);
+        let filters = known.unwrap_or_else(|| Filters {
+            generation,
+            read: now,
+            rules: nft::ruleset::read(tunnel).unwrap_or_default(),
+        });
+        &self.filters.insert(filters).rules
     }
 
     /// What kind of device has this name, when it is none that this program makes: whoever asks
@@ -182,10 +218,12 @@ impl Host for System {
     async fn links(&mut self, tunnel: &IfName) -> Result<Observed, HostError> {
         self.watch.set_tunnel(tunnel);
         let read = |error| HostError::read("the devices and their gateways", error);
-        again!(match self.handle() {
+        let mut observed = again!(match self.handle() {
             Ok(handle) => links::observe(handle, tunnel).await.map_err(read),
             Err(error) => Err(read(error)),
-        })
+        })?;
+        observed.forwarders = self.filters(tunnel).forwarders(tunnel.as_str());
+        Ok(observed)
     }
 
     async fn changed(&mut self) -> Result<(), HostError> {
@@ -215,6 +253,10 @@ impl Host for System {
             Err(error) => Err(read(error)),
         });
         raised?.ok_or_else(|| HostError::Gone(tunnel.clone()))
+    }
+
+    async fn forwarders(&mut self, tunnel: &IfName) -> Vec<String> {
+        self.filters(tunnel).forwarders(tunnel.as_str())
     }
 
     fn last_to_change(&self) -> Option<String> {

@@ -242,9 +242,9 @@ impl Ruleset {
             .filter_map(|chain| Some((chain, chain.base?)))
     }
 
-    /// Who else forwards on this host: the first chain that translates addresses for others, or lets
-    /// pass what is forwarded, unless it names the tunnel's device `nc0`.
-    pub fn forwarder(&self, tunnel: &str) -> Option<String> {
+    /// Who else forwards on this host: the chains that translate addresses for others, or let pass what
+    /// is forwarded, but for what names the tunnel's device `nc0`.
+    pub fn forwarders(&self, tunnel: &str) -> Vec<String> {
         let name = padded(tunnel);
         let ours = |rule: &[Step]| {
             rule.iter()
@@ -264,14 +264,14 @@ impl Ruleset {
                 |(it, base): (&Chain, Base)| it.near(chain) && base.hook == hook && !base.nat;
             self.bases().any(same_table)
         };
-        let found = self.chains.iter().find(|chain| {
+        let found = self.chains.iter().filter(|chain| {
             let forwards = match chain.base {
                 Some(base) => base.hook == 2,
                 None => has_hook(chain, 2) && !chain.name.to_ascii_lowercase().contains("input"),
             };
             chain.rules.iter().any(translates) || forwards && chain.rules.iter().any(accepts)
-        })?;
-        Some(found.title())
+        });
+        found.map(Chain::title).collect()
     }
 }
 

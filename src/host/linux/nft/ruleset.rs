@@ -37,6 +37,14 @@ pub(in super::super) fn generation() -> Option<u32> {
     number(&answers.first()?.1, 1)
 }
 
+/// True when there are tables of ip_tables, the older kind.
+pub(in super::super) fn has_legacy() -> bool {
+    ["ip", "ip6"].iter().any(|kind| {
+        let names = format!("/proc/thread-self/net/{kind}_tables_names");
+        std::fs::read_to_string(names).is_ok_and(|names| !names.trim().is_empty())
+    })
+}
+
 /// All but our own table. Without nf_tables in the kernel there is none.
 pub(in super::super) fn read(tunnel: &IfName) -> io::Result<Ruleset> {
     let mut tries = 1;
