@@ -10,6 +10,7 @@ mod down;
 mod filter;
 mod foreign_filter;
 mod guard;
+mod hidden;
 mod hops;
 mod kept;
 mod kernel_habits;

@@ -3,6 +3,7 @@
 mod addresses;
 mod border;
 mod devices;
+mod hidden;
 mod numbers;
 mod ports;
 
@@ -17,6 +18,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     let state = super::desired(config, observed);
     numbers::occupied(&mut warnings, &state, observed);
     numbers::before_local(&mut warnings, &state, observed);
+    hidden::hidden(&mut warnings, config, &state, observed);
     numbers::marks(&mut warnings, config, observed);
     addresses::public_address(&mut warnings, config, observed);
     devices::devices(&mut warnings, config, observed);

@@ -195,3 +195,45 @@ fn what_is_open_and_what_stays_outside() {
     );
     said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
 }
+
+/// Field row D8: what others route for the LAN, and our rule hides.
+#[test]
+fn hidden_routes_of_others_are_named() {
+    let mut observed = cases::router();
+    observed.foreign_rules = vec![ForeignRule {
+        family: Family::V4,
+        pref: 220,
+        table: Some(220),
+        mark: None,
+    }];
+    let route = |destination: &str| ForeignRoute {
+        table: 220,
+        destination: destination.parse().unwrap(),
+        device: Some("vpn0".to_owned()),
+    };
+    // A default route, its halves, and what is connected here hide nothing.
+    observed.foreign_routes = ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "192.168.7.0/24"]
+        .map(route)
+        .to_vec();
+    let config = cases::local_nat();
+    assert_eq!(conflicts(&config, &observed), []);
+    for third in 0..6 {
+        let destination = format!("10.8.{third}.0/24");
+        observed.foreign_routes.push(route(&destination));
+    }
+    for words in [
+        "preference 220 is hidden from the LAN by ours at 20",
+        "10.8.0.0/24, 10.8.1.0/24, 10.8.2.0/24, 10.8.3.0/24 and 2 more (table 220)",
+        "`ip -4 rule add pref 18 iif lan lookup 220 suppress_prefixlength 1`",
+    ] {
+        said(&config, &observed, "table_base", words);
+    }
+    assert_eq!(conflicts(&config, &observed).len(), 1);
+    // The client has nothing to do with it.
+    assert_eq!(conflicts(&cases::local_client(), &observed), []);
+    // The line has been typed.
+    let mut before = observed.foreign_rules[0].clone();
+    before.pref = 18;
+    observed.foreign_rules.push(before);
+    assert_eq!(conflicts(&config, &observed), []);
+}
