@@ -17,17 +17,24 @@ const NEAR: Duration = Duration::from_millis(50);
 /// No packet waits longer for a near path: one whose detour is longer brings nothing. A satellite
 /// that loses packets is 700 ms.
 const LONGEST_DETOUR: Duration = Duration::from_millis(800);
+/// Nor is a path tried that may lose packets and whose least round trip is longer: what it loses comes
+/// after a second and more, and a flow lost 4 to 12 % of what it had to each trial (simulated, 700 ms).
+const LONGEST_LOSSY: Duration = Duration::from_millis(625);
 /// What is delivered is measured over no less than this, and two round trips.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 /// With the far paths no less than this share of what came without them is to be delivered ...
 const LEAST_SHARE: f64 = 0.97;
 /// ... or the second time in a row they rest for so long, ...
-const REST: Duration = Duration::from_secs(4);
+const REST: Duration = Duration::from_secs(30);
+/// ... those that carry more than all others together for so long only, because there is much to win, ...
+const WIDE_REST: Duration = Duration::from_secs(4);
 /// ... and so many times longer with each time until they brought something ...
 const RESTS_LONGER: u32 = 4;
-/// ... but no longer than 4 s * 4^3, four minutes.
+/// ... but no longer than 30 s * 4^3, half an hour.
 const MOST_FAILURES: u8 = 3;
 const STRIKES: u8 = 2;
+/// While a path's rate is searched for it has not shown yet what it brings.
+const SEARCHING_STRIKES: u8 = 3;
 
 /// Whether a path loses some of what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +67,17 @@ pub(super) fn detour(slower: Duration, rtt: Duration, loses: Loses) -> Duration 
 }
 
 /// True when no packet would wait so long.
-pub(super) fn is_hopeless(detour: Duration) -> bool {
-    detour > LONGEST_DETOUR
+pub(super) fn is_hopeless(detour: Duration, least_rtt: Duration, loses: Loses) -> bool {
+    detour > LONGEST_DETOUR || loses != Loses::Nothing && least_rtt > LONGEST_LOSSY
+}
+
+/// What is known of the far paths when they are judged, a bit for each path.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// Their rate is still searched for.
+    pub searched: u8,
+    /// They carry more than all others together.
+    pub wide: u8,
 }
 
 /// What far paths brought.
@@ -92,7 +108,7 @@ impl Trials {
     }
 
     /// All paths together have delivered so many bytes by now. `rtt` is the round trip of the slowest.
-    pub fn on_delivered(&mut self, now: Instant, delivered: u64, rtt: Duration) {
+    pub fn on_delivered(&mut self, now: Instant, delivered: u64, rtt: Duration, known: Known) {
         let window = LEAST_WINDOW.max(2 * rtt);
         let age = now.since(self.begun);
         if age < window {
@@ -112,12 +128,21 @@ impl Trials {
             self.judge(used, |_, failures| *failures = 0);
         } else {
             self.strikes += 1;
-            if self.strikes >= STRIKES {
+            let most = if used & known.searched == 0 {
+                STRIKES
+            } else {
+                SEARCHING_STRIKES
+            };
+            if self.strikes >= most {
                 self.strikes = 0;
-                self.judge(used, |until, failures| {
-                    *until = now + REST * RESTS_LONGER.pow(u32::from(*failures));
-                    *failures = MOST_FAILURES.min(*failures + 1);
-                });
+                let mut fail = |paths, rest: Duration| {
+                    self.judge(paths, |until, failures| {
+                        *until = now + rest * RESTS_LONGER.pow(u32::from(*failures));
+                        *failures = MOST_FAILURES.min(*failures + 1);
+                    });
+                };
+                fail(used & known.wide, WIDE_REST);
+                fail(used & !known.wide, REST);
             }
         }
     }
@@ -149,12 +174,14 @@ mod tests {
         assert_eq!(detour(285 * MS, 600 * MS, Nothing), 285 * MS);
         assert_eq!(detour(285 * MS, 600 * MS, Unknown), 885 * MS / 2);
         assert_eq!(detour(285 * MS, 600 * MS, Some), 600 * MS);
-        assert!(!is_hopeless(700 * MS) && is_hopeless(900 * MS));
+        assert!(!is_hopeless(700 * MS, 600 * MS, Some) && is_hopeless(900 * MS, 600 * MS, Some));
+        assert!(is_hopeless(500 * MS, 700 * MS, Unknown));
+        assert!(!is_hopeless(350 * MS, 700 * MS, Nothing));
     }
 
     /// Delivers `rates`, one a second; in each of them the far path was used or not. Gives when it
     /// rested.
-    fn run(rates: &[(u64, bool)]) -> Vec<bool> {
+    fn run(rates: &[(u64, bool)], known: Known) -> Vec<bool> {
         let path = PathId::new(1).unwrap();
         let mut trials = Trials::default();
         let mut delivered = 0;
@@ -164,7 +191,7 @@ mod tests {
             }
             delivered += rate;
             let now = at(1000 * (second as u64 + 1));
-            trials.on_delivered(now, delivered, 300 * MS);
+            trials.on_delivered(now, delivered, 300 * MS, known);
             trials.rests(now, path)
         };
         rates.iter().enumerate().map(second).collect()
@@ -176,15 +203,32 @@ mod tests {
         rates.extend([(100, false); 4]);
         rates.extend([(60, true), (90, true)]);
         rates.extend([(100, false); 16]);
-        let rested = run(&rates);
+        let wide = Known {
+            searched: 0,
+            wide: 2,
+        };
+        let rested = run(&rates, wide);
         let expected = (0..rates.len()).map(|n| (2..6).contains(&n) || (8..24).contains(&n));
         assert_eq!(rested, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_narrow_path_rests_longer_and_one_that_is_searched_has_more_time() {
+        let mut rates = vec![(100, false), (60, true), (90, true), (90, true)];
+        rates.extend([(100, false); 40]);
+        let rested_from = |searched, begins: usize| {
+            let rested = run(&rates, Known { searched, wide: 0 });
+            let expected = (0..rates.len()).map(|n| (begins..begins + 30).contains(&n));
+            assert_eq!(rested, expected.collect::<Vec<_>>());
+        };
+        rested_from(0, 2);
+        rested_from(2, 3);
     }
 
     #[test]
     fn what_brings_something_stays() {
         let mut rates = vec![(100, false), (60, true)];
         rates.extend([(101, true), (60, true), (120, true), (98, true)]);
-        assert_eq!(run(&rates), vec![false; 6]);
+        assert_eq!(run(&rates, Known::default()), vec![false; 6]);
     }
 }

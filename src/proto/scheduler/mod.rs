@@ -15,7 +15,7 @@ use super::event::PathState;
 use super::queue::Head;
 use super::wire::{MAX_PATHS, PathId};
 
-pub use far::{Loses, Trials};
+pub use far::{Known, Loses, Trials};
 
 /// A packet waits so long for the fastest path before another one may take it: as long as a batch of
 /// the pacer and a late timer make it wait anyway.
@@ -89,7 +89,7 @@ impl Order {
         }
         let too_far = |c: &Candidate| {
             let detour = detours[c.path.index()];
-            !detour.is_zero() && (c.rests || far::is_hopeless(detour))
+            !detour.is_zero() && (c.rests || far::is_hopeless(detour, c.least_rtt, c.loses))
         };
         // Each loss on it makes a flow wait for its repair: for so little that is a bad bargain.
         let sum: u64 = usable(state).map(|c| c.bandwidth).sum();

@@ -15,7 +15,7 @@ use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::{Fate, KeptId};
 use crate::proto::reorder::patience;
 use crate::proto::repair::{Place, Why};
-use crate::proto::scheduler::{Loses, Order};
+use crate::proto::scheduler::{Known, Loses, Order};
 use crate::proto::wire::frame::{self, Bucket};
 use crate::proto::wire::{Kind, MAX_PATHS, PathId, TAG_LEN};
 
@@ -148,13 +148,27 @@ impl Tunnel {
     /// Looks at what far paths brought.
     fn judge_far_paths(&mut self, now: Instant) {
         let (mut delivered, mut slowest) = (0, Duration::ZERO);
+        let mut known = Known::default();
+        let bandwidth = |path: &Path| path.gate.controller.bandwidth();
+        let sum: u64 = self
+            .paths
+            .iter()
+            .flatten()
+            .map(|path| bandwidth(path))
+            .sum();
         for path in self.paths.iter().flatten() {
             delivered += path.delivered();
+            if path.gate.controller.is_searching() {
+                known.searched |= path.id.bit();
+            }
+            if bandwidth(path) > sum / 2 {
+                known.wide |= path.id.bit();
+            }
             if now < path.carried + IN_USE {
                 slowest = slowest.max(path.rtt.smoothed().unwrap_or_default());
             }
         }
-        self.trials.on_delivered(now, delivered, slowest);
+        self.trials.on_delivered(now, delivered, slowest, known);
     }
 
     /// The round trip of the slowest path that carried data lately, whichever way: both portals find
