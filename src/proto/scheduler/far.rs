@@ -19,7 +19,9 @@ const NEAR: Duration = Duration::from_millis(50);
 const LONGEST_DETOUR: Duration = Duration::from_millis(800);
 /// Nor is a path tried that may lose packets and whose least round trip is longer: what it loses comes
 /// after a second and more, and a flow lost 4 to 12 % of what it had to each trial (simulated, 700 ms).
-const LONGEST_LOSSY: Duration = Duration::from_millis(625);
+const LONGEST_UNKNOWN: Duration = Duration::from_millis(625);
+/// Where it is known to lose some, a trial ends at once beyond this.
+const LONGEST_LOSSY: Duration = Duration::from_millis(590);
 /// What is delivered is measured over no less than this, and two round trips.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 /// With the far paths no less than this share of what came without them is to be delivered ...
@@ -35,6 +37,8 @@ const MOST_FAILURES: u8 = 3;
 const STRIKES: u8 = 2;
 /// While a path's rate is searched for it has not shown yet what it brings.
 const SEARCHING_STRIKES: u8 = 3;
+/// A wide path gets more time: a flow's window grows slowly over a long round trip.
+const WIDE_STRIKES: u8 = 4;
 
 /// Whether a path loses some of what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,12 @@ pub(super) fn detour(slower: Duration, rtt: Duration, loses: Loses) -> Duration 
 
 /// True when no packet would wait so long.
 pub(super) fn is_hopeless(detour: Duration, least_rtt: Duration, loses: Loses) -> bool {
-    detour > LONGEST_DETOUR || loses != Loses::Nothing && least_rtt > LONGEST_LOSSY
+    let longest = match loses {
+        Loses::Nothing => Duration::MAX,
+        Loses::Some => LONGEST_LOSSY,
+        Loses::Unknown => LONGEST_UNKNOWN,
+    };
+    detour > LONGEST_DETOUR || least_rtt > longest
 }
 
 /// What is known of the far paths when they are judged, a bit for each path.
@@ -128,10 +137,12 @@ impl Trials {
             self.judge(used, |_, failures| *failures = 0);
         } else {
             self.strikes += 1;
-            let most = if used & known.searched == 0 {
-                STRIKES
-            } else {
+            let most = if used & known.wide != 0 {
+                WIDE_STRIKES
+            } else if used & known.searched != 0 {
                 SEARCHING_STRIKES
+            } else {
+                STRIKES
             };
             if self.strikes >= most {
                 self.strikes = 0;
@@ -174,7 +185,8 @@ mod tests {
         assert_eq!(detour(285 * MS, 600 * MS, Nothing), 285 * MS);
         assert_eq!(detour(285 * MS, 600 * MS, Unknown), 885 * MS / 2);
         assert_eq!(detour(285 * MS, 600 * MS, Some), 600 * MS);
-        assert!(!is_hopeless(700 * MS, 600 * MS, Some) && is_hopeless(900 * MS, 600 * MS, Some));
+        assert!(!is_hopeless(700 * MS, 570 * MS, Some) && is_hopeless(900 * MS, 570 * MS, Some));
+        assert!(!is_hopeless(500 * MS, 600 * MS, Unknown) && is_hopeless(500 * MS, 600 * MS, Some));
         assert!(is_hopeless(500 * MS, 700 * MS, Unknown));
         assert!(!is_hopeless(350 * MS, 700 * MS, Nothing));
     }
@@ -199,16 +211,17 @@ mod tests {
 
     #[test]
     fn what_brings_nothing_rests_longer_each_time() {
-        let mut rates = vec![(100, false), (60, true), (90, true)];
+        let mut rates = vec![(100, false)];
+        rates.extend([(60, true); 4]);
         rates.extend([(100, false); 4]);
-        rates.extend([(60, true), (90, true)]);
+        rates.extend([(60, true); 4]);
         rates.extend([(100, false); 16]);
         let wide = Known {
             searched: 0,
             wide: 2,
         };
         let rested = run(&rates, wide);
-        let expected = (0..rates.len()).map(|n| (2..6).contains(&n) || (8..24).contains(&n));
+        let expected = (0..rates.len()).map(|n| (4..8).contains(&n) || (12..28).contains(&n));
         assert_eq!(rested, expected.collect::<Vec<_>>());
     }
 

@@ -268,7 +268,8 @@ mod tests {
         };
         assert_eq!(order(&paths, None), [1, 0]);
         assert_eq!(detours(&paths), [290, 0]);
-        paths[0].loses = Loses::Some;
+        (paths[0].loses, paths[0].least_rtt) = (Loses::Some, Duration::from_millis(570));
+        assert_eq!(order(&paths, None), [1, 0]);
         assert_eq!(detours(&paths), [600, 0]);
         assert_eq!(detours(&paths[..1]), [0, 0]);
         paths[0].rests = true;
@@ -276,7 +277,7 @@ mod tests {
         // A long queue on a short way is not far.
         paths[0].least_rtt = Duration::from_millis(20);
         assert_eq!(order(&paths, None), [1, 0]);
-        paths[0].least_rtt = Duration::from_millis(600);
+        paths[0].least_rtt = Duration::from_millis(570);
         // Alone it carries all the same.
         assert_eq!(order(&paths[..1], None), [0]);
         (paths[0].rests, paths[0].rtt) = (false, Duration::from_millis(900));
