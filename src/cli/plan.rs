@@ -31,6 +31,10 @@ asks for, in order, as the commands that do the same. Changes nothing.
                  /var/run/netcombiner on FreeBSD)
 ";
 
+/// Plans for other systems, and for hosts that a file describes: not in the router's program, which is
+/// for this host alone.
+const ELSEWHERE: bool = cfg!(feature = "plan-elsewhere");
+
 /// The system that is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum System {
@@ -74,16 +78,23 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     let word = what.ok_or_else(|| {
         CliError::usage("plan what? Write `netcombiner plan nc0` or `netcombiner plan FILE`")
     })?;
+    if !ELSEWHERE && (links.is_some() || wish.system != System::here()) {
+        return Err(CliError::usage(
+            "this program is built for routers, and plans for this host only: leave out --links and --os",
+        ));
+    }
     let (config, mut warnings) = Config::read(&config_path(&word)?)
         .map_err(|errors| CliError::failed(errors.to_string()))?;
     let seen = match links {
-        Some(path) => described(&path)?,
+        Some(path) if ELSEWHERE => described(&path)?,
         None if wish.system != System::here() => {
             return Err(CliError::usage(
                 "a plan for another system needs a description of the host's links: add --links FILE",
             ));
         }
-        None => look(&config, &run_dir).map_err(|error| CliError::failed(error.to_string()))?,
+        Some(_) | None => {
+            look(&config, &run_dir).map_err(|error| CliError::failed(error.to_string()))?
+        }
     };
     warnings.extend(seen.warnings);
     warnings.extend(conflicts(&config, &seen.observed));
@@ -144,8 +155,7 @@ pub fn write(
     wish: Wish,
 ) -> io::Result<()> {
     let operations = match wish.system {
-        System::Linux => on_linux(config, observed, present, wish.down),
-        System::FreeBsd => {
+        System::FreeBsd if ELSEWHERE || System::here() == System::FreeBsd => {
             let commands = if wish.down {
                 freebsd::down(config, observed)
             } else {
@@ -153,6 +163,7 @@ pub fn write(
             };
             commands.iter().map(ToString::to_string).collect()
         }
+        System::Linux | System::FreeBsd => on_linux(config, observed, present, wish.down),
     };
     if wish.json {
         serde_json::to_writer_pretty(&mut *out, &operations)?;

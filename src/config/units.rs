@@ -282,14 +282,26 @@ impl FromStr for Bitrate {
     }
 }
 
+/// A number that is not negative with so many digits behind the point. What core has for it is 13 kB of
+/// a router's program, being exact for every number there is.
+pub(crate) fn fixed(value: f64, digits: u32) -> String {
+    let scale = 10_u64.pow(digits);
+    let scaled = (value * scale as f64 + 0.5) as u64;
+    let (whole, rest) = (scaled / scale, scaled % scale);
+    if digits == 0 {
+        return whole.to_string();
+    }
+    format!("{whole}.{rest:0places$}", places = digits as usize)
+}
+
 impl fmt::Display for Bitrate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.0 as f64;
         match self.0 {
-            0..1_000 => write!(f, "{bits} bit/s"),
-            1_000..1_000_000 => write!(f, "{:.1} kbit/s", bits / 1e3),
-            1_000_000..1_000_000_000 => write!(f, "{:.1} Mbit/s", bits / 1e6),
-            1_000_000_000.. => write!(f, "{:.2} Gbit/s", bits / 1e9),
+            0..1_000 => write!(f, "{} bit/s", self.0),
+            1_000..1_000_000 => write!(f, "{} kbit/s", fixed(bits / 1e3, 1)),
+            1_000_000..1_000_000_000 => write!(f, "{} Mbit/s", fixed(bits / 1e6, 1)),
+            1_000_000_000.. => write!(f, "{} Gbit/s", fixed(bits / 1e9, 2)),
         }
     }
 }

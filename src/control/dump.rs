@@ -1,6 +1,7 @@
 //! `show NAME dump` for scripts: one line a path, fields between tabs; an order that stays.
 
 use super::status::{PathStatus, Status, state_word};
+use crate::config::units::fixed;
 
 /// One line a path: interface, path, link, device, transport, state, endpoint, rtt (ms), loss
 /// (0-1), rate sent, rate received (bit/s), bytes sent, bytes received, handshake age (s).
@@ -25,13 +26,13 @@ fn line(status: &Status, path: &PathStatus) -> String {
     [
         state_word(path.state).to_owned(),
         or_dash(path.endpoint.map(|endpoint| endpoint.to_string())),
-        or_dash(path.rtt_ms.map(|rtt| format!("{rtt:.3}"))),
-        format!("{:.4}", path.loss),
+        or_dash(path.rtt_ms.map(|rtt| fixed(rtt, 3))),
+        fixed(path.loss, 4),
         path.rate_sent.to_string(),
         path.rate_received.to_string(),
         path.bytes_sent.to_string(),
         path.bytes_received.to_string(),
-        or_dash(status.latest_handshake_s.map(|age| format!("{age:.0}"))),
+        or_dash(status.latest_handshake_s.map(|age| fixed(age, 0))),
     ]
     .join("\t")
 }

@@ -6,6 +6,7 @@ use super::status::{
     DeviceStatus, LinkStatus, Offloads, PathStatus, Portal, Repair, Status, ecn_words, state_word,
 };
 use super::units::{bytes, duration, rate};
+use crate::config::units::fixed;
 
 /// The text of one tunnel. Ends with a line feed.
 pub(super) fn pretty(status: &Status) -> String {
@@ -160,9 +161,9 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
         writeln!(out, "  endpoint: {endpoint}")?;
     }
     if let Some(rtt) = path.rtt_ms {
-        write!(out, "  rtt: {rtt:.1} ms")?;
+        write!(out, "  rtt: {} ms", fixed(rtt, 1))?;
         if let Some(least) = path.min_rtt_ms {
-            write!(out, " (least {least:.1} ms)")?;
+            write!(out, " (least {} ms)", fixed(least, 1))?;
         }
         writeln!(out)?;
     }
@@ -176,12 +177,13 @@ fn path(out: &mut String, path: &PathStatus) -> std::fmt::Result {
         }
         writeln!(out)?;
     }
-    writeln!(out, "  loss: {:.2} %", path.loss * 100.0)?;
+    writeln!(out, "  loss: {} %", fixed(path.loss * 100.0, 2))?;
     if let (Some(capacity), Some(queue)) = (path.capacity, path.queue_ms) {
         writeln!(
             out,
-            "  capacity: {} to send, queue {queue:.1} ms",
-            rate(capacity)
+            "  capacity: {} to send, queue {} ms",
+            rate(capacity),
+            fixed(queue, 1)
         )?;
     }
     writeln!(

@@ -1,16 +1,16 @@
 //! Numbers as people read them: wg's bytes and times.
 
-use crate::config::units::Bitrate;
+use crate::config::units::{Bitrate, fixed};
 
 /// `1.23 MiB`, as wg writes it.
 pub(super) fn bytes(count: u64) -> String {
     let value = count as f64;
     match count {
         0..1_024 => format!("{count} B"),
-        1_024..1_048_576 => format!("{:.2} KiB", value / 1_024.0),
-        1_048_576..1_073_741_824 => format!("{:.2} MiB", value / 1_048_576.0),
-        1_073_741_824..1_099_511_627_776 => format!("{:.2} GiB", value / 1_073_741_824.0),
-        1_099_511_627_776.. => format!("{:.2} TiB", value / 1_099_511_627_776.0),
+        1_024..1_048_576 => format!("{} KiB", fixed(value / 1_024.0, 2)),
+        1_048_576..1_073_741_824 => format!("{} MiB", fixed(value / 1_048_576.0, 2)),
+        1_073_741_824..1_099_511_627_776 => format!("{} GiB", fixed(value / 1_073_741_824.0, 2)),
+        1_099_511_627_776.. => format!("{} TiB", fixed(value / 1_099_511_627_776.0, 2)),
     }
 }
 
@@ -52,5 +52,10 @@ mod tests {
         assert_eq!(duration(3_661.0), "1 hour, 1 minute, 1 second");
         assert_eq!(duration(86_400.0 * 2.0), "2 days");
         assert_eq!(rate(20_100_000), "20.1 Mbit/s");
+        let text = |value, digits| fixed(value, digits);
+        assert_eq!(text(0.0512, 4), "0.0512");
+        assert_eq!(text(9.996, 2), "10.00");
+        assert_eq!(text(7.5, 0), "8");
+        assert_eq!(text(1e30, 1), "1844674407370955161.5");
     }
 }

@@ -483,12 +483,13 @@ mod tests {
             assert!(reason.contains("as it was before"), "{reason}");
             let asked = clock::now();
             notice.notify_one();
-            let mut next = told.recv().await;
-            while matches!(next, Some(Event::Looked)) {
-                next = told.recv().await;
-            }
-            let Some(Event::Changed(outcome)) = next else {
-                panic!("it is not tried again: {next:?}");
+            // While it rests, each look tells the failure again.
+            let outcome = loop {
+                match told.recv().await {
+                    Some(Event::Changed(outcome)) => break outcome,
+                    Some(Event::Failed(_) | Event::Looked) => {}
+                    other => panic!("it is not tried again: {other:?}"),
+                }
             };
             assert!(!outcome.executed.is_empty());
             let waited = asked.elapsed();

@@ -23,7 +23,7 @@ fn leaves_by(destination: &str) -> String {
 fn the_line_that_is_given_brings_a_hidden_route_back() {
     in_namespace(async |directory| {
         for line in [
-            "link add vpn0 type dummy",
+            "tuntap add vpn0 mode tap",
             "link set vpn0 up",
             "address add 192.168.7.1/24 dev lan",
             "route add 10.8.0.0/16 dev vpn0 table 220",

@@ -126,6 +126,9 @@ impl fmt::Debug for Session {
     }
 }
 
+/// MIPS has no instructions for AES, and so its program does without the code: 12 kB.
+const MAY_HAVE_AES: bool = cfg!(any(test, not(target_arch = "mips")));
+
 /// The AEAD of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cipher {
@@ -138,7 +141,7 @@ enum Cipher {
 impl Cipher {
     /// AES only when both have instructions for it: without, it is slow.
     fn negotiate(a: &Hello, b: &Hello) -> Self {
-        if a.aes && b.aes {
+        if MAY_HAVE_AES && a.aes && b.aes {
             Self::Aes256Gcm
         } else {
             Self::ChaCha20Poly1305
@@ -147,8 +150,8 @@ impl Cipher {
 
     fn algorithm(self) -> &'static Algorithm {
         match self {
-            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Self::Aes256Gcm => &AES_256_GCM,
+            Self::Aes256Gcm if MAY_HAVE_AES => &AES_256_GCM,
+            Self::ChaCha20Poly1305 | Self::Aes256Gcm => &CHACHA20_POLY1305,
         }
     }
 

@@ -10,6 +10,7 @@ mod owd;
 mod place;
 mod queue_limit;
 mod rtt;
+mod sending;
 
 use std::time::Duration;
 
@@ -569,45 +570,5 @@ impl Path {
         let all = (lost + arrived).min(LOSS_MEMORY) as f32;
         let share = lost as f32 / (lost + arrived).max(1) as f32;
         self.loss += (share - self.loss) * all / LOSS_MEMORY as f32;
-    }
-
-    /// True when a batch of data is to leave as ECT(0).
-    pub fn marks(&mut self, now: Instant) -> bool {
-        self.gate.controller.heeds_marks() && self.ecn.marks(now)
-    }
-
-    /// Whether its data can be marked, as `show` tells it.
-    pub fn ecn_state(&self) -> EcnState {
-        if self.gate.controller.heeds_marks() {
-            self.ecn.state()
-        } else {
-            EcnState::Off
-        }
-    }
-
-    /// Notes that a datagram was sent.
-    pub fn on_sent(&mut self, now: Instant, sent: Sent) {
-        let bytes = sent.bytes as usize;
-        if sent.ect {
-            self.ecn.on_sent(self.sent.next_number());
-        }
-        self.sent.keep_newest(match self.state {
-            PathState::Dead | PathState::Validating => MOST_QUESTIONS - 1,
-            PathState::Up | PathState::Suspect | PathState::Down => MOST_FLYING - 1,
-        });
-        self.sent.push(sent);
-        self.count.datagrams_sent += 1;
-        self.count.bytes_sent += u64::from(sent.bytes);
-        self.count.sent.add(now, bytes);
-        if sent.eliciting {
-            self.liveness.on_asked(now);
-            // Acknowledgements are not counted, as they are not in flight (RFC 9002 section 7): on a path
-            // that carries little they would use its rate up.
-            self.gate.pacer.on_sent(u64::from(sent.bytes));
-        }
-        if let Some(budget) = &mut self.gate.budget {
-            // The record's length goes before it.
-            *budget = budget.saturating_sub(bytes + 4);
-        }
     }
 }
