@@ -29,7 +29,10 @@ fn furnish(case: &Case) -> Result<(), Error> {
         (&lab.server, "route add default via 2001:db8:51::1"),
         (&lab.local, "address add fe80::1/64 dev lan"),
         (&lab.client, "address add fe80::2/64 dev eth0"),
-        (&lab.client, "address add 2001:db8:113::2/128 dev eth0"),
+        (
+            &lab.client,
+            "address add 2001:db8:113::2/128 dev eth0 nodad",
+        ),
         (
             &lab.client,
             "route add default via fe80::1 dev eth0 src 2001:db8:113::2",
