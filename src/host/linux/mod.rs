@@ -399,7 +399,7 @@ mod tests {
         let mut system = System::open().unwrap();
         let tunnel: IfName = "nc0".parse().unwrap();
         let scope = Scope::of(&tunnel, []);
-        let start = crate::io::clock::now();
+        let start = clock::now();
         system.handle = Handle::mute();
         system.observe(&scope).await.unwrap();
         system.handle = Handle::mute();

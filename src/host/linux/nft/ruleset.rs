@@ -240,7 +240,7 @@ fn steps(expressions: &[u8]) -> Vec<Step> {
     steps
 }
 
-/// An expression by its attributes, NFTA_<NAME>_* of linux/netfilter/nf_tables.h. Nothing: it is not
+/// An expression by its attributes, `NFTA_NAME_*` of linux/netfilter/nf_tables.h. Nothing: it is not
 /// understood.
 fn step(name: &str, data: &[u8]) -> Option<Vec<Step>> {
     let at = |kind| number(data, kind);
