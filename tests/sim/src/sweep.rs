@@ -1,7 +1,7 @@
 //! A slow link beside a fast one: never below the better of the two alone (field section E).
 //!
 //! Each row is run in both directions with all links, and with each link alone. What counts is the
-//! steady part, from [`LEAST_START`] or [`ROUND_TRIPS`] of the slowest link on.
+//! steady part, from `LEAST_START` or `ROUND_TRIPS` of the slowest link on.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
