@@ -122,7 +122,7 @@ pub enum Role {
 pub struct Local {
     /// To whom the public address is handed.
     pub deliver: Deliver,
-    /// Ports of this router that are open to whoever comes by the tunnel.
+    /// Ports of this router that can be reached through the tunnel.
     pub keep: Vec<Keep>,
     /// Where the LAN's packets go while the tunnel carries nothing.
     pub without_tunnel: WithoutTunnel,
@@ -292,7 +292,7 @@ pub struct Link {
     pub remote: Option<Endpoint>,
     /// The next hop; nothing: read from the kernel's routes.
     pub gateway: Option<IpAddr>,
-    /// The only addresses of the device that it speaks from; nothing: the one that the kernel would choose.
+    /// Which of its device's addresses it may use as source. Without it, the one that the kernel would choose.
     pub source: Option<Prefix>,
     /// The tier: a higher one is used only when no lower one is usable.
     pub metric: u8,

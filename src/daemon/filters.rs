@@ -17,7 +17,7 @@ const TELLING: u64 = 5;
 /// What is known of them.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    /// Of the ruleset that was read last; the inner nothing: there is no nf_tables.
+    /// The generation of the ruleset that was read last; `Some(None)` where the kernel has no nf_tables.
     generation: Option<Option<u32>>,
     findings: Vec<Finding>,
     /// What the log has heard already.

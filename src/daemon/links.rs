@@ -106,7 +106,7 @@ pub(super) struct Flow {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Present {
     pub(super) flow: Flow,
-    /// Nothing: its path is usable.
+    /// `None` while its path is usable.
     pub(super) trouble: Option<Trouble>,
 }
 

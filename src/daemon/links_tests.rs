@@ -132,7 +132,7 @@ fn an_open_flow_keeps_its_addresses_while_they_are_valid() {
         trouble: None,
     };
     let open = Map::from([(LinkId(0), usable)]);
-    // A second address before the first changes nothing; the loss of the first does.
+    // A new address does not move a path; the loss of its own address does.
     seen.links[1]
         .addresses
         .insert(0, "192.0.2.99/25".parse().unwrap());

@@ -24,17 +24,19 @@ const LONGEST_UNKNOWN: Duration = Duration::from_millis(625);
 const LONGEST_LOSSY: Duration = Duration::from_millis(590);
 /// What is delivered is measured over no less than this, and two round trips.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
-/// With the far paths no less than this share of what came without them is to be delivered ...
+/// Far paths bring something when at least this share of what was delivered without them is delivered
+/// with them. Below 1, or chance would end every other trial.
 const LEAST_SHARE: f64 = 0.97;
-/// ... or the second time in a row they rest for so long, ...
-const REST: Duration = Duration::from_secs(30);
-/// ... those that carry more than all others together for so long only, because there is much to win, ...
-const WIDE_REST: Duration = Duration::from_secs(4);
-/// ... and so many times longer with each time until they brought something ...
-const RESTS_LONGER: u32 = 4;
-/// ... but no longer than 30 s * 4^3, half an hour.
-const MOST_FAILURES: u8 = 3;
+/// After this many windows in a row with less, a trial has failed.
 const STRIKES: u8 = 2;
+/// How long a path rests after a failed trial. A trial costs a flow 3 to 12 % for some seconds.
+const REST: Duration = Duration::from_secs(30);
+/// The same for a path that carries more than all others together: there is more to win.
+const WIDE_REST: Duration = Duration::from_secs(4);
+/// Each further failure makes the rest so many times longer, until a trial brings something ...
+const RESTS_LONGER: u32 = 4;
+/// ... up to 4^3 times, which is half an hour.
+const MOST_FAILURES: u8 = 3;
 /// While a path's rate is searched for it has not shown yet what it brings.
 const SEARCHING_STRIKES: u8 = 3;
 /// A wide path gets more time: a flow's window grows slowly over a long round trip.
@@ -70,7 +72,7 @@ pub(super) fn detour(slower: Duration, rtt: Duration, loses: Loses) -> Duration 
     whole.mul_f64(beyond.as_secs_f64() / NEAR.as_secs_f64())
 }
 
-/// True when no packet would wait so long.
+/// True when the path is not worth a trial.
 pub(super) fn is_hopeless(detour: Duration, least_rtt: Duration, loses: Loses) -> bool {
     let longest = match loses {
         Loses::Nothing => Duration::MAX,

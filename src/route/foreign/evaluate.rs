@@ -87,20 +87,6 @@ impl Ruleset {
         droppers
     }
 
-    /// The chain that translates this packet's address at postrouting, for certain.
-    pub(super) fn translator(&self, probe: &Probe) -> Option<&Chain> {
-        let mut bases: Vec<_> = self
-            .bases()
-            .filter(|(base, at)| at.nat && at.hook == 4 && sees(base, probe))
-            .collect();
-        bases.sort_by_key(|(_, at)| at.priority);
-        let first = bases.into_iter().find(|(base, at)| {
-            let fate = self.walk(probe, *at).chain(base, 0);
-            fate == fate::TRANSLATE
-        });
-        first.map(|(base, _)| base)
-    }
-
     /// True when it matters to these rules that connections to a port of this host are tracked: what
     /// is untracked would be dropped where a tracked packet passes, or could be.
     pub(super) fn needs_state(&self, probe: &Probe) -> bool {

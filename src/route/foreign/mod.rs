@@ -13,7 +13,7 @@ pub mod xt;
 
 use evaluate::Dropper;
 use probe::{Device, Probe, Way};
-pub use questions::{Finding, findings, needs_state, translator};
+pub use questions::{Finding, findings, needs_state};
 
 use xt::Test;
 

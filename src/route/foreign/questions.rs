@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::advice::line;
 use super::probe::{ESTABLISHED, NEW};
-use super::{Chain, Device, Dropper, Probe, Ruleset, Way};
+use super::{Device, Dropper, Probe, Ruleset, Way};
 use crate::config::units::{Family, IfName};
 use crate::config::{Config, Deliver, Endpoint, PortProtocol, Role, Taken, Transport, Warning};
 use crate::route::link;
@@ -98,31 +98,6 @@ pub fn needs_state(
         uplinks
             .map(|uplink| incoming(uplink, public, number(protocol), port))
             .any(|probe| rules.needs_state(&probe))
-    })
-}
-
-/// The chain of others that gives another source to what leaves the remote portal's host by the
-/// tunnel's client, which shall leave as the public address.
-pub fn translator(config: &Config, observed: &Observed, rules: &Ruleset) -> Option<String> {
-    if !matches!(config.role, Role::Remote(_)) {
-        return None;
-    }
-    let asker = Asker::new(config, observed, rules);
-    config.public.iter().find_map(|public| {
-        asker.uplinks(public).into_iter().find_map(|uplink| {
-            let probe = Probe {
-                way: Way::Through,
-                iif: Some(asker.tunnel()),
-                oif: Some(uplink),
-                from: public,
-                to: somebody(public),
-                protocol: TCP,
-                ports: [OTHER_PORT, PORT],
-                state: NEW,
-                translated: false,
-            };
-            rules.translator(&probe).map(Chain::title)
-        })
     })
 }
 

@@ -233,11 +233,9 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             .change_bits(&(!mask).to_ne_bytes(), &(mark & mask).to_ne_bytes())
             .store(PACKET_MARK),
         Part::Untrack => so_far.push("notrack", &Attributes::new()),
-        Part::Counter => so_far.push("counter", &Attributes::new()),
         Part::Accept => so_far.verdict(1),
         Part::Drop => so_far.verdict(0),
         // NFTA_REJECT_TYPE is NFT_REJECT_ICMPX_UNREACH, the code NFT_REJECT_ICMPX_ADMIN_PROHIBITED.
-        Part::Reject => so_far.push("reject", &Attributes::new().number(1, 2).bytes(2, &[3])),
         Part::Masquerade => so_far.push("masq", &Attributes::new()),
         Part::SourceNat(to) => so_far.put(*to).translate(0, Family::of(*to), None),
         Part::DestinationNat(to) => so_far.put(*to).translate(1, Family::of(*to), None),

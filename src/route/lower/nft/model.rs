@@ -209,14 +209,10 @@ pub enum Part {
     },
     /// `notrack`, before connection tracking.
     Untrack,
-    /// `counter`.
-    Counter,
     /// `accept`: nothing more in this chain.
     Accept,
     /// `drop`.
     Drop,
-    /// `reject with icmpx admin-prohibited`.
-    Reject,
     /// `masquerade`.
     Masquerade,
     /// `snat ip to 192.0.2.1`.

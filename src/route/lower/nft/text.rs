@@ -214,10 +214,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             )
         }
         Part::Untrack => text.write_str("notrack"),
-        Part::Counter => text.write_str("counter"),
         Part::Accept => text.write_str("accept"),
         Part::Drop => text.write_str("drop"),
-        Part::Reject => text.write_str("reject with icmpx admin-prohibited"),
         Part::Masquerade => text.write_str("masquerade"),
         Part::SourceNat(to) => write!(text, "snat {} to {to}", ip_of(*to)),
         Part::DestinationNat(to) => write!(text, "dnat {} to {to}", ip_of(*to)),
