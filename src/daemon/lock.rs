@@ -142,7 +142,7 @@ enum HostLock {
 }
 
 impl HostLock {
-    /// Nothing: another process has it.
+    /// `None`: another process has it.
     fn take() -> Result<Option<Self>, LockError> {
         let directory = Path::new(RUN_DIRECTORY);
         let name = namespace()?;

@@ -23,7 +23,7 @@ pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         threads,
         listen,
         numbers,
-        // Read anew by the reconciler, by the links and by the packet thread.
+        // Read again by the reconciler, by the links and by the packet thread.
         remote: _,
         links: _,
         redundant: _,

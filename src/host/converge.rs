@@ -67,7 +67,7 @@ pub enum Cause {
 pub enum Back {
     /// The host is as it was before.
     Restored,
-    /// The host is as it was before, but for what the cause names.
+    /// The host is as it was before, except for what the cause names.
     AllElse,
     /// It is not.
     Failed(Cause),

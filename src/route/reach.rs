@@ -44,7 +44,7 @@ pub struct HostSocket {
     pub protocol: PortProtocol,
     /// Its own address.
     pub local: SocketAddr,
-    /// The other end of a TCP connection; nothing: it listens.
+    /// The other end of a TCP connection; `None`: it listens.
     pub peer: Option<SocketAddr>,
     /// The programs that hold it, as far as they could be found; the kernel's own have none.
     pub programs: Vec<Program>,

@@ -82,10 +82,10 @@ pub struct Route {
     pub table: TableId,
     /// Where it leads; its host bits are zero.
     pub destination: Prefix,
-    /// The next hop; nothing: the destination is on the device's link. An IPv4 route can have an
+    /// The next hop; `None`: the destination is on the device's link. An IPv4 route can have an
     /// IPv6 next hop (RFC 8950).
     pub via: Option<IpAddr>,
-    /// The device; nothing: what goes there is refused (`unreachable`).
+    /// The device; `None`: what goes there is refused (`unreachable`).
     pub device: Option<IfName>,
     /// The source address that the host's own packets get.
     pub source: Option<IpAddr>,

@@ -280,7 +280,7 @@ async fn ask(way: Way, host: String, kind: Kind) -> Vec<IpAddr> {
     Vec::new()
 }
 
-/// Each question has a port and a number of its own, both chosen at random. Nothing: it cannot be asked.
+/// Each question has a port and a number of its own, both chosen at random. `None`: it cannot be asked.
 async fn ask_once(way: &Way, host: &str, kind: Kind) -> Option<Vec<IpAddr>> {
     let mut id = [0; 2];
     SystemEntropy::new().ok()?.fill(&mut id);

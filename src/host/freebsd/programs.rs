@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How the programs are found.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
-    /// The path they are looked for in; nothing: the environment's.
+    /// The path they are looked for in; `None`: the environment's.
     pub path: Option<OsString>,
 }
 

@@ -275,7 +275,7 @@ async fn without_pf_it_says_what_to_load() {
     reconciler.stop().await.unwrap();
 }
 
-/// Field rows F4 and F8: what pf lacks is told to whoever checks, starts or runs.
+/// Field rows F4 and F8: what pf lacks is said by `check`, `up`, `init` and the log.
 #[tokio::test(flavor = "current_thread")]
 async fn what_pf_lacks_is_told() {
     let host = Host::new("lacks");

@@ -352,7 +352,7 @@ pub fn foreign_filters(tunnel: &IfName) -> io::Result<Ruleset> {
     nft::ruleset::read(tunnel)
 }
 
-/// The number of the last change of nf_tables; nothing: there is none.
+/// The number of the last change of nf_tables; `None`: there is none.
 pub fn filter_generation() -> Option<u32> {
     nft::ruleset::generation()
 }

@@ -45,7 +45,7 @@ pub struct TcpConnection {
     reader: Reader,
     unsent: Vec<u8>,
     sent: usize,
-    /// What was read while it carried no path; nothing: it does, or it is our own.
+    /// What was read while it carried no path; `None`: it does, or it is our own.
     stranger: Option<usize>,
 }
 
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    /// Field row A4, and the memory table's row of TCP: whoever does not read costs a bounded buffer.
+    /// Field row A4, and the memory table's row of TCP: a peer that does not read costs a bounded buffer.
     #[test]
     fn what_nobody_reads_is_dropped_and_not_kept() {
         for (is_stranger, most) in [(true, STRANGER_UNSENT), (false, MOST_UNSENT)] {

@@ -405,7 +405,7 @@ fn discard(count: &mut Count, pool: &mut Pool, drop: queue::Drop, packet: Packet
     pool.give(packet);
 }
 
-/// Gives a path of ours its link's terms; its controller begins anew only when it has to be another.
+/// Gives a path of ours its link's terms; its controller is replaced only when it has to be another.
 fn set_terms(path: &mut Path, link: LinkId, transport: Transport, terms: PathTerms) {
     let gate_terms = (transport, terms.congestion, terms.rate_up);
     if path.opener.is_none_or(|opener| opener.terms != gate_terms) {

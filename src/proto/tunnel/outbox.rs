@@ -45,7 +45,7 @@ impl Outbox {
         }
     }
 
-    /// Queues what we begin ourselves, or answer to whoever paid for it with a handshake.
+    /// Queues what we begin ourselves, or answer to a peer that paid for it with a handshake.
     pub(super) fn push(&mut self, place: Place, datagram: Vec<u8>) -> bool {
         let room = self.waiting.len() < MOST;
         if room {

@@ -444,7 +444,7 @@ fn read(registers: &[Byte; REGISTERS], register: u32, length: usize) -> &[Byte] 
     registers.get(from..to).unwrap_or_default()
 }
 
-/// Nothing: unknown. The rest of the last word is zero.
+/// `None`: unknown. The rest of the last word is zero.
 fn store(registers: &mut [Byte; REGISTERS], register: u32, value: Option<Vec<Byte>>) {
     let from = offset(register).min(REGISTERS);
     let Some(mut value) = value else {

@@ -17,7 +17,7 @@ pub use questions::{Finding, findings, needs_state};
 
 use xt::Test;
 
-/// The packet filters of a host but for our own.
+/// The packet filters of a host except our own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// Sorted by family, table and name.
@@ -60,7 +60,7 @@ pub struct Chain {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Where the kernel calls it; nothing: other chains do.
+    /// Where the kernel calls it; `None`: other chains do.
     pub base: Option<Base>,
     /// Its rules in order.
     pub rules: Vec<Vec<Step>>,
@@ -243,7 +243,7 @@ impl Ruleset {
     }
 
     /// Who else forwards on this host: the chains that translate addresses for others, or let pass what
-    /// is forwarded, but for what names the tunnel's device `nc0`.
+    /// is forwarded, except for what names the tunnel's device `nc0`.
     pub fn forwarders(&self, tunnel: &str) -> Vec<String> {
         let name = padded(tunnel);
         let ours = |rule: &[Step]| {

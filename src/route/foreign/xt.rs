@@ -156,7 +156,7 @@ fn conntrack(revision: u32, info: &[u8]) -> Option<Vec<Step>> {
     };
     let mut steps = Vec::new();
     if asked & STATE != 0 {
-        // The bits of nf_tables but for "untracked" (256 here); SNAT and DNAT are statuses.
+        // The bits of nf_tables except "untracked" (256 here); SNAT and DNAT are statuses.
         let mut bits = u32::from(states & 0xf);
         if states & 0x100 != 0 {
             bits |= super::probe::UNTRACKED;

@@ -31,7 +31,7 @@ const MOST_MESSAGES: usize = 64;
 /// How often all is read again when somebody changes it meanwhile.
 const TRIES: u32 = 3;
 
-/// The number of the ruleset's last change; nothing: there is no nf_tables.
+/// The number of the ruleset's last change; `None`: there is no nf_tables.
 pub(in super::super) fn generation() -> Option<u32> {
     let answers = dump(GENERATION, 0, 0, &Attributes::new(), 1).ok()?;
     number(&answers.first()?.1, 1)
@@ -240,7 +240,7 @@ fn steps(expressions: &[u8]) -> Vec<Step> {
     steps
 }
 
-/// An expression by its attributes, `NFTA_NAME_*` of linux/netfilter/nf_tables.h. Nothing: it is not
+/// An expression by its attributes, `NFTA_NAME_*` of linux/netfilter/nf_tables.h. `None`: it is not
 /// understood.
 fn step(name: &str, data: &[u8]) -> Option<Vec<Step>> {
     let at = |kind| number(data, kind);

@@ -18,7 +18,7 @@ pub struct Step {
     pub what: What,
     /// The command that makes it.
     pub up: Command,
-    /// The command that takes it away; nothing: it goes with the device.
+    /// The command that takes it away; `None`: it goes with the device.
     pub down: Option<Command>,
 }
 
@@ -43,7 +43,7 @@ pub enum What {
     Route {
         /// Where it leads.
         to: IpAddr,
-        /// The next hop; nothing: straight out of the device.
+        /// The next hop; `None`: straight out of the device.
         via: Option<IpAddr>,
         /// The device it leaves by.
         device: IfName,
@@ -192,7 +192,7 @@ fn flow_routes(config: &Config, observed: &Observed) -> Vec<Step> {
 }
 
 /// The link by which a target is reached: best one that is meant for it, and one with a next hop.
-/// Nothing: no link leads there, or a link's own network does.
+/// `None`: no link leads there, or a link's own network does.
 fn way_to<'a>(config: &Config, used: &[Used<'a>], target: IpAddr) -> Option<(&'a IfName, Hop)> {
     let family = Family::of(target);
     let named = |device: &IfName| {
@@ -234,7 +234,7 @@ fn host_route(to: IpAddr, device: &IfName, hop: Hop, flows: bool) -> Step {
             flows,
         },
         up: Command::of(format!("route add {family}-host {to} {by}")),
-        // Without the next hop: whoever lost his memory can still say it.
+        // Without the next hop: it can be undone even when it was forgotten.
         down: Some(Command::of(format!("route delete {family}-host {to}"))),
     }
 }

@@ -293,7 +293,7 @@ fn reclaim(table: &mut Table, address: IpAddr, client: u32, (mark, mask): (u32, 
         from(address, true),
         not_icmp,
         Part::ConnectionState(state::ESTABLISHED | state::NEW),
-        // What the client has spoken on for a while stays the client's, whoever takes its port here.
+        // What the client has spoken on for a while stays its own, whichever program takes that port here.
         Part::Unassured,
         Part::ConnectionMark { mark: client, mask },
         Part::MarkConnection { mark, mask },
