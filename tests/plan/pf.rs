@@ -1,6 +1,6 @@
 //! What FreeBSD's anchors do with packets, by a model of pf.
 
-use netcombiner::config::Config;
+use netcombiner::config::{Config, Keep, NativeV6, PortProtocol, Role};
 
 use super::pf_model::{Anchor, Packet, Verdict};
 
@@ -304,6 +304,41 @@ fn the_shared_address_opens_what_is_named() {
         (verdict, ssh.from.to_string().as_str()),
         (passed(true), "172.19.152.3")
     );
+}
+
+/// Field row A2 on FreeBSD: what the router keeps open to the tunnel, and nothing beside it.
+#[test]
+fn the_router_keeps_what_is_named() {
+    let anchor = Anchor::with("local-nat-forwards", |config| {
+        if let Role::Local(role) = &mut config.role {
+            role.keep = vec![Keep {
+                protocol: PortProtocol::Tcp,
+                first: 22,
+                last: 23,
+            }];
+        }
+    });
+    let comes = |port| Packet::new("nc0", "tcp", INTERNET, PUBLIC).port(port);
+    expect(&anchor, comes(22), &answered_by("nc0"));
+    expect(&anchor, comes(23), &answered_by("nc0"));
+    expect(&anchor, comes(24), &Verdict::Blocked);
+}
+
+/// Field row D7 on FreeBSD: the LAN's own IPv6 leaves by a link unless it is to stay.
+#[test]
+fn the_lans_own_ipv6_can_be_kept_at_home() {
+    let open = Anchor::of("local-nat-forwards");
+    let closed = Anchor::with("local-nat-forwards", |config| {
+        if let Role::Local(role) = &mut config.role {
+            role.native_ipv6 = NativeV6::Block;
+        }
+    });
+    let packet = Packet::new("lan", "tcp", "2001:db8:9:1::7", INTERNET6);
+    for (anchor, verdict) in [(&open, Verdict::Nobody), (&closed, Verdict::Blocked)] {
+        let (first, packet) = run(anchor, packet.clone());
+        assert_eq!(first, Verdict::Nobody);
+        expect(anchor, packet.out("wan0"), &verdict);
+    }
 }
 
 /// Field row A3 on FreeBSD: without public IPv6 none crosses.

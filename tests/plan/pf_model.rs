@@ -129,6 +129,12 @@ impl Anchor {
         if let Some(rule) = translations.find(|rule| self.matches(rule, packet)) {
             self.translate(rule, packet);
         }
+        // A match rule decides nothing: it gives a tag.
+        for rule in self.rules.iter().filter(|rule| rule[0] == "match") {
+            if self.matches(rule, packet) {
+                packet.tag = after(rule, "tag").map(str::to_owned);
+            }
+        }
         let filter = |rule: &&Vec<String>| ["pass", "block"].contains(&rule[0].as_str());
         let mut rules = self.rules.iter().filter(filter);
         let Some(rule) = rules.find(|rule| self.matches(rule, packet)) else {

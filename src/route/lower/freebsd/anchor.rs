@@ -14,7 +14,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::crossing;
 use super::steps::scoped;
 use crate::config::units::{Family, IfName};
-use crate::config::{Config, Deliver, Forward, Keep, PortProtocol, Remote, Role, Taken, Transport};
+use crate::config::{
+    Config, Deliver, Forward, Keep, Local, NativeV6, PortProtocol, Remote, Role, Taken, Transport,
+    WithoutTunnel,
+};
 use crate::route::link::{self, Hop};
 use crate::route::links::Observed;
 use crate::route::remote::{FIRST_SHARED, kept};
@@ -76,6 +79,18 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
             crossing::end(&mut rules, config, family);
         }
     }
+    if let Role::Local(role) = &config.role
+        && role.native_ipv6 == NativeV6::Block
+        && !config.carries_v6()
+        && let Some(lan) = link::delivery_device(config)
+    {
+        let tag = format!("{}-lan", rules.tag);
+        rules.say("the LAN's own IPv6 stays at home");
+        rules
+            .filter
+            .push(format!("match in on {lan} inet6 tag {tag}"));
+        rules.block(format!("out quick on ! {lan} inet6 tagged {tag}"));
+    }
     let mut lines = rules.translation;
     lines.append(&mut rules.filter);
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -90,7 +105,7 @@ fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAd
             Deliver::Client { device, .. } => client(rules, config, device, address),
             Deliver::Nat { device, forwards } => {
                 translate(rules, config, device, forwards, address);
-                shared(rules, config, device, forwards, address);
+                shared(rules, config, (role, device, forwards), observed, address);
             }
             Deliver::Nothing => {}
         },
@@ -407,7 +422,16 @@ fn proto(protocol: PortProtocol) -> &'static str {
 }
 
 /// The LAN behind the shared address.
-fn shared(rules: &mut Rules, config: &Config, lan: &IfName, forwards: &[Forward], address: IpAddr) {
+///
+/// With `without_tunnel = "direct"` its packets find the ordinary default route while the tunnel is
+/// down. A killed daemon cannot change the rule: then they stay.
+fn shared(
+    rules: &mut Rules,
+    config: &Config,
+    (role, lan, forwards): (&Local, &IfName, &[Forward]),
+    observed: &Observed,
+    address: IpAddr,
+) {
     let (tunnel, tag) = (&config.name, rules.tag.clone());
     let family = Family::of(address);
     let own = link::tunnel_own(config, family);
@@ -417,6 +441,12 @@ fn shared(rules: &mut Rules, config: &Config, lan: &IfName, forwards: &[Forward]
     rules.pass(format!(
         "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto {icmp} from any to {own} keep state"
     ));
+    for keep in &role.keep {
+        let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
+        rules.pass(format!(
+            "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto {proto} from any to {own} port {port} {state}"
+        ));
+    }
     for Handed { proto, to, at, .. } in handed(forwards, family).0 {
         rules.pass(format!(
             "in quick on {tunnel} {inet}{proto} from any to {to}{at} keep state tag {tag}"
@@ -434,9 +464,11 @@ fn shared(rules: &mut Rules, config: &Config, lan: &IfName, forwards: &[Forward]
     rules.pass(format!(
         "in quick on {lan} {inet} from any to {{ {on_link} }}"
     ));
-    rules.pass(format!(
-        "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any keep state"
-    ));
+    if role.without_tunnel == WithoutTunnel::Block || !observed.tunnel_down {
+        rules.pass(format!(
+            "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any keep state"
+        ));
+    }
     rules.pass(format!(
         "out quick on {tunnel} {inet} from {{ {address} {own} }} to any keep state"
     ));
