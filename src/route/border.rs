@@ -140,7 +140,7 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
 }
 
 /// The networks of the devices that lead to no Internet, without those that may cross the tunnel.
-fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
+pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     if matches!(config.role, Role::Remote(_)) {
         return Vec::new();
     }

@@ -82,12 +82,12 @@ fn only_what_may_cross_crosses_at_home() {
     let comes = |from, to| Packet::new("nc0", "tcp", from, to);
     expect(&anchor, comes(INTERNET, PUBLIC), &passed(false));
     expect(&anchor, comes(INTERNET6, PUBLIC6), &passed(false));
-    expect(
-        &anchor,
-        comes("172.19.152.2", "172.19.152.3"),
-        &Verdict::Nobody,
-    );
+    let ping = Packet::new("nc0", "icmp", "172.19.152.2", "172.19.152.3");
+    expect(&anchor, ping, &answered_by("nc0"));
     for (from, to) in [
+        ("172.19.152.2", "172.19.152.3"),
+        ("192.168.1.20", PUBLIC),
+        (PUBLIC, "172.19.152.3"),
         (INTERNET, "192.168.1.1"),
         (INTERNET, "192.168.1.77"),
         (INTERNET, "198.18.9.9"),
@@ -107,12 +107,10 @@ fn only_what_may_cross_crosses_at_home() {
     let goes = |from, to| Packet::new("nc0", "tcp", from, to).out("nc0");
     expect(&anchor, goes(PUBLIC, INTERNET), &passed(false));
     expect(&anchor, goes(PUBLIC, "172.19.152.2"), &passed(false));
-    expect(
-        &anchor,
-        goes("172.19.152.3", "172.19.152.2"),
-        &Verdict::Nobody,
-    );
+    let portals = goes("172.19.152.3", "172.19.152.2");
+    expect(&anchor, portals, &passed(true));
     for (from, to) in [
+        ("172.19.152.3", INTERNET),
         ("9.9.9.9", INTERNET),
         ("192.168.1.77", INTERNET),
         (PUBLIC, "10.55.0.2"),
@@ -306,22 +304,63 @@ fn the_shared_address_opens_what_is_named() {
     );
 }
 
+fn keeps(config: &mut Config) {
+    if let Role::Local(role) = &mut config.role {
+        role.keep = vec![Keep {
+            protocol: PortProtocol::Tcp,
+            first: 22,
+            last: 23,
+        }];
+    }
+}
+
 /// Field row A2 on FreeBSD: what the router keeps open to the tunnel, and nothing beside it.
 #[test]
 fn the_router_keeps_what_is_named() {
-    let anchor = Anchor::with("local-nat-forwards", |config| {
-        if let Role::Local(role) = &mut config.role {
-            role.keep = vec![Keep {
-                protocol: PortProtocol::Tcp,
-                first: 22,
-                last: 23,
-            }];
-        }
-    });
-    let comes = |port| Packet::new("nc0", "tcp", INTERNET, PUBLIC).port(port);
-    expect(&anchor, comes(22), &answered_by("nc0"));
-    expect(&anchor, comes(23), &answered_by("nc0"));
-    expect(&anchor, comes(24), &Verdict::Blocked);
+    for (case, to) in [
+        ("local-nat-forwards", PUBLIC),
+        ("local-client-two-links", "172.19.152.3"),
+        ("local-none", "172.19.152.3"),
+        ("local-none", PUBLIC),
+    ] {
+        let anchor = Anchor::with(case, keeps).holding(to);
+        let comes = |port| Packet::new("nc0", "tcp", INTERNET, to).port(port);
+        expect(&anchor, comes(22), &answered_by("nc0"));
+        expect(&anchor, comes(23), &answered_by("nc0"));
+        expect(&anchor, comes(24), &Verdict::Blocked);
+        let elsewhere = Packet::new("nc0", "tcp", INTERNET, "192.168.7.1").port(22);
+        expect(&anchor, elsewhere, &Verdict::Blocked);
+    }
+}
+
+/// Field row A1 on FreeBSD: where the administrator routes, the public address is his, and nothing
+/// else comes out of the tunnel.
+#[test]
+fn who_routes_himself_gets_the_public_address_alone() {
+    let anchor = Anchor::of("local-none");
+    let comes = |from, to| Packet::new("nc0", "tcp", from, to);
+    expect(&anchor, comes(INTERNET, PUBLIC), &Verdict::Nobody);
+    for (from, to) in [
+        (INTERNET, "192.168.7.1"),
+        (INTERNET, "192.168.7.20"),
+        (INTERNET, "198.18.9.9"),
+        ("172.19.152.2", "172.19.152.3"),
+        ("192.168.7.20", PUBLIC),
+        (PUBLIC, PUBLIC),
+        ("172.19.152.3", PUBLIC),
+        ("169.254.1.1", PUBLIC),
+    ] {
+        expect(&anchor, comes(from, to), &Verdict::Blocked);
+    }
+    let ping = Packet::new("nc0", "icmp", INTERNET, "172.19.152.3");
+    expect(&anchor, ping, &answered_by("nc0"));
+    // What this router asks has a state, so that the answers come in.
+    let goes = |from| Packet::new("nc0", "tcp", from, INTERNET).out("nc0");
+    expect(&anchor, goes("172.19.152.3"), &passed(true));
+    expect(&anchor, goes(PUBLIC), &Verdict::Nobody);
+    let held = Anchor::of("local-none").holding(PUBLIC);
+    expect(&held, comes(INTERNET, PUBLIC), &Verdict::Blocked);
+    expect(&held, goes(PUBLIC), &passed(true));
 }
 
 /// Field row D7 on FreeBSD: the LAN's own IPv6 leaves by a link unless it is to stay.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use netcombiner::cli::plan::{System, Wish, write};
-use netcombiner::config::Config;
+use netcombiner::config::{Config, Role};
 
 use crate::case;
 
@@ -111,10 +111,22 @@ impl Anchor {
                 (device, prefix.address(), prefix.length())
             })
         });
+        let tunnel = match config.role {
+            Role::Local(_) => config.tunnel.local,
+            Role::Remote(_) => config.tunnel.remote,
+        };
+        let tunnel = (config.name.to_string(), IpAddr::V4(tunnel), 32);
         Self {
             rules: rules.map(words).collect(),
-            addresses: addresses.collect(),
+            addresses: addresses.chain([tunnel]).collect(),
         }
+    }
+
+    /// The same host with another address of its own.
+    pub(super) fn holding(mut self, address: &str) -> Self {
+        let own = ("lo1".to_owned(), address.parse().unwrap(), 32);
+        self.addresses.push(own);
+        self
     }
 
     /// Runs a packet through: translation first, then the first rule that matches, for all are
@@ -248,7 +260,7 @@ impl Anchor {
                 None => (device, false),
             };
             return self.addresses.iter().any(|(name, own, length)| {
-                name == device
+                (name == device || device == "self")
                     && if network {
                         inside(address, *own, *length)
                     } else {

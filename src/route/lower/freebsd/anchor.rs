@@ -60,24 +60,21 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
         state: if translates { "keep state" } else { "no state" },
     };
     flows(&mut rules, config, observed);
-    let delivers = !matches!(
-        &config.role,
-        Role::Local(role) if role.deliver == Deliver::Nothing
-    );
     for family in link::FAMILIES {
         if !link::tunnel_families(config).any(|it| it == family) {
             crossing::refuse(&mut rules, config, family);
             continue;
         }
-        crossing::begin(&mut rules, config, family);
-        // Where the address stays otherwise is the administrator's to say.
-        if delivers {
-            let address = config.public.iter().find(|it| Family::of(*it) == family);
-            if let Some(address) = address {
-                public(&mut rules, config, observed, address);
-            }
-            crossing::end(&mut rules, config, family);
+        crossing::begin(&mut rules, config, observed, family);
+        if matches!(&config.role, Role::Local(role) if role.deliver == Deliver::Nothing) {
+            crossing::routed(&mut rules, config, family);
+            continue;
         }
+        let address = config.public.iter().find(|it| Family::of(*it) == family);
+        if let Some(address) = address {
+            public(&mut rules, config, observed, address);
+        }
+        crossing::end(&mut rules, config, family);
     }
     if let Role::Local(role) = &config.role
         && role.native_ipv6 == NativeV6::Block
@@ -238,7 +235,7 @@ fn shared_ports(
 }
 
 /// How a state is made for connections that may be older than the rule.
-fn state(protocol: PortProtocol) -> &'static str {
+pub(super) fn state(protocol: PortProtocol) -> &'static str {
     match protocol {
         PortProtocol::Tcp => "flags any keep state (sloppy)",
         PortProtocol::Udp => "keep state",
@@ -407,14 +404,14 @@ fn handed(forwards: &[Forward], family: Family) -> (Vec<Handed>, bool) {
     (handed, rest.is_some())
 }
 
-fn icmp(family: Family) -> &'static str {
+pub(super) fn icmp(family: Family) -> &'static str {
     match family {
         Family::V4 => "icmp",
         Family::V6 => "icmp6",
     }
 }
 
-fn proto(protocol: PortProtocol) -> &'static str {
+pub(super) fn proto(protocol: PortProtocol) -> &'static str {
     match protocol {
         PortProtocol::Tcp => "tcp",
         PortProtocol::Udp => "udp",
@@ -436,17 +433,7 @@ fn shared(
     let family = Family::of(address);
     let own = link::tunnel_own(config, family);
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
-    let icmp = icmp(family);
-    rules.say("new from the tunnel: echo requests, and what is handed on; answers go back there");
-    rules.pass(format!(
-        "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto {icmp} from any to {own} keep state"
-    ));
-    for keep in &role.keep {
-        let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
-        rules.pass(format!(
-            "in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto {proto} from any to {own} port {port} {state}"
-        ));
-    }
+    rules.say("new from the tunnel: what is handed on; answers go back there");
     for Handed { proto, to, at, .. } in handed(forwards, family).0 {
         rules.pass(format!(
             "in quick on {tunnel} {inet}{proto} from any to {to}{at} keep state tag {tag}"
@@ -494,7 +481,7 @@ pub(super) fn word(family: Family) -> &'static str {
     }
 }
 
-fn port(keep: &Keep) -> String {
+pub(super) fn port(keep: &Keep) -> String {
     if keep.first == keep.last {
         keep.first.to_string()
     } else {

@@ -4,10 +4,12 @@
 
 use std::net::IpAddr;
 
-use super::anchor::{Rules, inet, word};
+use super::anchor::{Rules, icmp, inet, port, proto, state, word};
 use crate::config::units::Family;
-use crate::config::{Config, Role};
+use crate::config::{Config, Deliver, Local, Role};
+use crate::route::border::near;
 use crate::route::link;
+use crate::route::links::Observed;
 
 /// Neither a source nor a destination of a packet that crosses: they mean something on one link
 /// only, or no single host (RFC 6890, RFC 4291).
@@ -36,7 +38,7 @@ pub(super) fn refuse(rules: &mut Rules, config: &Config, family: Family) {
 }
 
 /// What never crosses, and the networks that the configuration allows beside the public address.
-pub(super) fn begin(rules: &mut Rules, config: &Config, family: Family) {
+pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, family: Family) {
     let tunnel = &config.name;
     let (inet, private) = (word(family), private(family));
     // Lists of six and more would become tables of pf's.
@@ -50,7 +52,10 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, family: Family) {
         rules.block(format!("{direction} quick on {tunnel} {inet} {ends}"));
     }
     let towards_internet = match &config.role {
-        Role::Local(_) => "out",
+        Role::Local(role) => {
+            router(rules, config, role, observed, family);
+            "out"
+        }
         Role::Remote(_) => "in",
     };
     let allowed = config.allow.iter().filter(|it| it.family() == family);
@@ -71,6 +76,58 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, family: Family) {
     }
 }
 
+/// What the router itself takes from the tunnel: pings, and the ports that it keeps. Nobody on the
+/// other side speaks as a machine that is at home.
+fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed, family: Family) {
+    let tunnel = &config.name;
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
+    let (inet, icmp) = (word(family), icmp(family));
+    let public = config.public.iter().find(|it| Family::of(*it) == family);
+    let both = match public {
+        Some(public) => format!("{{ {public} {own} }}"),
+        None => own.to_string(),
+    };
+    for network in near(config, observed) {
+        if network.family() == family {
+            rules.block(format!("in quick on {tunnel} {inet} from {network} to any"));
+        }
+    }
+    rules.block(format!("in quick on {tunnel} {inet} from {both} to any"));
+    rules.say("this router itself: pings, and what it keeps; answers go back there");
+    // Who routes himself may have given the router the public address.
+    let at = match role.deliver {
+        Deliver::Nothing => both,
+        Deliver::Client { .. } | Deliver::Nat { .. } => own.to_string(),
+    };
+    let comes = format!("in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto");
+    rules.pass(format!("{comes} {icmp} from any to {at} keep state"));
+    for keep in &role.keep {
+        let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
+        rules.pass(format!(
+            "{comes} {proto} from any to {at} port {port} {state}"
+        ));
+    }
+    rules.block(format!("in quick on {tunnel} {inet} from any to (self)"));
+}
+
+/// Where the administrator routes: only packets for the public address come out of the tunnel. What
+/// goes into it is checked by the tunnel alone, as on Linux.
+pub(super) fn routed(rules: &mut Rules, config: &Config, family: Family) {
+    let (tunnel, inet) = (&config.name, word(family));
+    let public = config.public.iter().find(|it| Family::of(*it) == family);
+    rules.say("nothing else but packets for the public address; answers to this router come back");
+    rules.block(match public {
+        Some(public) => format!("in quick on {tunnel} {inet} from any to ! {public}"),
+        None => format!("in quick on {tunnel} {inet}"),
+    });
+    rules.pass(format!(
+        "out quick on {tunnel} {inet} from (self) to any flags any keep state (sloppy)"
+    ));
+}
+
 /// Before the rules of a public address: what would cross by mistake or malice.
 pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     let tunnel = &config.name;
@@ -82,9 +139,6 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     );
     match &config.role {
         Role::Local(_) => {
-            rules.block(format!(
-                "in quick on {tunnel} {inet} from {{ {address} {own} }} to {address}"
-            ));
             rules.block(format!(
                 "out quick on {tunnel} {inet} from {address} to {{ {address} {own} }}"
             ));
@@ -118,8 +172,8 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     ));
 }
 
-/// After all other rules: nothing else crosses but what the two portals say to each
-/// other by their addresses inside the tunnel, which the user's rules judge.
+/// After all other rules: nothing else crosses but what the two portals say to each other by their
+/// addresses inside the tunnel. On the VPS the user's rules judge that.
 pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
     let tunnel = &config.name;
     let inet = word(family);
@@ -128,14 +182,25 @@ pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
         link::tunnel_peer(config, family),
     );
     rules.say("nothing else, but the portals themselves");
-    rules.block(format!("in quick on {tunnel} {inet} from ! {peer} to any"));
-    rules.block(format!(
-        "in quick on {tunnel} {inet} from {peer} to ! {own}"
-    ));
-    rules.block(format!("out quick on {tunnel} {inet} from ! {own} to any"));
-    rules.block(format!(
-        "out quick on {tunnel} {inet} from {own} to ! {peer}"
-    ));
+    match &config.role {
+        Role::Local(_) => {
+            rules.block(format!("in quick on {tunnel} {inet}"));
+            rules.pass(format!(
+                "out quick on {tunnel} {inet} from {own} to {peer} flags any keep state (sloppy)"
+            ));
+            rules.block(format!("out quick on {tunnel} {inet}"));
+        }
+        Role::Remote(_) => {
+            rules.block(format!("in quick on {tunnel} {inet} from ! {peer} to any"));
+            rules.block(format!(
+                "in quick on {tunnel} {inet} from {peer} to ! {own}"
+            ));
+            rules.block(format!("out quick on {tunnel} {inet} from ! {own} to any"));
+            rules.block(format!(
+                "out quick on {tunnel} {inet} from {own} to ! {peer}"
+            ));
+        }
+    }
 }
 
 fn contains(network: &str, address: IpAddr) -> bool {
