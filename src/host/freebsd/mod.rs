@@ -17,6 +17,7 @@ mod tests;
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
@@ -40,6 +41,10 @@ use read::{Seen, Standing};
 
 /// The settings that are borrowed.
 const SETTINGS: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
+
+/// How often the anchor and the settings are looked at, of whose change FreeBSD gives no notice: two
+/// processes, three where addresses are translated, of some milliseconds each.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// What is wanted of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -279,7 +284,7 @@ impl Reconciler {
         }
         if step.what == What::Anchor {
             let text = step.up.input.clone().unwrap_or_default();
-            self.loaded = self.anchor().await.map(|printed| (text, printed));
+            self.loaded = self.anchor(&text).await.map(|printed| (text, printed));
         }
         Ok(())
     }
@@ -290,7 +295,7 @@ impl Reconciler {
             What::Setting(key) => self.setting(key).await.as_deref() == Some("1"),
             What::Anchor => match (&self.loaded, &step.up.input) {
                 (Some((text, printed)), Some(wanted)) if text == wanted => {
-                    self.anchor().await.as_ref() == Some(printed)
+                    self.anchor(text).await.as_ref() == Some(printed)
                 }
                 _ => false,
             },
@@ -305,13 +310,40 @@ impl Reconciler {
         }
     }
 
-    /// The anchor as pf prints it.
-    async fn anchor(&self) -> Option<String> {
+    /// The anchor as pf prints it; its translations only where `text`, which was loaded, has some.
+    async fn anchor(&self, text: &str) -> Option<String> {
         let name = anchor_name(&self.tunnel);
         let programs = &self.system.programs;
         let show = |what: &str| format!("pfctl -a {name} -s {what}");
         let rules = programs.print(&show("rules")).await.ok()?;
+        if !text.starts_with("nat ") {
+            return Some(rules);
+        }
         Some(rules + &programs.print(&show("nat")).await.ok()?)
+    }
+
+    /// Whether somebody has changed a setting or the anchor. What cannot be asked waits for the next
+    /// look.
+    async fn has_moved(&self) -> bool {
+        let settings = self.done.steps.iter().filter_map(|step| match step.what {
+            What::Setting(key) => Some(key),
+            _ => None,
+        });
+        let settings: Vec<&str> = settings.collect();
+        if !settings.is_empty() {
+            let line = format!("sysctl -n {}", settings.join(" "));
+            let values = self.system.programs.print(&line).await;
+            if values.is_ok_and(|values| values.lines().any(|value| value.trim() != "1")) {
+                return true;
+            }
+        }
+        match &self.loaded {
+            Some((text, printed)) => {
+                let now = self.anchor(text).await;
+                now.is_some_and(|now| now != *printed)
+            }
+            None => false,
+        }
     }
 
     /// Undoes one thing, and forgets it. On a host that cannot be looked at, it is tried.
@@ -437,6 +469,31 @@ impl Hold for Reconciler {
 
     async fn changed(&mut self) -> Result<(), HostError> {
         self.changed().await
+    }
+
+    async fn raise(&mut self) -> Result<(), HostError> {
+        let programs = &self.system.programs;
+        // A host that cannot be looked at says so at the next step.
+        let Ok(devices) = programs.print("ifconfig -a").await else {
+            return Ok(());
+        };
+        match read::is_up(&devices, &self.tunnel) {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let up = Command::of(format!("ifconfig {} up", self.tunnel));
+                log::info!("{up}");
+                programs.execute(&up).await
+            }
+            None => Err(HostError::Gone(self.tunnel.clone())),
+        }
+    }
+
+    fn glances(&self) -> Option<Duration> {
+        Some(GLANCE)
+    }
+
+    async fn glance(&mut self) -> bool {
+        self.has_moved().await
     }
 }
 

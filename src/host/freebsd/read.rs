@@ -143,6 +143,15 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
     links.into_iter().flatten().collect()
 }
 
+/// Whether a device of `ifconfig -a` is set up; nothing when it is not there.
+pub(super) fn is_up(text: &str, device: &IfName) -> Option<bool> {
+    let flags = text.lines().find_map(|line| {
+        let rest = line.strip_prefix(device.as_str())?;
+        rest.strip_prefix(": flags=")?.split(['<', '>']).nth(1)
+    });
+    Some(flags?.split(',').any(|flag| flag == "UP"))
+}
+
 /// `em0: flags=8863<UP,BROADCAST,RUNNING> metric 0 mtu 1500`.
 fn device(line: &str) -> Option<ObservedLink> {
     let (name, rest) = line.split_once(": ")?;

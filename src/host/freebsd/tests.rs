@@ -347,6 +347,62 @@ async fn what_others_change_is_put_right() {
     }
 }
 
+/// Field row B6 on FreeBSD: what changes without a notice is seen within a second.
+#[tokio::test(flavor = "current_thread")]
+async fn a_glance_sees_what_no_notice_tells() {
+    for (name, config) in [
+        ("glance-client", cases::local_client()),
+        ("glance-nat", cases::local_nat()),
+    ] {
+        let host = Host::new(name);
+        let mut reconciler = host.start();
+        assert!(!reconciler.glance().await, "nothing is wanted yet");
+        host.keep(&mut reconciler, &config).await;
+        assert!(reconciler.glances() <= Some(Duration::from_secs(1)));
+        let translates = host.read("anchor").starts_with("nat ");
+        assert_eq!(translates, name == "glance-nat");
+        for word in ["route-to", "nat on"] {
+            if word == "nat on" && !translates {
+                continue;
+            }
+            assert!(!reconciler.glance().await);
+            let text = host.read("anchor");
+            let others = text.lines().filter(|line| !line.contains(word));
+            host.write("anchor", &others.collect::<Vec<_>>().join("\n"));
+            assert!(reconciler.glance().await, "{word}");
+            host.keep(&mut reconciler, &config).await;
+        }
+        assert!(!reconciler.glance().await);
+        host.write("net.inet.ip.forwarding", "0\n");
+        assert!(reconciler.glance().await);
+        host.keep(&mut reconciler, &config).await;
+        assert!(!reconciler.glance().await);
+        // What cannot be asked is no change: it would be asked again each second.
+        host.write("fail", "pfctl");
+        assert!(!reconciler.glance().await);
+    }
+}
+
+/// Field row B8 on FreeBSD: the tunnel's device is set up again, and nobody goes on without one.
+#[tokio::test(flavor = "current_thread")]
+async fn the_tunnel_is_set_up_again() {
+    let host = Host::new("raise");
+    let mut reconciler = host.start();
+    reconciler.raise().await.unwrap();
+    assert_eq!(host.calls(), Vec::<String>::new());
+    let text = host.read("devices");
+    host.write(
+        "devices",
+        &text.replace("nc0: flags=1008051<UP,", "nc0: flags=1008050<"),
+    );
+    reconciler.raise().await.unwrap();
+    assert_eq!(host.calls(), ["ifconfig nc0 up"]);
+    assert!(host.has("devices", "nc0: flags=1008050<UP,"));
+    host.write("devices", &text.replace("nc0: ", "nc7: "));
+    let error = reconciler.raise().await.unwrap_err().to_string();
+    assert!(error.contains("nc0 is gone"), "{error}");
+}
+
 /// A step that fails leads back to the state before.
 #[tokio::test(flavor = "current_thread")]
 async fn a_refused_start_leaves_nothing() {
