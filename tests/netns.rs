@@ -32,4 +32,5 @@ mod netns {
     mod shared_ports;
     mod state;
     mod support;
+    mod untracked;
 }

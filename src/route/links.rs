@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign::Ruleset;
 use super::reach::HostSocket;
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
@@ -43,6 +44,9 @@ pub struct Observed {
     /// The sockets of this host; only looked for by `check`, `plan`, and the daemon's guard.
     #[serde(skip)]
     pub sockets: Vec<HostSocket>,
+    /// The packet filters of others; `unread` where there is ip_tables, the older kind.
+    #[serde(skip)]
+    pub filters: Ruleset,
 }
 
 /// One device of the host.

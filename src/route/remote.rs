@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::awaited::is_held;
 use super::border::border;
+use super::foreign::needs_state;
 use super::link;
 use super::links::{Observed, device_setting, neighbour_setting};
 use super::resource::{
@@ -45,7 +46,7 @@ pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState
         clauses: config
             .public
             .iter()
-            .flat_map(|address| connections(config, role, address))
+            .flat_map(|address| connections(config, role, observed, address))
             .chain([FilterClause::Border(Box::new(border(config, observed)))])
             .collect(),
     }));
@@ -78,8 +79,28 @@ fn shared(role: &Remote) -> Vec<Keep> {
     kept.map(above).collect()
 }
 
+/// So many ports of a kept range are asked about one by one.
+const MOST_ASKED: u16 = 16;
+
+/// Ports of the host's alone whose connections nobody's rules have to know: those of the tunnel
+/// itself, ssh, a web server.
+fn untracked(config: &Config, role: &Remote, observed: &Observed, address: IpAddr) -> Vec<Keep> {
+    let rules = &observed.filters;
+    let mut ports = firm(config, role, address);
+    ports.retain(|keep| {
+        let needs = |port| needs_state(config, observed, rules, keep.protocol, port);
+        !rules.unread && keep.last - keep.first < MOST_ASKED && !(keep.first..=keep.last).any(needs)
+    });
+    ports
+}
+
 /// The host's connections and the client's, told apart.
-fn connections(config: &Config, role: &Remote, address: IpAddr) -> Vec<FilterClause> {
+fn connections(
+    config: &Config,
+    role: &Remote,
+    observed: &Observed,
+    address: IpAddr,
+) -> Vec<FilterClause> {
     let numbers = &config.numbers;
     let mask = numbers.mark_mask;
     let device = || config.name.clone();
@@ -107,6 +128,13 @@ fn connections(config: &Config, role: &Remote, address: IpAddr) -> Vec<FilterCla
         FilterClause::PublicSource {
             device: device(),
             address,
+        },
+        FilterClause::Untracked {
+            device: device(),
+            address,
+            ports: untracked(config, role, observed, address),
+            mark: numbers.mark,
+            mask,
         },
         FilterClause::KeptServices {
             device: device(),

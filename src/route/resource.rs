@@ -241,6 +241,21 @@ pub enum FilterClause {
         /// Its mask, shared with the mark of the host's own.
         mask: u32,
     },
+    /// Connections to these ports of this host are not tracked: they need none of our marks, and a
+    /// full table of connections cannot refuse them. What the network answers to them, such as a path
+    /// that takes smaller packets alone, has the mark of the host's own by what it cites.
+    Untracked {
+        /// The tunnel's device.
+        device: IfName,
+        /// The public address.
+        address: IpAddr,
+        /// The ports.
+        ports: Vec<Keep>,
+        /// The mark.
+        mark: u32,
+        /// Its mask.
+        mask: u32,
+    },
     /// Connections born on this host from `address` get `mark` on the connection, and packets of
     /// the answer get it back before they are routed.
     MarkOwn {

@@ -118,6 +118,13 @@ pub(crate) fn remote() -> HostState {
                 mask: 0x0f00_0000,
             });
         }
+        clauses.insert(FilterClause::Untracked {
+            device: name("nc0"),
+            address: public,
+            ports: ports(PortProtocol::Tcp, 22, 22),
+            mark: 0x0100_0000,
+            mask: 0x0f00_0000,
+        });
         clauses.insert(FilterClause::PublicSource {
             device: name("nc0"),
             address: public,

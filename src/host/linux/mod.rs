@@ -222,7 +222,11 @@ impl Host for System {
             Ok(handle) => links::observe(handle, tunnel).await.map_err(read),
             Err(error) => Err(read(error)),
         })?;
-        observed.forwarders = self.filters(tunnel).forwarders(tunnel.as_str());
+        let filters = self.filters(tunnel);
+        observed.forwarders = filters.forwarders(tunnel.as_str());
+        observed.filters = filters.clone();
+        // No notice tells when those change.
+        observed.filters.unread |= nft::ruleset::has_legacy();
         Ok(observed)
     }
 

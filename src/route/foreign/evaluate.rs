@@ -104,9 +104,15 @@ impl Ruleset {
             let droppers = self.droppers(&probe);
             (!droppers.is_empty(), droppers.iter().any(|it| it.certain))
         };
-        [(NEW, false), (super::probe::ESTABLISHED, true)]
-            .into_iter()
-            .any(|(state, answer)| drops(state, answer) != drops(UNTRACKED, answer))
+        let translates = |(base, at): (&Chain, Base)| {
+            let may = || self.walk(probe, at).chain(base, 0) & !(fate::ACCEPT | fate::BACK) != 0;
+            at.nat && at.hook == 0 && sees(base, probe) && may()
+        };
+        // A port that a container has is one of the host's by translation alone.
+        self.bases().any(translates)
+            || [(NEW, false), (super::probe::ESTABLISHED, true)]
+                .into_iter()
+                .any(|(state, answer)| drops(state, answer) != drops(UNTRACKED, answer))
     }
 
     fn walk<'a, 'p>(&'a self, probe: &'p Probe, at: Base) -> Walk<'a, 'p> {

@@ -201,6 +201,21 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             .protocol(true, ICMP[usize::from(*family == Family::V6)])
             .load_header(Header::Transport, 0, 1)
             .lies_within(&[*first], &[*last]),
+        Part::Bytes {
+            offset,
+            length,
+            first,
+            last,
+        } => {
+            let low = |value: &u128| {
+                let skipped = 16_usize.saturating_sub(*length as usize);
+                value.to_be_bytes().into_iter().skip(skipped).collect()
+            };
+            let (first, last): (Vec<u8>, Vec<u8>) = (low(first), low(last));
+            so_far
+                .load_header(Header::Transport, *offset, *length)
+                .lies_within(&first, &last)
+        }
         // RFC 8200 section 3.
         Part::HopLimit(limit) => so_far
             .family(Family::V6)

@@ -9,6 +9,7 @@ use super::border;
 use super::model::{
     Element, End, Hook, Item, Key, Kind, Part, Place, Rule, Set, Table, Target, Way, state,
 };
+use super::untracked;
 use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Forward, Keep, PortProtocol, Taken};
 use crate::route::resource::FilterClause;
@@ -16,7 +17,7 @@ use crate::route::resource::FilterClause;
 /// NF_IP_PRI_MANGLE.
 const MANGLE: i32 = -150;
 
-const fn filter(name: &'static str, hook: Hook, priority: i32) -> Place {
+pub(super) const fn filter(name: &'static str, hook: Hook, priority: i32) -> Place {
     Place {
         hook,
         priority,
@@ -54,9 +55,9 @@ const FIRST_SOURCE_NAT: Place = nat("srcnat_first", Hook::Postrouting, 99);
 const SOURCE_NAT: Place = nat("srcnat", Hook::Postrouting, 100);
 
 /// IPPROTO_TCP.
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 /// IPPROTO_UDP.
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 
 /// Adds the rules and sets of a clause.
 pub(super) fn add(table: &mut Table, clause: &FilterClause) {
@@ -76,6 +77,13 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             own,
             mask,
         } => client_answers(table, (device, *address), ports, [*mark, *own, *mask]),
+        FilterClause::Untracked {
+            device,
+            address,
+            ports,
+            mark,
+            mask,
+        } => untracked::add(table, (device, *address), ports, (*mark, *mask)),
         FilterClause::PublicSource { device, address } => table.rule(
             FIRST_SOURCE_NAT,
             [

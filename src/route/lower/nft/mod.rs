@@ -16,6 +16,7 @@ mod border;
 mod clauses;
 pub mod model;
 mod text;
+mod untracked;
 
 pub use model::{Part, Table};
 

@@ -171,6 +171,17 @@ pub enum Part {
         /// The last type.
         last: u8,
     },
+    /// `@th,136,8 0x6`: bytes counted from the transport header.
+    Bytes {
+        /// The first of them.
+        offset: u32,
+        /// How many.
+        length: u32,
+        /// Their least value.
+        first: u128,
+        /// Their greatest value.
+        last: u128,
+    },
     /// `ip6 hoplimit 255`.
     HopLimit(u8),
     /// `ct state established,new`: one of [`state`].

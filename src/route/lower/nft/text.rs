@@ -191,6 +191,18 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             write!(text, "{icmp} type {first}")?;
             range(text, first, last)
         }
+        Part::Bytes {
+            offset,
+            length,
+            first,
+            last,
+        } => {
+            write!(text, "@th,{},{} {first:#x}", offset * 8, length * 8)?;
+            if last != first {
+                write!(text, "-{last:#x}")?;
+            }
+            Ok(())
+        }
         Part::HopLimit(limit) => write!(text, "ip6 hoplimit {limit}"),
         Part::ConnectionState(states) => write_states(text, *states),
         Part::WasTo(address) => {
