@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod congestion;
+pub mod crowd;
 pub mod crypto;
 pub mod event;
 pub mod path;

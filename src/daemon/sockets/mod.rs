@@ -46,6 +46,8 @@ enum Entry {
         link: Option<LinkId>,
         /// When it was accepted, or began to connect.
         since: Instant,
+        /// The peer had been heard from this network before it was accepted.
+        known: bool,
     },
 }
 
@@ -375,7 +377,9 @@ impl Sockets {
                 Ok(Accepted::None) => return,
                 Err(error) => return self.pause(now, listener, &error),
             };
-            match admit(&self.strangers(tunnel), connection.peer().ip()) {
+            let peer = connection.peer();
+            let known = tunnel.knows_source(peer);
+            match admit(&self.strangers(tunnel), peer.ip(), known, now) {
                 Verdict::Welcome => {}
                 Verdict::InsteadOf(victim) => self.close(now, victim, tunnel),
                 Verdict::Refused => continue,
@@ -398,6 +402,7 @@ impl Sockets {
                     connection,
                     link: None,
                     since: now,
+                    known,
                 },
             );
             self.sweep_at.get_or_insert(now + SWEEP);
@@ -434,10 +439,12 @@ impl Sockets {
                 connection,
                 link: None,
                 since,
+                known,
             } if !tunnel.carries(id) => Some(Stranger {
                 id,
                 address: connection.peer().ip(),
                 since: *since,
+                known: *known,
             }),
             Entry::Connection { .. } | Entry::Udp { .. } | Entry::Listener { .. } => None,
         };
@@ -514,6 +521,7 @@ impl Sockets {
                 connection,
                 link: Some(link),
                 since: now,
+                known: false,
             },
         );
     }

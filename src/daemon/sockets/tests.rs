@@ -3,9 +3,10 @@ use std::net::TcpStream;
 
 use super::*;
 use crate::config::units::Mtu;
-use crate::config::{PublicAddresses, Security, TunnelAddresses};
+use crate::config::{Congestion, PublicAddresses, Security, TunnelAddresses};
 use crate::io::entropy::SystemEntropy;
 use crate::packet::Crossing;
+use crate::proto::Batch;
 use crate::proto::crypto::keys::PrivateKey;
 use crate::proto::event::{Side, TunnelConfig};
 
@@ -16,33 +17,68 @@ struct Fixture {
     address: SocketAddr,
 }
 
+/// A socket by which the tunnels of a test talk, without a network.
+const WIRE: SocketId = SocketId(4_000_000);
+
+fn key_of(side: Side) -> PrivateKey {
+    struct Same(u8);
+    impl crate::proto::Entropy for Same {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(self.0);
+        }
+    }
+    PrivateKey::generate(&mut Same(if side == Side::Local { 1 } else { 2 }))
+}
+
+fn tunnel(side: Side, now: Instant) -> Tunnel {
+    let other = match side {
+        Side::Local => Side::Remote,
+        Side::Remote => Side::Local,
+    };
+    let config = TunnelConfig {
+        side,
+        private: key_of(side),
+        peer: key_of(other).public(),
+        preshared: None,
+        security: Security::Encrypt,
+        aes: false,
+        mtu: Mtu::TUNNEL_DEFAULT,
+        redundant: Vec::new(),
+        crossing: Crossing::new(
+            &PublicAddresses { v4: None, v6: None },
+            &TunnelAddresses::default(),
+            &[],
+        ),
+        ecn: true,
+    };
+    Tunnel::new(config, Box::new(SystemEntropy::new().unwrap()), now)
+}
+
+/// Hands over what one tunnel sends to the other; true when there was something.
+fn carry(now: Instant, from: &mut Tunnel, to: &mut Tunnel, source: SocketAddr) -> bool {
+    let mut batch = Batch::default();
+    let mut any = false;
+    while from.poll_transmit(now, &mut batch)
+        && let Some((transmit, bytes)) = batch.seal()
+    {
+        for datagram in bytes.chunks(transmit.segment_size) {
+            to.handle_datagram(now, WIRE, source, &mut datagram.to_vec());
+        }
+        any = true;
+    }
+    any
+}
+
 impl Fixture {
     fn new() -> Self {
-        let mut entropy = SystemEntropy::new().unwrap();
         let now = Instant::from_micros(3_600_000_000);
-        let config = TunnelConfig {
-            side: Side::Remote,
-            private: PrivateKey::generate(&mut entropy),
-            peer: PrivateKey::generate(&mut entropy).public(),
-            preshared: None,
-            security: Security::Encrypt,
-            aes: false,
-            mtu: Mtu::TUNNEL_DEFAULT,
-            redundant: Vec::new(),
-            crossing: Crossing::new(
-                &PublicAddresses { v4: None, v6: None },
-                &TunnelAddresses::default(),
-                &[],
-            ),
-            ecn: true,
-        };
         let listener = TcpListener::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let mut sockets = Sockets::new(PollSet::new().unwrap(), true);
         sockets.add_listener(listener);
         Self {
             sockets,
-            tunnel: Tunnel::new(config, Box::new(entropy), now),
+            tunnel: tunnel(Side::Remote, now),
             now,
             address,
         }
@@ -62,6 +98,41 @@ impl Fixture {
             }
         }
         panic!("something is ready for ever");
+    }
+
+    /// The peer proves a path from this address.
+    fn meet(&mut self, source: SocketAddr) {
+        let mut peer = tunnel(Side::Local, self.now);
+        let terms = LinkTerms {
+            metric: 0,
+            rate_up: None,
+            rate_down: None,
+            congestion: Congestion::default(),
+        };
+        let (link, listen) = (
+            LinkId(0),
+            Attachment::Listen {
+                transport: Transport::Udp,
+            },
+        );
+        let attachment = terms.attachment(link, Transport::Udp, self.address);
+        peer.handle_socket_up(self.now, WIRE, attachment);
+        self.tunnel.handle_socket_up(self.now, WIRE, listen);
+        while carry(self.now, &mut peer, &mut self.tunnel, source)
+            | carry(self.now, &mut self.tunnel, &mut peer, self.address)
+        {
+            self.now += Duration::from_millis(1);
+        }
+        assert!(self.tunnel.knows_source(source));
+    }
+
+    /// A connection from this address.
+    fn come(&self, from: [u8; 4]) -> TcpStream {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        socket.into()
     }
 
     fn connections(&self) -> usize {
@@ -108,6 +179,24 @@ fn strangers_that_keep_talking_are_few_and_go_all_the_same() {
     }
     // Nobody is left, so nothing is due.
     assert_eq!(fixture.sockets.poll_timeout(), None);
+}
+
+/// Connections from everywhere, again and again, while the peer's link is about to prove itself.
+#[test]
+fn strangers_do_not_push_out_who_comes_from_a_known_network() {
+    let mut fixture = Fixture::new();
+    fixture.meet(([127, 0, 0, 9], 5000).into());
+    let mut home = fixture.come([127, 0, 0, 7]);
+    fixture.settle();
+    let mut floods = Vec::new();
+    for number in 0..100 {
+        floods.push(fixture.come([127, 1 + number % 50, 0, 1]));
+        fixture.settle();
+    }
+    assert_eq!(fixture.connections(), 33);
+    home.set_nonblocking(true).unwrap();
+    let still = home.read(&mut [0]).unwrap_err();
+    assert_eq!(still.kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the owner is told: events and figures.
 
+use std::net::SocketAddr;
+
 use super::Tunnel;
 use crate::config::Transport;
 use crate::proto::Instant;
@@ -55,6 +57,11 @@ impl Tunnel {
             path.place.is_some_and(|place| place.socket == socket)
                 || path.proof.is_some_and(|proof| proof.place.socket == socket)
         })
+    }
+
+    /// True when a path was proven from this network lately.
+    pub fn knows_source(&self, source: SocketAddr) -> bool {
+        self.responder.is_known(source)
     }
 
     /// The figures of this moment.
