@@ -28,6 +28,11 @@ pub(super) struct Boots {
 }
 
 impl Boots {
+    /// True for the run that proved to be alive.
+    pub(super) fn is_alive(&self, hello: &Hello) -> bool {
+        self.alive.is_some_and(|run| run.boot == hello.boot)
+    }
+
     /// Notes an authentic initiation; false, when it is not newer than what was seen.
     pub(super) fn accept(&mut self, hello: &Hello) -> bool {
         if self.retired.iter().any(|boot| *boot == hello.boot) {
@@ -56,9 +61,7 @@ impl Boots {
 
     /// Notes that the run proved to be alive; the one before it has ended.
     pub(super) fn confirm(&mut self, hello: &Hello) {
-        if self.retired.iter().any(|boot| *boot == hello.boot)
-            || self.alive.is_some_and(|run| run.boot == hello.boot)
-        {
+        if self.retired.iter().any(|boot| *boot == hello.boot) || self.is_alive(hello) {
             return;
         }
         // A response names the peer's newest initiation, which may still be on its way.

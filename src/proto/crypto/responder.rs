@@ -1,7 +1,7 @@
 //! The side that answers a handshake.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use snow::HandshakeState;
@@ -11,13 +11,14 @@ use super::blake::{MAC_LEN, mac16_is};
 use super::boots::Boots;
 use super::cookie::CookieJar;
 use super::error::HandshakeError;
-use super::hello::Hello;
+use super::hello::{BootId, Hello};
 use super::identity::Identity;
 use super::limit::{Bucket, KnownSources, Rate, SourceTable};
 use super::message::{Envelope, RESPONSE_NOISE, assemble, initiation};
 use super::noise;
 use super::session::{Established, Session};
 use crate::config::Security;
+use crate::proto::crowd::most_crowded;
 use crate::proto::wire::Kind;
 use crate::proto::{Entropy, Instant};
 
@@ -45,8 +46,29 @@ const PER_SOURCE: Rate = Rate {
     interval: Duration::from_millis(250),
     burst: 8,
 };
-/// How long a copy of the newest initiation gets the same response: the delay spread of all paths.
+/// How long a copy of an initiation gets the same response: the delay spread of all paths.
 const REPEAT_FOR: Duration = Duration::from_secs(5);
+/// Runs of the peer whose initiations were answered lately, at most. There is one at a time; the others are
+/// recordings of earlier runs, which look like a restart, and must not push it aside.
+const MOST_ANSWERED: usize = 8;
+/// With so many, only a sender that proves its address is answered: so recordings from made-up addresses
+/// fill no more than half.
+const CROWD: usize = MOST_ANSWERED / 2;
+/// An answered run that does not go on is forgotten after this: more than a handshake's round trip.
+const ANSWER_LIVES: Duration = Duration::from_secs(10);
+
+/// What is known of the sender of an initiation, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It may be anybody, from anywhere.
+    Anybody,
+    /// It receives at its address.
+    Proven,
+    /// And the peer was heard from there lately.
+    Known,
+    /// It is the run of the peer that we talk to.
+    Alive,
+}
 
 /// What an initiation is answered with.
 #[derive(Debug)]
@@ -59,7 +81,7 @@ pub enum Answer {
         /// The session, unconfirmed.
         established: Box<Established>,
     },
-    /// A copy of the newest initiation came, by another path: the same response again.
+    /// A copy of an answered initiation came, by another path: the same response again.
     Repeated {
         /// To be sent back.
         response: Vec<u8>,
@@ -90,11 +112,16 @@ pub struct Responder {
     known: KnownSources,
     known_total: Bucket,
     boots: Boots,
-    newest: Option<Answered>,
+    /// One for each run, oldest first.
+    answered: Vec<Answered>,
 }
 
-/// The newest initiation that was answered, known again by its first MAC.
+/// The newest initiation of a run that was answered, known again by its first MAC.
 struct Answered {
+    boot: BootId,
+    counter: u64,
+    standing: Standing,
+    source: IpAddr,
     mac1: [u8; MAC_LEN],
     response: Vec<u8>,
     at: Instant,
@@ -112,7 +139,7 @@ impl Responder {
             known: KnownSources::default(),
             known_total: Bucket::default(),
             boots: Boots::default(),
-            newest: None,
+            answered: Vec::new(),
         }
     }
 
@@ -133,20 +160,35 @@ impl Responder {
         if let Some(response) = self.repeated(&parts, now) {
             return Ok(Answer::Repeated { response });
         }
+        self.answered.retain(|it| now.since(it.at) < ANSWER_LIVES);
+        let mut standing = Standing::Anybody;
         if self.cookies.proves(&parts, source, now, entropy) {
+            standing = Standing::Proven;
+            if self.is_known(source) {
+                standing = Standing::Known;
+            }
             let reserved = self.is_known(source) && self.known_total.take(KNOWN_TOTAL, now);
             let mut shared =
                 || self.proven.take(source, now) && self.proven_total.take(PROVEN_TOTAL, now);
             if !reserved && !shared() {
                 return Err(HandshakeError::Flooded);
             }
-        } else if !(self.unproven.take(source, now) && self.total.take(TOTAL, now)) {
+        } else if self.answered.len() >= CROWD
+            || !(self.unproven.take(source, now) && self.total.take(TOTAL, now))
+        {
             let cookie_reply =
                 self.cookies
                     .reply(&parts, &identity.our_cookie, source, now, entropy);
             return Ok(Answer::ProveAddress { cookie_reply });
         }
-        self.answer(identity, hello, &parts, now, entropy)
+        self.answer(
+            identity,
+            hello,
+            &parts,
+            (standing, source.ip()),
+            now,
+            entropy,
+        )
     }
 
     /// Notes that the peer proved to be alive with what it said in a handshake: the first datagram
@@ -166,10 +208,40 @@ impl Responder {
         self.known.contains(source)
     }
 
+    /// True while a session with this run may still come about.
+    pub fn waits_for(&self, boot: BootId) -> bool {
+        self.answered.iter().any(|it| it.boot == boot)
+    }
+
     fn repeated(&self, parts: &Envelope<'_>, now: Instant) -> Option<Vec<u8>> {
-        let newest = self.newest.as_ref()?;
-        (newest.mac1 == *parts.mac1 && now.since(newest.at) < REPEAT_FOR)
-            .then(|| newest.response.clone())
+        let mut answered = self.answered.iter();
+        let same = answered.find(|it| it.mac1 == *parts.mac1 && now.since(it.at) < REPEAT_FOR)?;
+        Some(same.response.clone())
+    }
+
+    /// Makes room for one more run, or for what is newer of the same. Where all places are taken, the run
+    /// goes whose sender is known least, and of those one in the most crowded network.
+    fn make_room(&mut self, standing: Standing, hello: &Hello) -> Result<(), HandshakeError> {
+        if let Some(place) = self.answered.iter().position(|it| it.boot == hello.boot) {
+            if self.answered[place].counter >= hello.counter {
+                return Err(HandshakeError::Replayed);
+            }
+            self.answered.remove(place);
+        }
+        if self.answered.len() < MOST_ANSWERED {
+            return Ok(());
+        }
+        let least = self.answered.iter().map(|it| it.standing).min();
+        let least = least.filter(|least| *least <= standing);
+        let rivals = self.answered.iter().enumerate();
+        let (places, sources): (Vec<usize>, Vec<IpAddr>) = rivals
+            .filter(|(_, it)| Some(it.standing) == least)
+            .map(|(place, it)| (place, it.source))
+            .unzip();
+        let victim = most_crowded(&sources).and_then(|it| places.get(it));
+        self.answered
+            .remove(*victim.ok_or(HandshakeError::Flooded)?);
+        Ok(())
     }
 
     /// The costly part: five multiplications on the curve.
@@ -178,6 +250,7 @@ impl Responder {
         identity: &Identity,
         hello: &Hello,
         parts: &Envelope<'_>,
+        (mut standing, source): (Standing, IpAddr),
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> Result<Answer, HandshakeError> {
@@ -190,16 +263,24 @@ impl Responder {
             return Err(HandshakeError::WrongPeer);
         }
         let peer_hello = Hello::decode(&payload[..len]).ok_or(HandshakeError::Malformed)?;
+        if self.boots.is_alive(&peer_hello) {
+            standing = Standing::Alive;
+        }
         if !self.boots.accept(&peer_hello) {
             return Err(HandshakeError::Replayed);
         }
+        self.make_room(standing, &peer_hello)?;
         let response = assemble(
             Kind::Response,
             parts.index,
             &write(&mut noise, hello),
             &identity.peer_mac1,
         );
-        self.newest = Some(Answered {
+        self.answered.push(Answered {
+            boot: peer_hello.boot,
+            counter: peer_hello.counter,
+            standing,
+            source,
             mac1: *parts.mac1,
             response: response.clone(),
             at: now,

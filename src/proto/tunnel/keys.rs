@@ -29,11 +29,6 @@ const RETRY_MOST: Duration = Duration::from_secs(1);
 /// After so many repeats (3.75 s) a new initiation is made: the peer forgets after 5 s what it
 /// answered, and refuses copies from then on.
 const REPEATS: u32 = 4;
-/// Sessions that were answered and not used yet, at most: a recorded initiation of an earlier life of
-/// the peer, played in now and then, must not push the genuine one aside.
-const MOST_NEXT: usize = 3;
-/// Answers die unused after this: more than a handshake's round trip, less than a new life.
-const NEXT_LIVES: Duration = Duration::from_secs(10);
 /// Old keys that still open at a time: those of a rekeying, and of one that both sides began at once.
 const MOST_PREVIOUS: usize = 2;
 /// A notice of an unknown index starts a handshake no more often than this.
@@ -68,7 +63,8 @@ pub(super) struct Keys {
     /// Epochs so far.
     epochs: u64,
     current: Option<Epoch>,
-    /// Answered, but the peer has not used them yet; oldest first.
+    /// Answered, but the peer has not used them yet; one of each run that the responder still knows, oldest
+    /// first.
     next: Vec<Epoch>,
     /// Still good for opening, until then; oldest first.
     previous: Vec<(Epoch, Instant)>,
@@ -365,10 +361,9 @@ impl Tunnel {
                 response,
                 established,
             }) => {
-                keys.next.retain(|next| now.since(next.since) < NEXT_LIVES);
-                if keys.next.len() == MOST_NEXT {
-                    keys.next.remove(0);
-                }
+                let boot = established.peer_hello.boot;
+                keys.next
+                    .retain(|next| next.peer.boot != boot && responder.waits_for(next.peer.boot));
                 let epoch = keys.new_epoch(*established, now, false);
                 keys.next.push(epoch);
                 self.outbox.push(from, response);

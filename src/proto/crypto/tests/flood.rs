@@ -275,3 +275,95 @@ fn proven_sources_are_limited_together_and_the_peer_gets_through() {
     assert!((100..=125).contains(&read), "{read} in 10 s");
     assert_eq!(met, 10);
 }
+
+/// Recorded initiations of earlier runs of the peer, each played in once.
+fn recordings(count: u64) -> Vec<Vec<u8>> {
+    let recorded = (0..count).map(|number| {
+        let mut run = portal(1, 2, PLAIN);
+        run.hello.boot = BootId::from_bytes((number + 1000).to_be_bytes());
+        run.entropy = TestEntropy::new(number + 7000);
+        run.start().message(None, T0)
+    });
+    recorded.collect()
+}
+
+/// Plays recordings in from many networks, four a second, and proves their addresses where asked to.
+fn play(remote: &mut Portal, from: std::ops::Range<u64>) -> Instant {
+    let mut now = T0;
+    let mut reader = portal(9, 2, PLAIN);
+    let range = from.clone();
+    let recordings = recordings(from.end).split_off(from.start as usize);
+    for (number, mut message) in range.zip(recordings) {
+        now += Duration::from_millis(250);
+        let source = format!("198.18.{number}.1:99");
+        if let Ok(Answer::ProveAddress { .. }) = remote.receive(&message, &source, now) {
+            // A cookie is good for any initiation from its address.
+            let cookie = cookie_of(&mut reader, remote, &source, now);
+            let parts = message::initiation(&message).unwrap();
+            let mac2 = cookie.mac2(parts.covered, parts.mac1);
+            let end = message.len() - mac2.len();
+            message[end..].copy_from_slice(&mac2);
+            let _ = remote.receive(&message, &source, now);
+        }
+    }
+    now
+}
+
+/// The cookie of a source while many runs wait.
+fn cookie_of(reader: &mut Portal, remote: &mut Portal, from: &str, now: Instant) -> Cookie {
+    let initiator = reader.start();
+    let reply = cookie_reply(remote.receive(&initiator.message(None, now), from, now));
+    initiator.cookie(&reply, now).unwrap()
+}
+
+/// The peer's run, answered, waits for its first datagram; recordings of old runs do not push it aside.
+#[test]
+fn recordings_of_old_runs_do_not_displace_the_peer() {
+    for is_alive in [false, true] {
+        let (mut local, mut remote) = pair(PLAIN);
+        if is_alive {
+            // It changes its keys from a network that was never seen, without a proof.
+            let (_, first) = remote.accept(&local.start().message(None, T0), T0);
+            remote.responder.confirm(&first.peer_hello);
+        } else {
+            // It began anew, at home; so many recordings came before that it has to prove its address.
+            remote.responder.note_source(HOME.parse().unwrap());
+            play(&mut remote, 0..4);
+        }
+        let now = T0 + Duration::from_secs(1);
+        let mut initiator = local.start();
+        let mut message = initiator.message(None, now);
+        if !is_alive {
+            let cookie = initiator.cookie(&cookie_reply(remote.receive(&message, HOME, now)), now);
+            message = initiator.message(Some(&cookie.unwrap()), now);
+        }
+        let (response, _) = remote.accept(&message, now);
+        play(&mut remote, 10..26);
+        assert!(remote.responder.waits_for(local.hello.boot), "{is_alive}");
+        let soon = now + Duration::from_secs(4);
+        match remote.receive(&message, HOME, soon) {
+            Ok(Answer::Repeated { response: again }) => assert_eq!(again, response),
+            other => panic!("{other:?}"),
+        }
+        initiator.finish(&response).unwrap();
+    }
+}
+
+/// Without a proof of an address recordings fill half of the places.
+#[test]
+fn recordings_from_made_up_addresses_are_asked_for_a_proof() {
+    let (mut local, mut remote) = pair(PLAIN);
+    let (mut read, mut asked) = (0, 0);
+    for (number, message) in recordings(30).iter().enumerate() {
+        let now = T0 + Duration::from_millis(250 * number as u64);
+        match remote.receive(message, &format!("198.18.{number}.1:9"), now) {
+            Ok(Answer::Accepted { .. }) => read += 1,
+            Ok(Answer::ProveAddress { .. }) => asked += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((read, asked), (4, 26));
+    // Ten seconds later they are forgotten.
+    let later = T0 + Duration::from_secs(11);
+    remote.accept(&local.start().message(None, later), later);
+}

@@ -192,6 +192,25 @@ fn a_flood_of_initiations_is_answered_with_less_and_then_with_cookies() {
     assert_eq!(numbers(&pair.at_remote, 5).last(), Some(&99));
 }
 
+/// Over a satellite, a remote portal that has just started; meanwhile somebody plays in what he recorded of
+/// the local portal's earlier runs.
+#[test]
+fn recorded_initiations_do_not_displace_a_handshake_under_way() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 400)]);
+    pair.run(5000 * MS);
+    assert_eq!(pair.states(), [PathState::Up]);
+    pair.restart_remote();
+    for n in 0..1000u16 {
+        let recorded = initiation(&mut pair);
+        let from = SocketAddr::from(([198, (n >> 8) as u8, n as u8, 1], 99));
+        pair.inject(To::Remote, from, &recorded);
+        pair.run(20 * MS);
+    }
+    pair.send_up(5, 99, 100);
+    pair.run(500 * MS);
+    assert_eq!(numbers(&pair.at_remote, 5).last(), Some(&99));
+}
+
 /// A datagram of the local portal on path 0 with this body behind the send time.
 fn forge(pair: &mut Pair, kind: Kind, ahead: u64, body: &[u8]) -> Vec<u8> {
     let path = pair.local.paths[0].as_deref().unwrap();
