@@ -224,10 +224,10 @@ fn everything_set() {
     let Role::Local(role) = &config.role else {
         panic!("{:?}", config.role)
     };
-    let Deliver::Nat { device, forwards } = &role.deliver else {
+    let Deliver::Nat { devices, forwards } = &role.deliver else {
         panic!("{:?}", role.deliver)
     };
-    assert_eq!(device.as_str(), "br0");
+    assert_eq!(devices, &["br0".parse().unwrap()]);
     assert_eq!(forwards[0].to_string(), "tcp:443 -> 192.168.1.20:8443");
     assert_eq!(config.mtu, Mtu::new(9000));
     assert!(!config.manage_routing && !config.offload && !config.ecn);
@@ -260,6 +260,31 @@ fn everything_set() {
     assert_eq!(lte.gateway, Some("192.0.2.1".parse().unwrap()));
     assert_eq!(lte.rate_up.unwrap().bits_per_second(), 1_500_000);
     assert_eq!((lte.metric, lte.congestion), (1, Congestion::Fixed));
+}
+
+/// Field row D6: one LAN, or several.
+#[test]
+fn lans_are_named() {
+    let text = "role = \"local\"\nprivate_key = \"PRIVATE\"\npeer_public_key = \"PEER\"\n\
+        public_address = \"203.0.113.2\"\nremote = \"vps.example.org\"\ndeliver = \"nat\"\n";
+    for (lan, names) in [
+        ("device = \"br-lan\"", &["br-lan"][..]),
+        ("devices = [\"br-lan\"]", &["br-lan"]),
+        (
+            "devices = [\"br-lan\", \"br-guest\"]",
+            &["br-lan", "br-guest"],
+        ),
+    ] {
+        let (config, _) = parse(&format!("{text}lan = {{ {lan} }}\n")).unwrap();
+        let Role::Local(role) = &config.role else {
+            panic!("{:?}", config.role)
+        };
+        let Deliver::Nat { devices, .. } = &role.deliver else {
+            panic!("{:?}", role.deliver)
+        };
+        let devices: Vec<_> = devices.iter().map(|it| it.as_str()).collect();
+        assert_eq!(devices, names);
+    }
 }
 
 const SHORTEST: &str = r#"role = "remote"

@@ -20,6 +20,7 @@ mod netns {
     mod hosts_own;
     mod ipv6;
     mod killed;
+    mod lans;
     mod links;
     mod modes;
     mod mtu;

@@ -167,10 +167,10 @@ pub enum Deliver {
         /// The address of this router on that device (IPv4), and by which the client leaves.
         gateway: Ipv4Addr,
     },
-    /// This router holds the address; who is behind `device` shares it.
+    /// This router holds the address; who is behind one of `devices` shares it.
     Nat {
-        /// The device towards the LAN.
-        device: IfName,
+        /// The devices towards the LANs: at least one, each once.
+        devices: Vec<IfName>,
         /// Ports handed to machines of the LAN.
         forwards: Vec<Forward>,
     },

@@ -170,9 +170,40 @@ fn nat(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Opt
     )?;
     let lan = fields.table("lan", &schema::LAN, report)?;
     Some(Deliver::Nat {
-        device: device(&lan, "the device towards the LAN", around, report)?,
+        devices: lans(&lan, around, report)?,
         forwards,
     })
+}
+
+/// The devices of `lan`: `device` names one, `devices` several.
+fn lans(lan: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Option<Vec<IfName>> {
+    const NEED: &str = "the device towards the LAN";
+    let Some(field) = lan.get("devices") else {
+        return device(lan, NEED, around, report).map(|device| vec![device]);
+    };
+    if let Some(one) = lan.get("device") {
+        report.error(&one.at, "not beside \"devices\" (name every device there)");
+    }
+    if field.is_empty_list() {
+        report.error(
+            &field.at,
+            "is empty (like devices = [\"br-lan\", \"br-guest\"])",
+        );
+    }
+    let mut devices = Vec::new();
+    for (at, device) in field.words::<IfName>(report) {
+        if device == *around.name {
+            report.error(
+                &at,
+                format!("{device} is the tunnel itself ({NEED} is wanted)"),
+            );
+        } else if devices.contains(&device) {
+            report.error(&at, format!("{device} is in the list already"));
+        } else {
+            devices.push(device);
+        }
+    }
+    (!devices.is_empty()).then_some(devices)
 }
 
 fn forwards(fields: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Vec<Forward> {

@@ -108,7 +108,7 @@ pub(super) static CLIENT: Schema = Schema {
 
 pub(super) static LAN: Schema = Schema {
     name: "lan",
-    keys: &[both("device")],
+    keys: &[both("device"), both("devices")],
 };
 
 pub(super) static TUNNEL: Schema = Schema {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::link::delivery_device;
+use super::link::delivery_devices;
 use super::links::Observed;
 use crate::config::{Config, Role};
 
@@ -28,13 +28,14 @@ pub fn awaited(config: &Config, observed: &Observed) -> Vec<String> {
     let addresses = missing
         .iter()
         .map(|address| format!("no device has the address {address} yet"));
-    let device = delivery_device(config).filter(|_| config.manage_routing);
-    let device = device.and_then(|device| match observed.link(device) {
+    let devices = delivery_devices(config).iter();
+    let devices = devices.filter(|_| config.manage_routing);
+    let devices = devices.filter_map(|device| match observed.link(device) {
         None => Some(format!("there is no device {device} yet")),
         Some(link) if !link.up => Some(format!("the device {device} is down")),
         Some(_) => None,
     });
-    addresses.chain(device).collect()
+    addresses.chain(devices).collect()
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ pub struct Border {
     pub near: Vec<Prefix>,
     /// The devices that lead to the Internet.
     pub uplinks: Vec<IfName>,
-    /// The device whose IPv6 does not leave by a link.
-    pub no_v6: Option<IfName>,
+    /// The devices whose IPv6 does not leave by a link.
+    pub no_v6: Vec<IfName>,
     /// Families that this host did not forward before us: between `devices` it still does not.
     pub closed: Vec<Family>,
     /// The devices between which nothing is forwarded then.
@@ -62,8 +62,8 @@ pub enum Side {
 pub enum Delivery {
     /// To the client behind this device, and its networks.
     Client(IfName, Vec<Prefix>),
-    /// To the LAN behind this device, what it asked for and what is handed on.
-    Nat(IfName, WithoutTunnel),
+    /// To the LANs behind these devices, what they asked for and what is handed on.
+    Nat(Vec<IfName>, WithoutTunnel),
     /// To whom the administrator routes.
     Anybody,
 }
@@ -102,7 +102,9 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
                 Deliver::Client { device, .. } => {
                     Delivery::Client(device.clone(), networks(device))
                 }
-                Deliver::Nat { device, .. } => Delivery::Nat(device.clone(), local.without_tunnel),
+                Deliver::Nat { devices, .. } => {
+                    Delivery::Nat(devices.clone(), local.without_tunnel)
+                }
                 Deliver::Nothing => Delivery::Anybody,
             },
         },
@@ -128,9 +130,9 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
         side,
         no_v6: match &config.role {
             Role::Local(local) if local.native_ipv6 == NativeV6::Block && !config.carries_v6() => {
-                link::delivery_device(config).cloned()
+                link::delivery_devices(config).to_vec()
             }
-            Role::Local(_) | Role::Remote(_) => None,
+            Role::Local(_) | Role::Remote(_) => Vec::new(),
         },
         near: near(config, observed),
         uplinks: uplinks(config, observed),
@@ -172,7 +174,7 @@ fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     let mut found: Vec<IfName> = links
         .chain(defaults.map(|link| &link.device))
         .chain(holders)
-        .filter(|device| Some(*device) != link::delivery_device(config))
+        .filter(|device| !link::delivery_devices(config).contains(device))
         .cloned()
         .collect();
     found.sort();
@@ -186,12 +188,12 @@ fn devices(config: &Config, observed: &Observed) -> Vec<IfName> {
         let name = device.as_str();
         is_of_machines(name) || MANAGED.iter().any(|known| name.starts_with(known))
     };
-    let ours = link::delivery_device(config);
+    let ours = link::delivery_devices(config);
     let mut found: Vec<IfName> = observed
         .links
         .iter()
         .map(|link| &link.device)
-        .filter(|device| Some(*device) == ours || !managed(device))
+        .filter(|device| ours.contains(device) || !managed(device))
         .filter(|device| **device != config.name)
         .cloned()
         .collect();

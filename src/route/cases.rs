@@ -92,7 +92,7 @@ pub(crate) fn local_client() -> Config {
 /// The local portal that shares the address.
 pub(crate) fn local_nat() -> Config {
     local(Deliver::Nat {
-        device: name("lan"),
+        devices: vec![name("lan")],
         forwards: Vec::new(),
     })
 }

@@ -120,14 +120,15 @@ pub(super) fn set(state: &mut HostState, key: impl Into<String>, value: impl ToS
     state.insert(Resource::Setting(Setting::new(key, value)));
 }
 
-/// The device that the local portal hands the public address to.
-pub(super) fn delivery_device(config: &Config) -> Option<&IfName> {
+/// The devices that the local portal hands the public address to.
+pub(super) fn delivery_devices(config: &Config) -> &[IfName] {
     match &config.role {
         Role::Local(local) => match &local.deliver {
-            Deliver::Client { device, .. } | Deliver::Nat { device, .. } => Some(device),
-            Deliver::Nothing => None,
+            Deliver::Client { device, .. } => std::slice::from_ref(device),
+            Deliver::Nat { devices, .. } => devices,
+            Deliver::Nothing => &[],
         },
-        Role::Remote(_) => None,
+        Role::Remote(_) => &[],
     }
 }
 
@@ -155,7 +156,7 @@ pub fn judge_links<'a>(
     let mut judge = |link: &ObservedLink| {
         if link.device == config.name {
             return Err("it is the tunnel");
-        } else if Some(&link.device) == delivery_device(config) {
+        } else if delivery_devices(config).contains(&link.device) {
             return Err("it leads to the client or the LAN");
         }
         kinds::is_wan(link)?;

@@ -46,14 +46,13 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
                 }
             }
         }
-        Deliver::Nat { device, forwards } => {
+        Deliver::Nat { devices, forwards } => {
             link::forwarding(&mut state, config, observed);
             for address in config.public.iter() {
                 let direct = role.without_tunnel == WithoutTunnel::Direct;
-                hold(&mut state, config, (device, direct), observed, address);
+                hold(&mut state, config, (devices, direct), observed, address);
             }
-            let lans = std::slice::from_ref(device);
-            let mut filter = translation(config, lans, forwards);
+            let mut filter = translation(config, devices, forwards);
             filter.clauses.insert(border);
             state.insert(Resource::Filter(filter));
         }
@@ -137,14 +136,14 @@ fn to_neighbours(state: &mut HostState, config: &Config, client: &ObservedLink, 
     }
 }
 
-/// One public address on this router: the LAN's packets and the router's own go into the tunnel, those
+/// One public address on this router: the LANs' packets and the router's own go into the tunnel, those
 /// for networks that table main knows stay.
 ///
 /// Table 19 has no end: what need not go into the tunnel finds it there as long as there is one.
 fn hold(
     state: &mut HostState,
     config: &Config,
-    (lan, direct): (&IfName, bool),
+    (lans, direct): (&[IfName], bool),
     observed: &Observed,
     address: IpAddr,
 ) {
@@ -171,10 +170,12 @@ fn hold(
         }));
     };
     into(Some(host), None, out);
-    if !direct {
-        into(None, Some(lan.clone()), out);
-    } else if !observed.tunnel_down {
-        into(None, Some(lan.clone()), near);
+    for lan in lans {
+        if !direct {
+            into(None, Some(lan.clone()), out);
+        } else if !observed.tunnel_down {
+            into(None, Some(lan.clone()), near);
+        }
     }
     // What the router sends without a source of its own choice. IPv6 asks no rule with a source for
     // such packets (fib6_rule_match), and its own leave by the links.
@@ -215,7 +216,7 @@ fn inside(config: &Config, client: &IfName) -> Filter {
     }
 }
 
-/// The LAN behind the public addresses, and the ports handed on to it.
+/// The LANs behind the public addresses, and the ports handed on to them.
 fn translation(config: &Config, lans: &[IfName], forwards: &[Forward]) -> Filter {
     let device = &config.name;
     let (mark, mask) = (config.numbers.mark, config.numbers.mark_mask);
@@ -264,6 +265,7 @@ fn table(config: &Config, which: u32) -> TableId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Role;
     use crate::route::cases;
     use crate::route::diff::{routes, rules};
     use crate::route::resource::Setting;
@@ -274,6 +276,40 @@ mod tests {
 
     fn has(state: &HostState, key: &str, value: u8) -> bool {
         state.contains(&Resource::Setting(Setting::new(key, value)))
+    }
+
+    /// Field row D6: what one LAN's packets find, another's find too.
+    #[test]
+    fn every_lan_has_its_rules() {
+        let mut config = cases::local_nat();
+        let mut observed = cases::router();
+        for (direct, down) in [(false, false), (false, true), (true, false), (true, true)] {
+            let Role::Local(role) = &mut config.role else {
+                panic!("a local portal");
+            };
+            role.without_tunnel = match direct {
+                true => WithoutTunnel::Direct,
+                false => WithoutTunnel::Block,
+            };
+            role.deliver = Deliver::Nat {
+                devices: ["lan", "guest"].map(cases::name).to_vec(),
+                forwards: Vec::new(),
+            };
+            observed.tunnel_down = down;
+            let state = state(&config, &observed);
+            let by = |name: &str| {
+                let name = cases::name(name);
+                let found = rules(&state).filter(move |rule| rule.iif.as_ref() == Some(&name));
+                found
+                    .map(|rule| Rule {
+                        iif: None,
+                        ..rule.clone()
+                    })
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(by("lan").is_empty(), direct && down);
+            assert_eq!(by("lan"), by("guest"));
+        }
     }
 
     /// Field row D3.

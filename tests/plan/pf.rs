@@ -363,6 +363,46 @@ fn who_routes_himself_gets_the_public_address_alone() {
     expect(&held, goes(PUBLIC), &passed(true));
 }
 
+/// Field row D6 on FreeBSD: two LANs share the address, the third network does not, and none of them
+/// reaches another but by what the user's rules say.
+#[test]
+fn two_lans_share_the_address() {
+    let anchor = Anchor::of("local-nat-two-lans");
+    let goes = |on, from, to| Packet::new(on, "tcp", from, to);
+    for (on, from, other) in [
+        ("lan", "192.168.7.33", "192.168.8.33"),
+        ("guest", "192.168.8.33", "192.168.7.33"),
+    ] {
+        expect(&anchor, goes(on, from, INTERNET), &into("nc0", true));
+        for near in [other, "192.168.9.33"] {
+            expect(&anchor, goes(on, from, near), &Verdict::Nobody);
+        }
+        let (verdict, web) = run(&anchor, goes(on, from, PUBLIC).port(443));
+        assert_eq!(
+            (verdict, web.to.to_string().as_str()),
+            (passed(true), "192.168.7.20")
+        );
+        let (verdict, _) = run(&anchor, goes(on, from, PUBLIC).port(22));
+        assert_eq!(verdict, into("nc0", true));
+        let comes = Packet::new("nc0", "tcp", INTERNET, from);
+        expect(&anchor, comes.clone(), &Verdict::Blocked);
+        let asked = Packet {
+            tag: Some("netcombiner-nc0".to_owned()),
+            ..comes.out(on)
+        };
+        expect(&anchor, asked, &answered_by("nc0"));
+        // Its own IPv6 stays, and may cross between the two.
+        let (_, v6) = run(&anchor, goes(on, "2001:db8:9:1::7", INTERNET6));
+        expect(&anchor, v6.clone().out("wan0"), &Verdict::Blocked);
+        expect(&anchor, v6.clone().out("lan"), &Verdict::Nobody);
+        expect(&anchor, v6.out("guest"), &Verdict::Nobody);
+    }
+    let outside = goes("cameras", "192.168.9.33", INTERNET);
+    expect(&anchor, outside, &Verdict::Nobody);
+    let (_, v6) = run(&anchor, goes("cameras", "2001:db8:9:1::7", INTERNET6));
+    expect(&anchor, v6.out("wan0"), &Verdict::Nobody);
+}
+
 /// Field row D7 on FreeBSD: the LAN's own IPv6 leaves by a link unless it is to stay.
 #[test]
 fn the_lans_own_ipv6_can_be_kept_at_home() {

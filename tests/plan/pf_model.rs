@@ -211,7 +211,9 @@ impl Anchor {
         let family = if packet.to.is_ipv4() { "inet" } else { "inet6" };
         let proto = after(rule, "proto").is_none_or(|proto| proto == packet.proto);
         let family = has(family) || !has("inet") && !has("inet6");
-        let tagged = after(rule, "tagged").is_none_or(|tag| packet.tag.as_deref() == Some(tag));
+        let untagged = rule.windows(2).any(|pair| pair == ["!", "tagged"]);
+        let tagged = after(rule, "tagged")
+            .is_none_or(|tag| (packet.tag.as_deref() == Some(tag)) != untagged);
         let icmp = list(rule, "icmp6-type");
         let icmp = icmp.is_empty() || icmp.iter().any(|it| it == packet.icmp);
         device

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::warn;
-use crate::config::units::Prefix;
+use crate::config::units::{IfName, Prefix};
 use crate::config::{Config, Deliver, NativeV6, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, ObservedLink};
@@ -26,9 +26,11 @@ pub(super) fn border(warnings: &mut Vec<Warning>, config: &Config, observed: &Ob
             ),
         );
     }
-    let lan = link::delivery_device(config).and_then(|device| observed.link(device));
+    let mut lans = link::delivery_devices(config)
+        .iter()
+        .filter_map(|device| observed.link(device));
     let leaves = |link: &&ObservedLink| link.gateways.iter().any(IpAddr::is_ipv6);
-    let goes_around = lan.is_some_and(|lan| lan.addresses.iter().any(is_global_v6))
+    let goes_around = lans.any(|lan| lan.addresses.iter().any(is_global_v6))
         && !config.carries_v6()
         && local.native_ipv6 == NativeV6::Allow;
     if let Some(link) = observed.links.iter().find(leaves).filter(|_| goes_around) {
@@ -46,36 +48,54 @@ pub(super) fn border(warnings: &mut Vec<Warning>, config: &Config, observed: &Ob
     }
 }
 
-/// Private networks that do not use the tunnel.
+/// Private networks that do not use the tunnel, each with the line that changes it.
 fn outside(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    for (device, networks) in networks(config, observed, &[]) {
+        let with = link::delivery_devices(config).iter().chain([device]);
+        let with: Vec<_> = with.map(|device| format!("\"{device}\"")).collect();
+        warn(
+            warnings,
+            "lan",
+            format!(
+                "{networks} behind {device} does not use the tunnel; to change that: lan = {{ devices = [{}] }}",
+                with.join(", ")
+            ),
+        );
+    }
+}
+
+/// The private networks (RFC 1918, RFC 6598) of this router, by their devices: not those of links, and
+/// of the devices that the public address is handed to only those of `also`.
+pub(super) fn networks<'a>(
+    config: &Config,
+    observed: &'a Observed,
+    also: &[IfName],
+) -> Vec<(&'a IfName, String)> {
     let is_lan = |link: &&ObservedLink| {
-        let links = || config.links.iter().map(|link| &link.device);
+        let device = &link.device;
+        let is_link = config.links.iter().any(|link| link.device == *device);
+        let is_delivery = link::delivery_devices(config).contains(device);
         link.up
             && !link.has_default()
             && !link.point_to_point
-            && Some(&link.device) != link::delivery_device(config)
-            && !links().any(|device| *device == link.device)
+            && !is_link
+            && (!is_delivery || also.contains(device))
     };
-    for link in observed.links.iter().filter(is_lan) {
-        let private: Vec<_> = link
-            .addresses
-            .iter()
-            .filter(|prefix| matches!(prefix.address(), IpAddr::V4(v4) if v4.is_private()))
-            .filter(|prefix| !prefix.is_host())
-            .map(|prefix| prefix.network().to_string())
-            .collect();
-        if !private.is_empty() {
-            warn(
-                warnings,
-                "lan",
-                format!(
-                    "{} behind {} does not use the tunnel",
-                    private.join(", "),
-                    link.device
-                ),
-            );
-        }
-    }
+    let lans = observed.links.iter().filter(is_lan).map(|link| {
+        let networks = link.addresses.iter().filter(|it| !it.is_host());
+        let networks = networks.filter(|it| is_private(it.address()));
+        let networks: Vec<_> = networks.map(|it| it.network().to_string()).collect();
+        (&link.device, networks.join(", "))
+    });
+    lans.filter(|(_, networks)| !networks.is_empty()).collect()
+}
+
+fn is_private(address: IpAddr) -> bool {
+    let IpAddr::V4(v4) = address else {
+        return false;
+    };
+    let [first, second, ..] = v4.octets();
+    v4.is_private() || (first == 100 && second & 0xc0 == 0x40)
 }
 
 /// 2000::/3 (RFC 4291).

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::warn;
 use crate::config::units::{Family, Prefix};
-use crate::config::{Config, Role, Warning};
+use crate::config::{Config, Deliver, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, device_setting};
 use crate::sorted::Map;
 
 /// Links and the client's device: there, up, with a way out, and apart from each other.
 pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    let is_nat = is_nat(config);
     for (index, configured) in config.links.iter().enumerate() {
         let device = &configured.device;
         let place = format!("link[{}].device", index + 1);
@@ -19,11 +20,14 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
             Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
             Some(_) => {}
         }
-        if link::delivery_device(config) == Some(device) {
+        if link::delivery_devices(config).contains(device) {
             warn(
                 warnings,
                 format!("link[{}].device", index + 1),
-                format!("{device} is the client's device too"),
+                match is_nat {
+                    true => format!("{device} is a device of `lan` too"),
+                    false => format!("{device} is the client's device too"),
+                },
             );
         }
     }
@@ -50,14 +54,16 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
             "no device has a default route, and none is configured",
         );
     }
-    if let Some(device) = link::delivery_device(config)
-        && observed.link(device).is_none()
-    {
-        warn(
-            warnings,
-            "client.device",
-            format!("there is no device {device}"),
-        );
+    let place = match is_nat {
+        true => "lan",
+        false => "client.device",
+    };
+    for device in link::delivery_devices(config) {
+        match observed.link(device) {
+            None => warn(warnings, place, format!("there is no device {device}")),
+            Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
+            Some(_) => {}
+        }
     }
     let mut owners: Map<IpAddr, Vec<&str>> = Map::new();
     for used in &used {
@@ -77,6 +83,10 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
             ),
         );
     }
+}
+
+fn is_nat(config: &Config) -> bool {
+    matches!(&config.role, Role::Local(role) if matches!(role.deliver, Deliver::Nat { .. }))
 }
 
 /// Strict reverse-path filters that we do not loosen.

@@ -25,19 +25,18 @@ pub(super) fn hidden(
     state: &HostState,
     observed: &Observed,
 ) {
-    let Some(lan) = link::delivery_device(config) else {
-        return;
-    };
-    let takes_all = rules(state).filter(|rule| {
-        let is_lan = rule.iif.as_ref() == Some(lan) && rule.from.is_none() && rule.to.is_none();
-        is_lan && rule.suppress_prefix_length.is_none()
+    let lans = link::delivery_devices(config);
+    let takes_all = rules(state).filter_map(|rule| {
+        let lan = rule.iif.as_ref().filter(|iif| lans.contains(iif))?;
+        let all = rule.from.is_none() && rule.to.is_none();
+        (all && rule.suppress_prefix_length.is_none()).then_some((rule, lan))
     });
     let connected: Set<Prefix> = observed
         .links
         .iter()
         .flat_map(|link| link.addresses.iter().map(Prefix::network))
         .collect();
-    for ours in takes_all {
+    for (ours, lan) in takes_all {
         let asks = |rule: &&ForeignRule| rule.family == ours.family && rule.table.is_some();
         let foreign = || observed.foreign_rules.iter().filter(asks);
         for rule in foreign().filter(|rule| rule.pref > ours.pref.0) {

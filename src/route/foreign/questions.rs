@@ -6,7 +6,9 @@ use super::advice::line;
 use super::probe::{ESTABLISHED, NEW};
 use super::{Device, Dropper, Probe, Ruleset, Way};
 use crate::config::units::{Family, IfName};
-use crate::config::{Config, Deliver, Endpoint, PortProtocol, Role, Taken, Transport, Warning};
+use crate::config::{
+    Config, Deliver, Endpoint, Forward, PortProtocol, Role, Taken, Transport, Warning,
+};
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -164,7 +166,11 @@ impl<'a> Asker<'a> {
                         let device = self.device(device);
                         self.client("the client", &device, public);
                     }
-                    Deliver::Nat { .. } => self.lan(public),
+                    Deliver::Nat { devices, .. } => {
+                        for device in devices {
+                            self.lan(device, public);
+                        }
+                    }
                     Deliver::Nothing => {}
                 },
             }
@@ -255,13 +261,18 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Between the tunnel and the LAN that shares the address.
-    fn lan(&mut self, public: IpAddr) {
+    /// Between the tunnel and a LAN that shares the address.
+    fn lan(&mut self, device: &IfName, public: IpAddr) {
         let Role::Local(role) = &self.config.role else {
             return;
         };
-        let Deliver::Nat { device, forwards } = &role.deliver else {
+        let Deliver::Nat { devices, forwards } = &role.deliver else {
             return;
+        };
+        let is_first = devices.first() == Some(device);
+        let name = match devices.len() {
+            1 => "the LAN".to_owned(),
+            _ => format!("the LAN behind {device}"),
         };
         let family = Family::of(public);
         let inside = self.observed.link(device).and_then(|link| {
@@ -295,11 +306,22 @@ impl<'a> Asker<'a> {
         };
         let mut all = Vec::new();
         for (protocol, state) in [(TCP, NEW), (UDP, NEW), (TCP, ESTABLISHED)] {
-            all.push(("what the LAN sends into the tunnel", out(protocol, state)));
+            all.push((
+                format!("what {name} sends into the tunnel"),
+                out(protocol, state),
+            ));
         }
         let answer = back(inside, TCP, OTHER_PORT, ESTABLISHED, false);
-        all.push(("the answers to the LAN out of the tunnel", answer));
-        let here = forwards.iter().filter(|it| Family::of(it.to) == family);
+        all.push((format!("the answers to {name} out of the tunnel"), answer));
+        let is_here = |forward: &&Forward| {
+            let behind = |device: &IfName| {
+                let link = self.observed.link(device);
+                link.is_some_and(|link| link.addresses.iter().any(|it| it.contains(forward.to)))
+            };
+            Family::of(forward.to) == family
+                && (behind(device) || is_first && !devices.iter().any(behind))
+        };
+        let here = forwards.iter().filter(is_here);
         for forward in here.take(MOST_FORWARDS) {
             let (protocol, port) = match forward.taken {
                 Taken::Ports {
@@ -311,7 +333,7 @@ impl<'a> Asker<'a> {
                 Taken::Rest => (TCP, PORT),
             };
             let probe = back(forward.to, protocol, port, NEW, true);
-            all.push(("what `forwards` hands to the LAN", probe));
+            all.push((format!("what `forwards` hands to {name}"), probe));
         }
         for (what, probe) in all {
             self.push(what, probe);

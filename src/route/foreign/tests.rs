@@ -202,7 +202,7 @@ fn a_device_without_a_zone_is_rejected() {
         )
     };
     let deliver = Deliver::Nat {
-        device: cases::name("lan"),
+        devices: vec![cases::name("lan")],
         forwards: vec![Forward {
             taken: Taken::Ports {
                 tcp: true,

@@ -13,11 +13,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::crossing;
 use super::steps::scoped;
-use crate::config::units::{Family, IfName};
+use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{
     Config, Deliver, Forward, Keep, Local, NativeV6, PortProtocol, Remote, Role, Taken, Transport,
     WithoutTunnel,
 };
+use crate::route::border::near;
 use crate::route::link::{self, Hop};
 use crate::route::links::Observed;
 use crate::route::remote::{FIRST_SHARED, kept};
@@ -40,6 +41,11 @@ impl Rules {
 
     pub(super) fn block(&mut self, rule: impl AsRef<str>) {
         self.filter.push(format!("block drop {}", rule.as_ref()));
+    }
+
+    /// A rule that decides nothing (since FreeBSD 14).
+    fn tag(&mut self, rule: impl AsRef<str>) {
+        self.filter.push(format!("match {}", rule.as_ref()));
     }
 
     pub(super) fn say(&mut self, comment: &str) {
@@ -79,14 +85,17 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
     if let Role::Local(role) = &config.role
         && role.native_ipv6 == NativeV6::Block
         && !config.carries_v6()
-        && let Some(lan) = link::delivery_device(config)
     {
+        let lans = link::delivery_devices(config).iter();
         let tag = format!("{}-lan", rules.tag);
         rules.say("the LAN's own IPv6 stays at home");
-        rules
-            .filter
-            .push(format!("match in on {lan} inet6 tag {tag}"));
-        rules.block(format!("out quick on ! {lan} inet6 tagged {tag}"));
+        for lan in lans.clone() {
+            rules.tag(format!("in on {lan} inet6 tag {tag}"));
+        }
+        for lan in lans {
+            rules.tag(format!("out on {lan} inet6 tagged {tag} tag {tag}-stays"));
+        }
+        rules.block(format!("out quick inet6 tagged {tag}"));
     }
     let mut lines = rules.translation;
     lines.append(&mut rules.filter);
@@ -100,9 +109,9 @@ fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAd
         Role::Remote(role) => remote(rules, config, role, observed, address),
         Role::Local(role) => match &role.deliver {
             Deliver::Client { device, .. } => client(rules, config, device, address),
-            Deliver::Nat { device, forwards } => {
-                translate(rules, config, device, forwards, address);
-                shared(rules, config, (role, device, forwards), observed, address);
+            Deliver::Nat { devices, forwards } => {
+                translate(rules, config, devices, forwards, address);
+                shared(rules, config, (role, devices, forwards), observed, address);
             }
             Deliver::Nothing => {}
         },
@@ -299,7 +308,7 @@ fn on_link(address: IpAddr) -> String {
 fn translate(
     rules: &mut Rules,
     config: &Config,
-    lan: &IfName,
+    lans: &[IfName],
     forwards: &[Forward],
     address: IpAddr,
 ) {
@@ -318,12 +327,14 @@ fn translate(
         "nat on {tunnel} {inet} from any to any -> {address}"
     ));
     let (handed, takes_all) = handed(forwards, family);
-    for Handed { proto, to, at, .. } in &handed {
-        translation.push(format!(
-            "nat on {lan} {inet}{proto} from ({lan}:network) to {to}{at} -> ({lan}:0)"
-        ));
+    for lan in lans {
+        for Handed { proto, to, at, .. } in &handed {
+            translation.push(format!(
+                "nat on {lan} {inet}{proto} from ({lan}:network) to {to}{at} -> ({lan}:0)"
+            ));
+        }
     }
-    for device in [tunnel, lan] {
+    for device in std::iter::once(tunnel).chain(lans) {
         let rest = if device == tunnel { own } else { peer };
         if takes_all {
             let icmp = icmp(family);
@@ -418,14 +429,14 @@ pub(super) fn proto(protocol: PortProtocol) -> &'static str {
     }
 }
 
-/// The LAN behind the shared address.
+/// The LANs behind the shared address.
 ///
 /// With `without_tunnel = "direct"` its packets find the ordinary default route while the tunnel is
 /// down. A killed daemon cannot change the rule: then they stay.
 fn shared(
     rules: &mut Rules,
     config: &Config,
-    (role, lan, forwards): (&Local, &IfName, &[Forward]),
+    (role, lans, forwards): (&Local, &[IfName], &[Forward]),
     observed: &Observed,
     address: IpAddr,
 ) {
@@ -434,26 +445,58 @@ fn shared(
     let own = link::tunnel_own(config, family);
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
     rules.say("new from the tunnel: what is handed on; answers go back there");
-    for Handed { proto, to, at, .. } in handed(forwards, family).0 {
+    let handed = handed(forwards, family).0;
+    for Handed { proto, to, at, .. } in &handed {
         rules.pass(format!(
             "in quick on {tunnel} {inet}{proto} from any to {to}{at} keep state tag {tag}"
         ));
     }
     rules.block(format!("in quick on {tunnel} {inet}"));
-    rules.pass(format!(
-        "out quick on {lan} reply-to ({tunnel} {peer}) {inet} from any to any keep state tagged {tag}"
-    ));
-    rules.say("the LAN's packets: to this router and its neighbours, all others into the tunnel");
-    rules.pass(format!(
-        "in quick on {lan} {inet} from any to {{ ({lan}) ({lan}:network) }}"
-    ));
-    let on_link = on_link(address);
-    rules.pass(format!(
-        "in quick on {lan} {inet} from any to {{ {on_link} }}"
-    ));
-    if role.without_tunnel == WithoutTunnel::Block || !observed.tunnel_down {
+    for lan in lans {
         rules.pass(format!(
-            "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any keep state"
+            "out quick on {lan} reply-to ({tunnel} {peer}) {inet} from any to any keep state tagged {tag}"
+        ));
+    }
+    let on_link = on_link(address);
+    let of_family = |network: &Prefix| network.family() == family;
+    let near: Vec<Prefix> = near(config, observed)
+        .into_iter()
+        .filter(of_family)
+        .collect();
+    for lan in lans {
+        rules.say(
+            "the LAN's packets: to this router and its neighbours, all others into the tunnel",
+        );
+        rules.pass(format!(
+            "in quick on {lan} {inet} from any to {{ ({lan}) ({lan}:network) }}"
+        ));
+        rules.pass(format!(
+            "in quick on {lan} {inet} from any to {{ {on_link} }}"
+        ));
+        if role.without_tunnel == WithoutTunnel::Direct && observed.tunnel_down {
+            continue;
+        }
+        // What is handed on, asked for from another LAN.
+        for Handed { proto, to, at, .. } in handed.iter().filter(|_| lans.len() > 1) {
+            rules.pass(format!(
+                "in quick on {lan} {inet}{proto} from any to {to}{at} keep state"
+            ));
+        }
+        // Between this router's networks the user's rules judge.
+        let own = observed
+            .link(lan)
+            .into_iter()
+            .flat_map(|link| &link.addresses);
+        let own: Vec<Prefix> = own.map(Prefix::network).collect();
+        let mut except = String::new();
+        for network in near.iter().filter(|network| !own.contains(network)) {
+            except = format!(" ! tagged {tag}-near");
+            rules.tag(format!(
+                "in on {lan} {inet} from any to {network} tag {tag}-near"
+            ));
+        }
+        rules.pass(format!(
+            "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any{except} keep state"
         ));
     }
     rules.pass(format!(

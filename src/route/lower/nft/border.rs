@@ -100,7 +100,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             deliver(table, border, delivery);
         }
     }
-    if let Some(lan) = &border.no_v6 {
+    for lan in &border.no_v6 {
         let v6 = Part::Family(Family::V6);
         let out = by_set(Way::Out, true, UPLINKS);
         table.rule(FORWARD, [comes_by(lan), out, v6, Part::Drop]);
@@ -253,15 +253,22 @@ fn close(table: &mut Table, border: &Border) {
         return;
     }
     if let Side::Local {
-        delivery: Delivery::Nat(lan, without_tunnel),
+        delivery: Delivery::Nat(lans, without_tunnel),
         ..
     } = &border.side
     {
-        // A port that is handed on, asked for from the LAN itself.
-        table.rule(FORWARD, [comes_by(lan), leaves_by(lan), Part::Accept]);
-        if *without_tunnel == WithoutTunnel::Direct {
-            table.rule(FORWARD, [comes_by(lan), Part::Accept]);
-            table.rule(FORWARD, [leaves_by(lan), known(), Part::Accept]);
+        for lan in lans {
+            // A port that is handed on, asked for from the LAN itself, and from another one.
+            table.rule(FORWARD, [comes_by(lan), leaves_by(lan), Part::Accept]);
+            let publics = border.ends.iter().filter_map(|ends| ends.public);
+            for public in publics.filter(|_| lans.len() > 1) {
+                table.rule(FORWARD, [comes_by(lan), Part::WasTo(public), Part::Accept]);
+            }
+            if *without_tunnel == WithoutTunnel::Direct {
+                let out = by_set(Way::Out, true, UPLINKS);
+                table.rule(FORWARD, [comes_by(lan), out, Part::Accept]);
+                table.rule(FORWARD, [leaves_by(lan), known(), Part::Accept]);
+            }
         }
     }
     for family in &border.closed {

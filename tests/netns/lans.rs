@@ -1,0 +1,107 @@
+//! Several networks behind one router: those that share the address, and one that does not.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netcombiner_lab::net::{Netlink, VethEnd};
+use netcombiner_lab::prelude::*;
+use nix::sys::signal::Signal;
+
+use super::crossing::pings;
+use super::modes::into_a_lan;
+use super::support::kernel::sh;
+use super::support::{Answers, Case, Outcome, Setup, Talk, case, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
+
+/// A machine behind a device of its own, in the network 192.168.NUMBER.0/24.
+fn behind(lab: &Lab, device: &str, number: u8) -> Result<Namespace, Error> {
+    let machine = Namespace::new(device)?;
+    let end = |namespace, device| VethEnd { namespace, device };
+    Netlink::add_veth(end(&machine, "eth0"), end(&lab.local, device))?;
+    let router = Ipv4Addr::new(192, 168, number, 1);
+    let mut own = lab.local.netlink()?;
+    own.add_address(device, IpAddr::V4(router), 24)?;
+    own.set_up(device)?;
+    let mut netlink = machine.netlink()?;
+    netlink.add_address("eth0", Ipv4Addr::new(192, 168, number, 20).into(), 24)?;
+    netlink.set_up("eth0")?;
+    netlink.set_up("lo")?;
+    netlink.set_route((Ipv4Addr::UNSPECIFIED, 0), "eth0", Some(router), 0)?;
+    Ok(machine)
+}
+
+/// What `check` says on a portal's host.
+pub(super) fn checked(case: &Case, side: Side) -> Result<String, Error> {
+    let mut command = case.portals.command("check");
+    command.arg(case.portals.config(side)).arg("--host");
+    run(case.lab.host(side), command)
+}
+
+fn asked(from: &Namespace, to: Ipv4Addr, port: u16) -> Result<String, Error> {
+    Talk::open_within(from, (to, port).into(), PATIENCE)?.ask()
+}
+
+/// Field row D6: two LANs use the tunnel, a third network does not, which `check` says; with the line
+/// that it prints the third one does too, without a restart.
+#[test]
+fn several_lans_share_the_address() {
+    let mut setup = Setup::default();
+    setup.options.deliver = Some(format!(
+        "deliver = \"nat\"\nlan = {{ devices = [\"lan\", \"guest\"] }}\n\
+         forwards = [\"tcp:443 -> {MACHINE}:8443\"]"
+    ));
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.local, "sysctl -qw net.ipv4.ip_forward=0")?;
+        into_a_lan(lab)?;
+        let guest = behind(lab, "guest", 8)?;
+        let cameras = behind(lab, "cameras", 9)?;
+        let before = host_state(&lab.local)?;
+        let (_remote, local) = case.up()?;
+        let _far = Answers::start(&lab.server, SERVER, 80)?;
+        let through = format!("server to {PUBLIC}");
+        for machine in [&lab.client, &guest] {
+            assert_eq!(asked(machine, SERVER, 80)?, through);
+        }
+        assert!(asked(&cameras, SERVER, 80).is_err());
+        // What is handed on, from outside and from both LANs; the VPS's own services too.
+        let _machine = Answers::start(&lab.client, MACHINE, 8443)?;
+        let _ssh = Answers::start(&lab.remote, PUBLIC, 22)?;
+        assert_eq!(
+            asked(&lab.server, PUBLIC, 443)?,
+            format!("client to {SERVER}")
+        );
+        assert_eq!(asked(&guest, PUBLIC, 443)?, "client to 192.168.8.20");
+        assert_eq!(asked(&lab.client, PUBLIC, 443)?, "client to 192.168.7.1");
+        for machine in [&lab.client, &guest] {
+            assert_eq!(asked(machine, PUBLIC, 22)?, "remote to 172.19.152.3");
+        }
+        // This router joined no networks before, and does not now.
+        assert_eq!(pings(&guest, MACHINE)?, 0);
+
+        let said = checked(case, Side::Local)?;
+        let line = "lan = { devices = [\"lan\", \"guest\", \"cameras\"] }";
+        for word in [
+            "192.168.9.0/24 behind cameras does not use the tunnel",
+            line,
+        ] {
+            assert!(said.contains(word), "{said}");
+        }
+        assert!(!said.contains("behind guest"), "{said}");
+        let file = case.portals.config(Side::Local);
+        let text = std::fs::read_to_string(&file)?;
+        let old = "lan = { devices = [\"lan\", \"guest\"] }";
+        std::fs::write(&file, text.replace(old, line))?;
+        local.process.signal(Signal::SIGHUP)?;
+        eventually("the third network uses the tunnel", || {
+            Ok(asked(&cameras, SERVER, 80).is_ok_and(|it| it == through))
+        })?;
+        assert_eq!(asked(&guest, SERVER, 80)?, through);
+        let said = checked(case, Side::Local)?;
+        assert!(!said.contains("does not use the tunnel"), "{said}");
+        local.stop()?;
+        assert_eq!(before.differences(&host_state(&lab.local)?), [""; 0]);
+        Ok(())
+    });
+}
