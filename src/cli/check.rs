@@ -14,7 +14,7 @@ use crate::host::RUN_DIRECTORY;
 use crate::host::listeners::ssh_session;
 use crate::route::links::Observed;
 use crate::route::reach::lock_out;
-use crate::route::{conflicts, judge_links};
+use crate::route::{conflicts, judge_links, notes};
 
 pub(super) const HELP: &str = "\
 usage: netcombiner check NAME|FILE [--host]
@@ -23,7 +23,7 @@ Prints every error and every warning of a configuration, one a line, each with i
 line of the file and its key; links and other lists are counted from 1.
 
   NAME   a tunnel, like nc0: its configuration in the usual place; what on this host
-         stands in its way is warned of too
+         stands in its way is warned of too, and what stays outside of it is noted
   FILE   a file: has a / in it or ends in .toml
   --host warn of this host also when a FILE is checked
 
@@ -57,6 +57,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     })?;
     let path = config_path(&word)?;
     let mut out = io::stdout().lock();
+    let mut noted = Vec::new();
     let (code, warnings) = match Config::read(&path) {
         Ok((config, mut warnings)) => {
             writeln!(out, "{}: no errors", path.display())?;
@@ -68,6 +69,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 }
                 warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
+                noted = notes(&config, &seen.observed);
                 if let Some(reason) = lock_out(&config, &seen.observed.sockets, ssh_session()) {
                     warnings.push(Warning {
                         place: "keep".to_owned(),
@@ -84,6 +86,9 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
     };
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
+    }
+    for note in noted {
+        writeln!(out, "note: {note}")?;
     }
     out.flush()?;
     Ok(code)

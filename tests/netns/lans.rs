@@ -105,3 +105,23 @@ fn several_lans_share_the_address() {
         Ok(())
     });
 }
+
+/// Field row D4: where the client has the public address, the VPS answers it at the address that both
+/// portals' `check` names.
+#[test]
+fn check_names_the_address_of_the_vps() {
+    case(Setup::default(), |case| -> Outcome {
+        let _portals = case.up()?;
+        let _ssh = Answers::start(&case.lab.remote, Ipv4Addr::UNSPECIFIED, 22)?;
+        let inside = Ipv4Addr::new(172, 19, 152, 2);
+        for side in Side::BOTH {
+            let said = checked(case, side)?;
+            let notes = said.lines().filter(|line| line.starts_with("note: "));
+            let named = notes.filter(|line| line.contains(&inside.to_string()));
+            assert_eq!(named.count(), 1, "{said}");
+        }
+        let answer = asked(&case.lab.client, inside, 22)?;
+        assert_eq!(answer, format!("remote to {PUBLIC}"));
+        Ok(())
+    });
+}

@@ -4,8 +4,11 @@ mod addresses;
 mod border;
 mod devices;
 mod hidden;
+mod notes;
 mod numbers;
 mod ports;
+
+pub use notes::notes;
 
 use super::links::Observed;
 use super::reach;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::units::TableId;
-use crate::config::{Keep, PortProtocol, Role};
+use crate::config::{Deliver, Keep, PortProtocol, Remote, Role};
 use crate::route::cases;
 use crate::route::links::{ForeignRoute, ForeignRule};
 
@@ -194,6 +194,57 @@ fn what_is_open_and_what_stays_outside() {
         "around the tunnel, by wan1",
     );
     said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
+    let line = "lan = { devices = [\"lan\", \"guest\"] }";
+    said(&config, &observed, "lan", line);
+    // The line has been typed.
+    let mut deliver = |devices: &[&str]| {
+        let Role::Local(local) = &mut config.role else {
+            panic!("a local portal");
+        };
+        local.deliver = Deliver::Nat {
+            devices: devices.iter().map(|it| cases::name(it)).collect(),
+            forwards: Vec::new(),
+        };
+        let warnings = conflicts(&config, &observed).into_iter();
+        let warnings = warnings.filter(|it| it.place == "lan");
+        warnings.map(|it| it.text).collect::<Vec<_>>()
+    };
+    assert_eq!(deliver(&["lan", "guest"]), [""; 0]);
+    let warnings = deliver(&["guest", "iot"]);
+    assert_eq!(warnings[0], "there is no device iot");
+    assert!(warnings[1].contains("192.168.7.0/24 behind lan does not use the tunnel"));
+    assert!(warnings[1].contains("devices = [\"guest\", \"iot\", \"lan\"]"));
+}
+
+/// Field rows D4 and D6: in client mode only the client uses the tunnel, and the VPS is reached from
+/// home by its address inside the tunnel.
+#[test]
+fn what_the_client_does_not_expect_is_noted() {
+    let noted = |config: &Config, observed: &Observed| -> Vec<String> {
+        let notes = notes(config, observed).into_iter();
+        notes.map(|it| it.to_string()).collect()
+    };
+    let mut config = cases::remote();
+    let said = noted(&config, &cases::vps());
+    assert_eq!(said.len(), 1, "{said:?}");
+    for word in ["keep: ", "tcp:22", "udp:27000-27100", "172.19.152.2"] {
+        assert!(said[0].contains(word), "{said:?}");
+    }
+    config.role = Role::Remote(Remote { keep: Vec::new() });
+    assert_eq!(noted(&config, &cases::vps()), [""; 0]);
+
+    let mut config = cases::local_client();
+    let said = noted(&config, &cases::router());
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("at 172.19.152.2; 203.0.113.2 is the client"));
+    for word in ["192.168.7.0/24 behind lan", "lan = { devices = [\"lan\"] }"] {
+        assert!(said[1].contains(word), "{said:?}");
+    }
+    config.public.v6 = Some("2001:db8:2::2".parse().unwrap());
+    let said = noted(&config, &cases::router());
+    assert!(said[0].contains("172.19.152.2 and fd6e:6362:172:19:152::2"));
+    // Behind a shared address the public one works for both.
+    assert_eq!(noted(&cases::local_nat(), &cases::router()), [""; 0]);
 }
 
 /// Field row D8: what others route for the LAN, and our rule hides.
