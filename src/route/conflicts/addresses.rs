@@ -1,8 +1,8 @@
 //! Who holds the public address.
 
-use super::warn;
+use super::{ip, warn};
 use crate::config::units::Family;
-use crate::config::{Config, Role, Warning};
+use crate::config::{Config, Deliver, Role, Warning};
 use crate::route::links::Observed;
 
 /// Who holds the public address.
@@ -12,34 +12,50 @@ pub(super) fn public_address(warnings: &mut Vec<Warning>, config: &Config, obser
         match (&config.role, holder) {
             (Role::Remote(_), None) if observed.has_on_loopback(address) => {}
             (Role::Remote(_), None) => {
-                let have: Vec<_> = observed
-                    .links
-                    .iter()
-                    .flat_map(|link| link.addresses_of(Family::of(address)))
-                    .map(|prefix| prefix.address().to_string())
-                    .collect();
-                let have = if have.is_empty() {
-                    "none of this family".to_owned()
+                let family = Family::of(address);
+                let have = observed.links.iter();
+                let have = have.flat_map(|link| link.addresses_of(family));
+                let have: Vec<_> = have.map(|it| it.address().to_string()).collect();
+                let text = match have.as_slice() {
+                    [] => format!("no device of this host holds {address}, or any of its family"),
+                    [one] => format!(
+                        "no device of this host holds {address}; behind a cloud's 1:1 NAT write public_address = \"{one}\" on both portals, and remote = \"{address}\" on the local one"
+                    ),
+                    [..] => format!(
+                        "no device of this host holds {address}, they hold {}; behind a cloud's 1:1 NAT write that one of them as public_address on both portals, and remote = \"{address}\" on the local one",
+                        have.join(", ")
+                    ),
+                };
+                warn(warnings, "public_address", text);
+            }
+            // Who routes himself may hold it here.
+            (Role::Local(role), Some(link)) if role.deliver != Deliver::Nothing => {
+                let device = &link.device;
+                let owner = match role.deliver {
+                    Deliver::Client { .. } => "the client",
+                    Deliver::Nat { .. } | Deliver::Nothing => "the tunnel's device",
+                };
+                let line = if cfg!(target_os = "freebsd") {
+                    let family = match address.is_ipv4() {
+                        true => "inet",
+                        false => "inet6",
+                    };
+                    format!("ifconfig {device} {family} {address} -alias")
                 } else {
-                    have.join(", ")
+                    let prefix = link.addresses.iter().find(|it| it.address() == address);
+                    let prefix = prefix.map_or_else(|| address.to_string(), ToString::to_string);
+                    let ip = ip(Family::of(address));
+                    format!("{ip} address del {prefix} dev {device}")
                 };
                 warn(
                     warnings,
                     "public_address",
                     format!(
-                        "no interface of this host holds {address} (they hold {have}); behind a cloud's 1:1 NAT name the private address here, and the public one as `remote` on the local portal"
+                        "{device} of this router holds {address}, which belongs to {owner}: `{line}`"
                     ),
                 );
             }
-            (Role::Local(_), Some(link)) => warn(
-                warnings,
-                "public_address",
-                format!(
-                    "{} of this router holds {address}, which belongs to the client: remove it there",
-                    link.device
-                ),
-            ),
-            (Role::Remote(_), Some(_)) | (Role::Local(_), None) => {}
+            (Role::Remote(_), Some(_)) | (Role::Local(_), _) => {}
         }
     }
 }

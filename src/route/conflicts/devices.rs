@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::warn;
-use crate::config::units::{Family, Prefix};
+use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Config, Deliver, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, device_setting};
@@ -16,8 +16,8 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
         let device = &configured.device;
         let place = format!("link[{}].device", index + 1);
         match observed.link(device) {
-            None => warn(warnings, place, format!("there is no device {device}")),
-            Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
+            None => warn(warnings, place, absent(device, observed)),
+            Some(link) if !link.up => warn(warnings, place, down(device)),
             Some(_) => {}
         }
         if link::delivery_devices(config).contains(device) {
@@ -51,7 +51,7 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
         warn(
             warnings,
             "link",
-            "no device has a default route, and none is configured",
+            "no device has a default route, so there is no link: connect one, or name it in a [[link]] with its gateway",
         );
     }
     let place = match is_nat {
@@ -60,8 +60,8 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
     };
     for device in link::delivery_devices(config) {
         match observed.link(device) {
-            None => warn(warnings, place, format!("there is no device {device}")),
-            Some(link) if !link.up => warn(warnings, place, format!("{device} is down")),
+            None => warn(warnings, place, absent(device, observed)),
+            Some(link) if !link.up => warn(warnings, place, down(device)),
             Some(_) => {}
         }
     }
@@ -82,6 +82,26 @@ pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &O
                 devices.join(", ")
             ),
         );
+    }
+}
+
+fn down(device: &IfName) -> String {
+    let line = if cfg!(target_os = "freebsd") {
+        format!("ifconfig {device} up")
+    } else {
+        format!("ip link set {device} up")
+    };
+    format!("{device} is down: `{line}`, or look at its cable")
+}
+
+/// Names what there is instead.
+fn absent(device: &IfName, observed: &Observed) -> String {
+    const MOST: usize = 12;
+    let links = observed.links.iter().take(MOST);
+    let names: Vec<_> = links.map(|link| link.device.as_str()).collect();
+    match names.is_empty() {
+        true => format!("there is no device {device}, nor any other"),
+        false => format!("there is no device {device}; there is {}", names.join(", ")),
     }
 }
 

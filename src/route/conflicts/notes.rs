@@ -3,7 +3,7 @@
 use super::border::networks;
 use super::warn;
 use crate::config::units::Family;
-use crate::config::{Config, Deliver, Role, Warning};
+use crate::config::{Config, Deliver, Role, Warning, WithoutTunnel};
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -22,49 +22,51 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
     match &config.role {
         Role::Remote(role) if !role.keep.is_empty() => {
             let kept = words(role.keep.iter());
-            warn(
-                &mut notes,
-                "keep",
-                format!(
-                    "with deliver = \"client\" at home, {kept} of this host is reached from there at {inside}; {public} is the client itself"
-                ),
+            let text = format!(
+                "with deliver = \"client\" at home, {kept} of this host is reached from there at {inside}, not at {public}, which is the client's there"
             );
+            warn(&mut notes, "keep", text);
         }
-        Role::Local(role) if !matches!(role.deliver, Deliver::Nat { .. }) => {
-            warn(
+        Role::Local(role) => match role.deliver {
+            Deliver::Nat { .. } if role.without_tunnel == WithoutTunnel::Direct => warn(
                 &mut notes,
-                "public_address",
-                format!(
-                    "what the VPS keeps, like its ssh, is reached from here at {inside}; {public} is the client itself"
-                ),
-            );
-            if let Deliver::Client { .. } = role.deliver {
+                "without_tunnel",
+                "while the tunnel is down, the LAN leaves by the default route, in clear",
+            ),
+            Deliver::Nat { .. } => {}
+            Deliver::Client { .. } | Deliver::Nothing => {
+                let text = format!(
+                    "what the VPS keeps, like its ssh, is reached from here at {inside}, not at {public}, which belongs to this side"
+                );
+                warn(&mut notes, "public_address", text);
                 outside(&mut notes, config, observed, &public);
             }
-        }
-        Role::Local(_) | Role::Remote(_) => {}
+        },
+        Role::Remote(_) => {}
     }
     notes
 }
 
 /// The networks beside the client.
 fn outside(notes: &mut Vec<Warning>, config: &Config, observed: &Observed, public: &str) {
+    // Who routes himself knows what he routes.
+    if link::delivery_devices(config).is_empty() {
+        return;
+    }
     let found = networks(config, observed, link::delivery_devices(config));
     if found.is_empty() {
         return;
     }
     let devices = found.iter().map(|(device, _)| format!("\"{device}\""));
     let devices: Vec<_> = devices.collect();
-    let places = words(
-        found
-            .iter()
-            .map(|(device, networks)| format!("{networks} behind {device}")),
-    );
+    let places = found.iter();
+    let places = places.map(|(device, networks)| format!("{networks} behind {device}"));
+    let places = places.collect::<Vec<_>>().join(", ");
     warn(
         notes,
         "client",
         format!(
-            "only {public} uses the tunnel; not {places}: for them, deliver = \"nat\" and lan = {{ devices = [{}] }}",
+            "only {public} uses the tunnel; outside of it: {places}; to change that: deliver = \"nat\", lan = {{ devices = [{}] }}",
             devices.join(", ")
         ),
     );

@@ -113,7 +113,7 @@ pub(super) fn marks(warnings: &mut Vec<Warning>, config: &Config, observed: &Obs
             warnings,
             "mark_mask",
             format!(
-                "the rule at preference {} looks for the mark {mark:#x}/{mask:#x}, which shares bits with ours ({ours:#x})",
+                "the rule at preference {} looks for the mark {mark:#x}/{mask:#x}, which shares bits with ours ({ours:#x}): choose others with mark and mark_mask",
                 rule.pref
             ),
         );

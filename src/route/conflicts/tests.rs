@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::units::TableId;
-use crate::config::{Deliver, Keep, PortProtocol, Remote, Role};
+use crate::config::{Deliver, Keep, PortProtocol, Remote, Role, WithoutTunnel};
 use crate::route::cases;
 use crate::route::links::{ForeignRoute, ForeignRule};
 
@@ -70,7 +70,17 @@ fn preferences_tables_and_marks_of_others() {
 fn the_public_address_is_the_vpss_and_nobody_elses() {
     let mut observed = cases::vps();
     observed.links[0].addresses = vec!["10.0.0.5/24".parse().unwrap()];
-    said(&cases::remote(), &observed, "public_address", "10.0.0.5");
+    for word in [
+        "public_address = \"10.0.0.5\" on both portals",
+        "remote = \"203.0.113.2\" on the local one",
+    ] {
+        said(&cases::remote(), &observed, "public_address", word);
+    }
+    observed.links[0]
+        .addresses
+        .push("10.0.0.6/24".parse().unwrap());
+    let both = "they hold 10.0.0.5, 10.0.0.6";
+    said(&cases::remote(), &observed, "public_address", both);
     let mut observed = cases::router();
     observed.links[0]
         .addresses
@@ -81,6 +91,10 @@ fn the_public_address_is_the_vpss_and_nobody_elses() {
         "public_address",
         "lan of this router",
     );
+    let line = "belongs to the client: `ip -4 address del 203.0.113.2/32 dev lan`";
+    said(&cases::local_client(), &observed, "public_address", line);
+    let owner = "belongs to the tunnel's device";
+    said(&cases::local_nat(), &observed, "public_address", owner);
     observed.foreign_routes = vec![ForeignRoute {
         table: TableId::MAIN.0,
         destination: "203.0.113.2/32".parse().unwrap(),
@@ -108,7 +122,8 @@ fn links_without_a_way_out() {
         "link",
         "wan1 has no address with a way out",
     );
-    said(&config, &observed, "link[3].device", "no device wan2");
+    let there = "no device wan2; there is lan, wan0, wan1";
+    said(&config, &observed, "link[3].device", there);
     said(&config, &observed, "link[4].device", "client's device");
     config.links.clear();
     observed.links.truncate(1);
@@ -194,6 +209,12 @@ fn what_is_open_and_what_stays_outside() {
         "around the tunnel, by wan1",
     );
     said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
+    // Down, or the network of a VPN's clients: it is outside all the same.
+    observed.links[3].up = false;
+    said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
+    observed.links[3].up = true;
+    observed.links[3].point_to_point = true;
+    said(&config, &observed, "lan", "192.168.8.0/24 behind guest");
     let line = "lan = { devices = [\"lan\", \"guest\"] }";
     said(&config, &observed, "lan", line);
     // The line has been typed.
@@ -211,7 +232,7 @@ fn what_is_open_and_what_stays_outside() {
     };
     assert_eq!(deliver(&["lan", "guest"]), [""; 0]);
     let warnings = deliver(&["guest", "iot"]);
-    assert_eq!(warnings[0], "there is no device iot");
+    assert!(warnings[0].starts_with("there is no device iot; there is lan,"));
     assert!(warnings[1].contains("192.168.7.0/24 behind lan does not use the tunnel"));
     assert!(warnings[1].contains("devices = [\"guest\", \"iot\", \"lan\"]"));
 }
@@ -236,7 +257,7 @@ fn what_the_client_does_not_expect_is_noted() {
     let mut config = cases::local_client();
     let said = noted(&config, &cases::router());
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("at 172.19.152.2; 203.0.113.2 is the client"));
+    assert!(said[0].contains("at 172.19.152.2, not at 203.0.113.2, which"));
     for word in ["192.168.7.0/24 behind lan", "lan = { devices = [\"lan\"] }"] {
         assert!(said[1].contains(word), "{said:?}");
     }
@@ -244,7 +265,27 @@ fn what_the_client_does_not_expect_is_noted() {
     let said = noted(&config, &cases::router());
     assert!(said[0].contains("172.19.152.2 and fd6e:6362:172:19:152::2"));
     // Behind a shared address the public one works for both.
-    assert_eq!(noted(&cases::local_nat(), &cases::router()), [""; 0]);
+    let mut config = cases::local_nat();
+    assert_eq!(noted(&config, &cases::router()), [""; 0]);
+    let Role::Local(local) = &mut config.role else {
+        panic!("a local portal");
+    };
+    local.without_tunnel = WithoutTunnel::Direct;
+    let said = noted(&config, &cases::router());
+    assert!(said[0].starts_with("without_tunnel: ") && said[0].contains("in clear"));
+    // Who routes himself may hold the address; the VPS has it at the other end.
+    local_none(&mut config);
+    let mut observed = cases::router();
+    let held = "203.0.113.2/32".parse().unwrap();
+    observed.links[0].addresses.push(held);
+    assert_eq!(conflicts(&config, &observed), []);
+    assert_eq!(noted(&config, &observed).len(), 1);
+}
+
+fn local_none(config: &mut Config) {
+    if let Role::Local(local) = &mut config.role {
+        local.deliver = Deliver::Nothing;
+    }
 }
 
 /// Field row D8: what others route for the LAN, and our rule hides.
