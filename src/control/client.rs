@@ -1,13 +1,13 @@
 //! The command's end of the control socket.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Answer, MAX_LINE, Request};
+use super::{Answer, Request};
 
 /// A daemon that says nothing for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,15 +39,6 @@ pub fn ask(socket: &Path, request: Request) -> Result<Answer, AskError> {
 fn converse(mut stream: &UnixStream, request: Request) -> io::Result<Answer> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(&request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(stream)
-        .take(MAX_LINE)
-        .read_line(&mut answer)?;
-    if answer.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(serde_json::from_str(&answer)?)
+    writeln!(stream, "{request}")?;
+    Answer::read(&mut BufReader::new(stream))
 }

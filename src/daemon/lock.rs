@@ -108,7 +108,7 @@ impl Lock {
         };
         // One that lives all the same does so in another network namespace.
         let dead = |other: &String| matches!(FileLock::take(file(other)), Ok(Ok(_)));
-        match others(run_dir, name, "baseline.json").find(dead) {
+        match others(run_dir, name, "baseline").find(dead) {
             Some(name) => Err(LockError::LeftBehind { name }),
             None => Ok(Self {
                 _host: host,
@@ -369,7 +369,7 @@ mod tests {
     fn the_leftovers_of_another_come_first() {
         let (folder, host) = (folder("left"), host("left"));
         let held = take(&host, &folder, "nc0").unwrap();
-        std::fs::write(folder.join("nc0.baseline.json"), "{}").unwrap();
+        std::fs::write(folder.join("nc0.baseline"), "{}").unwrap();
         // In another network namespace it is no leftover.
         drop(take(&host.with_extension("other"), &folder, "nc1").unwrap());
         drop(held);

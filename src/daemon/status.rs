@@ -78,7 +78,7 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
         discards: stats
             .discards
             .iter()
-            .map(|(cause, count)| (word(cause), *count))
+            .map(|(cause, count)| (cause.name().to_owned(), *count))
             .collect(),
     }
 }
@@ -150,12 +150,4 @@ fn path(stats: &PathStats) -> PathStatus {
         lost: stats.lost,
         spurious: stats.spurious,
     }
-}
-
-/// A cause as serde writes it: `queue_full`.
-fn word(cause: &crate::proto::stats::Discard) -> String {
-    serde_json::to_value(cause)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_else(|| format!("{cause:?}"))
 }

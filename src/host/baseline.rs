@@ -10,14 +10,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::borrowed::{Before, Borrowed, read_address, write_address};
 use super::{HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::forwarding::SWITCHES;
-use crate::route::resource::{Address, LocalTable, Setting};
+use crate::route::resource::{LocalTable, Setting};
 use crate::route::{HostState, Resource};
-use crate::sorted::Map;
 
 /// The borrowed things of one tunnel, and their file.
 #[derive(Debug)]
@@ -27,53 +25,20 @@ pub struct Baseline {
     borrowed: Borrowed,
 }
 
-/// The file's content.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Borrowed {
-    settings: Map<String, String>,
-    /// By family, 4 or 6.
-    local_tables: Map<u8, u32>,
-    addresses: Map<AddressWords, Before>,
-    /// Routes, rules or a packet filter of ours may be there.
-    #[serde(default)]
-    marked: bool,
-    /// Whose filters were made for forwarding when we switched it on.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    forwarders: Vec<String>,
-    /// The commands that undo what was done, in the order in which it was done; where what is ours
-    /// carries no mark (FreeBSD).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    undoing: Vec<String>,
-}
-
-/// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
-type AddressWords = String;
-
-/// Whether an address stood on the device before us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Before {
-    /// The administrator's: it stays.
-    There,
-    /// Ours: it goes.
-    Absent,
-}
-
 impl Baseline {
     /// Reads the file that a killed instance left, if any. Changes nothing.
     pub fn open(run_directory: &Path, tunnel: &IfName) -> Result<Self, HostError> {
-        let path = run_directory.join(format!("{tunnel}.baseline.json"));
+        let path = run_directory.join(format!("{tunnel}.baseline"));
         let refuse = |error| HostError::Baseline {
             path: path.display().to_string(),
             error,
         };
         let borrowed = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| {
+            Ok(text) => Borrowed::read(&text).map_err(|fault| {
                 refuse(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!(
-                        "{error}; it holds the settings from before netcombiner ran: restore them \
+                        "{fault}; it holds the settings from before netcombiner ran: restore them \
                          by hand, then remove it"
                     ),
                 ))
@@ -327,15 +292,14 @@ impl Baseline {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        let beside = self.path.with_extension("json.new");
+        let beside = self.path.with_extension("baseline.new");
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&beside)?;
-        let text = serde_json::to_vec_pretty(&self.borrowed)?;
-        file.write_all(&text)?;
+        file.write_all(self.borrowed.text().as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
         File::open(directory)?.sync_all()
@@ -351,35 +315,12 @@ fn is_setting(resource: &Resource, key: &str) -> bool {
     matches!(resource, Resource::Setting(setting) if setting.key == key)
 }
 
-fn write_address(address: &Address) -> AddressWords {
-    let Address {
-        device,
-        prefix,
-        peer,
-    } = address;
-    match peer {
-        None => format!("{device} {prefix}"),
-        Some(peer) => format!("{device} {prefix} {peer}"),
-    }
-}
-
-fn read_address(words: &str) -> Option<Address> {
-    let mut words = words.split(' ');
-    Some(Address {
-        device: words.next()?.parse().ok()?,
-        prefix: words.next()?.parse().ok()?,
-        peer: match words.next() {
-            Some(peer) => Some(peer.parse().ok()?),
-            None => None,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::route::resource::Address;
 
     fn setting(key: &str, value: &str) -> Resource {
         Resource::Setting(Setting {
@@ -474,9 +415,9 @@ mod tests {
     fn a_broken_file_is_refused() {
         let directory = directory("broken");
         fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join("nc0.baseline.json"), "{").unwrap();
+        fs::write(directory.join("nc0.baseline"), "{").unwrap();
         let error = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("nc0.baseline.json"), "{error}");
+        assert!(error.to_string().contains("nc0.baseline"), "{error}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

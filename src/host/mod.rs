@@ -5,6 +5,7 @@
 //! [`baseline`] remembers what was borrowed; [`reconciler`] keeps it so while the daemon runs.
 
 pub mod baseline;
+mod borrowed;
 pub mod converge;
 pub mod groups;
 pub mod keep;

@@ -445,7 +445,7 @@ mod tests {
             reconciler.host().forwarders = after.iter().map(|it| (*it).to_owned()).collect();
             reconciler.stop().await.unwrap();
             assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
-            assert!(!directory.join("nc0.baseline.json").exists());
+            assert!(!directory.join("nc0.baseline").exists());
         }
         std::fs::remove_dir_all(&directory).unwrap();
     }
@@ -500,7 +500,7 @@ mod tests {
         };
         let (outcome, ()) = tokio::join!(kept, script);
         assert!(!outcome.unwrap().executed.is_empty());
-        assert!(!directory.join("nc0.baseline.json").exists());
+        assert!(!directory.join("nc0.baseline").exists());
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

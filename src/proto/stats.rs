@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::congestion::Estimate;
 use super::event::{EcnState, LinkId, PathState};
 use super::wire::PathId;
@@ -98,8 +96,7 @@ pub struct PathStats {
 }
 
 /// Why a packet or a datagram died. Each is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Discard {
     /// Too short, an unknown type, or frames that do not parse.
     Malformed,
@@ -133,4 +130,28 @@ pub enum Discard {
     SendFailed,
     /// The kernel refused a packet that was given to the TUN.
     TunRefused,
+}
+
+impl Discard {
+    /// Its name in `show --json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownIndex => "unknown_index",
+            Self::Forged => "forged",
+            Self::Replayed => "replayed",
+            Self::BadHandshake => "bad_handshake",
+            Self::HandshakeFlood => "handshake_flood",
+            Self::NotIp => "not_ip",
+            Self::NotSplit => "not_split",
+            Self::NotAllowedOut => "not_allowed_out",
+            Self::NotAllowedIn => "not_allowed_in",
+            Self::TooBig => "too_big",
+            Self::QueueFull => "queue_full",
+            Self::QueueDelay => "queue_delay",
+            Self::NoPath => "no_path",
+            Self::SendFailed => "send_failed",
+            Self::TunRefused => "tun_refused",
+        }
+    }
 }

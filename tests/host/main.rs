@@ -71,10 +71,10 @@ fn a_remote_portal_comes_and_goes() {
                 .executed
                 .is_empty()
         );
-        assert!(directory.join("nc0.baseline.json").exists());
+        assert!(directory.join("nc0.baseline").exists());
         reconciler.stop().await.unwrap();
         assert_eq!(snapshot(), before);
-        assert!(!directory.join("nc0.baseline.json").exists());
+        assert!(!directory.join("nc0.baseline").exists());
     });
 }
 
@@ -205,7 +205,7 @@ fn a_refusal_leaves_the_host_as_before() {
         );
         assert!(error.ends_with("the host is as it was before"), "{error}");
         assert_eq!(snapshot(), before);
-        assert!(!directory.join("nc0.baseline.json").exists());
+        assert!(!directory.join("nc0.baseline").exists());
 
         ip("route delete 203.0.113.2 dev lan table 19");
         ip("link delete nc0");

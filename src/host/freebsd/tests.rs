@@ -135,7 +135,7 @@ async fn up_and_down_leave_nothing() {
         assert_eq!(host.calls(), Vec::<String>::new());
         reconciler.stop().await.unwrap();
         assert_eq!(host.look(), before);
-        assert!(!host.0.join("run/nc0.baseline.json").exists());
+        assert!(!host.0.join("run/nc0.baseline").exists());
     }
 }
 
@@ -168,7 +168,7 @@ async fn a_killed_instance_is_cleaned_up_after() {
         &text.lines().filter(own).collect::<Vec<_>>().join("\n"),
     );
     assert_eq!(host.look(), before);
-    assert!(!host.0.join("run/nc0.baseline.json").exists());
+    assert!(!host.0.join("run/nc0.baseline").exists());
 }
 
 /// The next start takes over what a killed one left, and moves what has changed meanwhile.
