@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -84,10 +84,11 @@ impl Probe {
         };
         let what = format!("ping from {} to {to}", namespace.name());
         let socket = namespace.run(open)?.context(what)?;
-        // A raw socket sees the answers to every process: the number of a socket's own descriptor
-        // and of the process tells them apart.
-        let id =
-            std::os::fd::AsRawFd::as_raw_fd(&socket) as u32 ^ std::process::id().rotate_left(7);
+        // A raw socket sees the answers to every process: each probe has a number of its own, which
+        // is a connection of its own to those who track them.
+        static PROBES: AtomicU32 = AtomicU32::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let id = number ^ std::process::id().rotate_left(7);
         Ok(Self::start(socket, Kind::Icmp(id as u16), interval, count))
     }
 
