@@ -11,6 +11,7 @@ mod netns {
     mod closed;
     mod command;
     mod crossing;
+    mod documented;
     mod ecn;
     mod filters;
     mod flood;
