@@ -19,6 +19,7 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
             Role::Remote(_) => link::tunnel_own(config, family),
         }
     }));
+    forwarding(&mut notes, config, observed);
     match &config.role {
         Role::Remote(role) if !role.keep.is_empty() => {
             let kept = words(role.keep.iter());
@@ -45,6 +46,22 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
         Role::Remote(_) => {}
     }
     notes
+}
+
+/// pf has no chain for what is forwarded, and so no word for what this host did not forward before.
+fn forwarding(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    const SWITCHES: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
+    let delivers = !matches!(&config.role, Role::Local(role) if role.deliver == Deliver::Nothing);
+    let switches = SWITCHES.iter().zip(link::FAMILIES).filter(|(key, family)| {
+        let carried = config.public.iter().any(|it| Family::of(it) == *family);
+        delivers && config.manage_routing && carried && observed.number(key) == Some(0)
+    });
+    for (key, _) in switches {
+        let text = format!(
+            "{key} is 0 now; while the tunnel is up it is 1, and this host forwards between all of its devices, unless /etc/pf.conf blocks that"
+        );
+        warn(notes, "pf.conf", text);
+    }
 }
 
 /// The networks beside the client.

@@ -252,7 +252,13 @@ fn what_the_client_does_not_expect_is_noted() {
         assert!(said[0].contains(word), "{said:?}");
     }
     config.role = Role::Remote(Remote { keep: Vec::new() });
-    assert_eq!(noted(&config, &cases::vps()), [""; 0]);
+    let mut observed = cases::vps();
+    assert_eq!(noted(&config, &observed), [""; 0]);
+    // FreeBSD alone has this one.
+    let switch = "net.inet.ip.forwarding";
+    observed.settings.insert(switch.to_owned(), "0".to_owned());
+    let said = noted(&config, &observed);
+    assert!(said.len() == 1 && said[0].contains(switch), "{said:?}");
 
     let mut config = cases::local_client();
     let said = noted(&config, &cases::router());
