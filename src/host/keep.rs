@@ -34,7 +34,7 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Event {
     /// The links are others than before; told before the host is changed to suit them.
-    Links(Observed),
+    Links(Box<Observed>),
     /// The host was not as desired and is now.
     Changed(Outcome),
     /// A part of the host could not be made as desired, for this reason. It is tried again a while
@@ -122,7 +122,7 @@ where
             Ok(seen) => {
                 let wanted = desired(&seen);
                 if links.as_ref() != Some(&seen) {
-                    tell(Event::Links(seen.clone()));
+                    tell(Event::Links(Box::new(seen.clone())));
                     links = Some(seen);
                 }
                 match hold.apply(&wanted).await {

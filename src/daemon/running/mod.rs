@@ -429,7 +429,7 @@ impl<'a> Running<'a> {
     fn heed(&mut self, event: host::Event) {
         match event {
             host::Event::Links(observed) => {
-                self.observed = observed;
+                self.observed = *observed;
                 self.resolver.follow(ways(&self.config, &self.observed));
                 self.update_links();
                 self.look_for_awaited();

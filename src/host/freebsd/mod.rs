@@ -327,7 +327,7 @@ impl Reconciler {
     async fn has_moved(&self) -> bool {
         let settings = self.done.steps.iter().filter_map(|step| match step.what {
             What::Setting(key) => Some(key),
-            _ => None,
+            What::Ipv6 { .. } | What::Address { .. } | What::Route { .. } | What::Anchor => None,
         });
         let settings: Vec<&str> = settings.collect();
         if !settings.is_empty() {
