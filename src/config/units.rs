@@ -130,6 +130,17 @@ impl Prefix {
         self.length == if self.address.is_ipv4() { 32 } else { 128 }
     }
 
+    /// The two networks that a network consists of; `None` for a single address.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let length = self.length + 1;
+        let lower = Self::new(self.network().address, length)?;
+        let upper = match lower.address {
+            IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() | 1 << (32 - length)).into(),
+            IpAddr::V6(a) => Ipv6Addr::from_bits(a.to_bits() | 1 << (128 - length)).into(),
+        };
+        Some([lower, Self::new(upper, length)?])
+    }
+
     /// True when `address` lies in this prefix.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {

@@ -166,7 +166,7 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
 }
 
 /// The links, what has a default route, and what holds the public address.
-fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
+pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     let holds = |address| observed.holders(address).map(|link| &link.device);
     let holders: Vec<_> = config.public.iter().flat_map(holds).collect();
     let links = config.links.iter().map(|link| &link.device);

@@ -28,8 +28,7 @@ pub struct Observed {
     pub settings: Map<String, String>,
     /// The policy rules that are neither ours nor the kernel's own three.
     pub foreign_rules: Vec<ForeignRule>,
-    /// The routes that are not ours: those of other tables than main and local, and host routes
-    /// of main.
+    /// The routes that are not ours, of all tables but local; of main without default routes.
     pub foreign_routes: Vec<ForeignRoute>,
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]

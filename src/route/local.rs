@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::beside::beside;
 use super::border::border;
 use super::link;
 use super::links::{Observed, ObservedLink};
@@ -11,10 +12,9 @@ use super::resource::{Address, Filter, FilterClause, HostState, Resource, Route,
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::config::{Config, Deliver, Forward, Local, WithoutTunnel};
 
-/// Answers this short are no destination of the LAN: a default route, the two halves of one that
-/// OpenVPN's `def1` makes, or the quarters and eighths by which a lying DHCP server (RFC 3442, RFC 2132's
-/// netmask) would draw the LAN's traffic to its link. Private networks are /8 and longer. Not 0, since
-/// wg-quick and pbr delete every rule that suppresses 0, whose ever it is (PLATFORMS.md 0.4).
+/// Answers this short are no destination of the LAN: a default route, or the parts of one that others make,
+/// such as the two halves of OpenVPN's `def1`. Private networks are /8 and longer. Not 0, since wg-quick and
+/// pbr delete every rule that suppresses 0, whose ever it is (PLATFORMS.md 0.4).
 const SUPPRESSED: u8 = 7;
 
 /// The local portal's host.
@@ -136,8 +136,8 @@ fn to_neighbours(state: &mut HostState, config: &Config, client: &ObservedLink, 
     }
 }
 
-/// One public address on this router: the LANs' packets and the router's own go into the tunnel, those
-/// for networks that table main knows stay.
+/// One public address on this router: the LANs' packets and the router's own go into the tunnel, but for
+/// what is reached [beside](super::beside) it by table main.
 ///
 /// Table 19 has no end: what need not go into the tunnel finds it there as long as there is one.
 fn hold(
@@ -156,13 +156,17 @@ fn hold(
         peer: None,
     }));
     into_tunnel(state, config, family);
+    let beside = beside(config, observed, family);
     let mut into = |from, iif: Option<IfName>, into| {
-        state.insert(Resource::Rule(Rule {
-            from,
-            iif: iif.clone(),
-            suppress_prefix_length: Some(SUPPRESSED),
-            ..Rule::new(family, RulePref(near.0), TableId::MAIN)
-        }));
+        for network in &beside {
+            state.insert(Resource::Rule(Rule {
+                from,
+                to: Some(*network),
+                iif: iif.clone(),
+                suppress_prefix_length: Some(SUPPRESSED),
+                ..Rule::new(family, RulePref(near.0), TableId::MAIN)
+            }));
+        }
         state.insert(Resource::Rule(Rule {
             from,
             iif,

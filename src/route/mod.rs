@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod awaited;
+mod beside;
 pub mod border;
 pub mod conflicts;
 pub mod diff;

@@ -206,6 +206,37 @@ fn hears(client: &UdpSocket, port: u16) -> Result<(), Error> {
     })
 }
 
+/// A link's DHCP server names routes for the server (RFC 3442), and for a machine of the LAN: neither what
+/// goes into the tunnel nor what comes out of it leaves by that link.
+#[test]
+fn routes_of_a_link_take_nothing_out_of_the_tunnel() {
+    case(nat(""), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        home_router(case)?;
+        let _portals = case.up()?;
+        let packets = "iifname link* meta l4proto icmp";
+        let clear = Watch::start(&lab.internet, "prerouting", packets)?;
+        let lie = |to: &str| {
+            let gateway = Lab::wan_gateway(0);
+            let line = format!("ip route add {to} via {gateway} dev wan0");
+            sh(&lab.local, &line)
+        };
+        lie(&format!("{SERVER}/32"))?;
+        assert_eq!(case.pings(&lab.client, SERVER)?, 20);
+        assert_eq!(case.pings(&lab.local, SERVER)?, 20);
+        assert_eq!(clear.packets()?, 0);
+        // What the link's own network offers is there as before.
+        assert_eq!(case.pings(&lab.local, Lab::wan_gateway(0))?, 20);
+        let before = clear.packets()?;
+        assert_eq!(before, 20);
+        lie("192.168.7.20/32")?;
+        case.pings(&lab.client, SERVER)?;
+        assert_eq!(clear.packets()?, before);
+        Ok(())
+    });
+}
+
 /// Field row B5: what goes to the public address while the remote portal starts, or is dead, is the
 /// client's when it is up.
 #[test]

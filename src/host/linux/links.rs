@@ -198,6 +198,9 @@ fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut Ob
         .find(|link| link.device == *device)
 }
 
+/// Routes of others that are looked at, at most, but for those that may stand in our way.
+const MOST_ROUTES: usize = 1000;
+
 fn add_routes(
     observed: &mut Observed,
     (family, messages): (Family, &[RouteMessage]),
@@ -224,8 +227,12 @@ fn add_routes(
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;
-        let host_of_main = route.table == TableId::MAIN && destination.is_host();
-        if (elsewhere || host_of_main) && device != Some(tunnel) {
+        // A router with a full table of the Internet has a million; those that it learnt (BGP) need none
+        // of ours.
+        let few = observed.foreign_routes.len() < MOST_ROUTES;
+        let of_main = route.table == TableId::MAIN
+            && (destination.is_host() || few && !destination.is_default());
+        if (elsewhere || of_main) && device != Some(tunnel) {
             observed.foreign_routes.push(ForeignRoute {
                 table: route.table.0,
                 destination,

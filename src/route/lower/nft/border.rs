@@ -12,18 +12,8 @@ use super::clauses::{
 use super::model::{End, Part, Rule, Set, Table, Way, state};
 use crate::config::WithoutTunnel;
 use crate::config::units::{Family, IfName, Prefix};
+use crate::route::beside::private;
 use crate::route::border::{Border, Delivery, Ends, Side};
-
-/// What nobody reaches by the tunnel unless it is allowed: RFC 1918, RFC 6598, and the link's own.
-const PRIVATE_V4: [&str; 5] = [
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-];
-/// The same (RFC 4193).
-const PRIVATE_V6: [&str; 2] = ["fc00::/7", "fe80::/10"];
 
 /// The set of devices that lead to the Internet.
 const UPLINKS: &str = "uplinks";
@@ -158,14 +148,9 @@ fn internet_comes(table: &mut Table, device: &IfName, ends: &Ends, allows: bool)
         ];
         table.rule(PREROUTING, rule);
     }
-    let texts: &[&str] = match family {
-        Family::V4 => &PRIVATE_V4,
-        Family::V6 => &PRIVATE_V6,
-    };
-    let private: Vec<Prefix> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-    table
-        .sets
-        .push(Set::networks(&named("private", family), family, &private));
+    // What nobody reaches by the tunnel unless it is allowed.
+    let private = Set::networks(&named("private", family), family, &private(family));
+    table.sets.push(private);
     let mut rule = vec![
         comes_by(device),
         in_set(End::Destination, true, family, "private"),
@@ -210,6 +195,10 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
             }
+            // What came by the tunnel is for the LAN, also where a route of a link's DHCP server
+            // leads one of its machines' packets elsewhere.
+            let out = by_set(Way::Out, true, UPLINKS);
+            table.rule(FORWARD, [comes_by(device), out, Part::Drop]);
             let handed_on = Part::DestinationWasTranslated;
             table.rule(FORWARD, [comes_by(device), handed_on, Part::Accept]);
             let unasked = Part::ConnectionState(state::INVALID | state::NEW | state::UNTRACKED);
@@ -228,11 +217,7 @@ fn near(
     family: Family,
     ends: &Ends,
 ) {
-    let texts: &[&str] = match family {
-        Family::V4 => &PRIVATE_V4,
-        Family::V6 => &PRIVATE_V6,
-    };
-    let mut near: Vec<Prefix> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let mut near = private(family);
     near.extend(networks.iter().chain(&border.allow));
     near.extend(ends.public.map(Prefix::host));
     table
