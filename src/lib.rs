@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod host;
 pub mod io;
 pub mod packet;
+pub mod plain;
 pub mod proto;
 pub mod route;
 pub mod sorted;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Warning;
+use crate::plain::plain;
 
 /// One error: where, what is wrong, what is allowed.
 ///
@@ -92,6 +93,6 @@ impl std::error::Error for ConfigErrors {}
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.text)
+        write!(f, "{}: {}", self.place, plain(&self.text))
     }
 }

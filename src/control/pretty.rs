@@ -7,6 +7,7 @@ use super::status::{
 };
 use super::units::{bytes, duration, rate};
 use crate::config::units::fixed;
+use crate::plain::plain_lines;
 
 /// The text of one tunnel. Ends with a line feed.
 pub(super) fn pretty(status: &Status) -> String {
@@ -20,7 +21,7 @@ pub(super) fn pretty(status: &Status) -> String {
         let _ = writeln!(out, "\npath: {}", path.path);
         let _ = self::path(&mut out, path);
     }
-    out
+    plain_lines(&out)
 }
 
 fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {

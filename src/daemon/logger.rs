@@ -10,6 +10,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::io::clock::wall_seconds;
 use crate::io::poll::is_writable;
+use crate::plain::plain_lines;
 
 /// The environment's word for `--log`.
 const VARIABLE: &str = "NETCOMBINER_LOG";
@@ -132,7 +133,7 @@ fn line(seconds: Option<u64>, level: Level, text: &str) -> String {
             seconds % 60
         )
     });
-    let text = text.replace('\n', "\n    ");
+    let text = plain_lines(text).replace('\n', "\n    ");
     format!("{stamp}{word}{text}\n")
 }
 
@@ -216,6 +217,9 @@ mod tests {
             line(Some(86_400 + 3_661), Level::Warn, "one\ntwo"),
             "1970-01-02T01:01:01Z warning: one\n    two\n"
         );
+        // Whatever a name brings along, the terminal does not obey it.
+        let text = "sshd\u{1b}[2J listens";
+        assert_eq!(line(None, Level::Info, text), "sshd\\u{1b}[2J listens\n");
         assert_eq!(level_of("DEBUG"), Ok(LevelFilter::Debug));
         assert!(level_of("loud").unwrap_err().contains("info"));
     }

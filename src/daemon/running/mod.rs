@@ -235,9 +235,7 @@ impl<'a> Running<'a> {
                 event = events.recv() => match event {
                     Some(News::Tunnel(event)) => {
                         self.note_path(&event);
-                        if self.is_worth_a_line(&event) {
-                            self.log(&event);
-                        }
+                        self.log(&event);
                         if let Event::Mtu(mtu) = event {
                             self.mtu = mtu;
                             self.keep_mtu();

@@ -1,42 +1,30 @@
 //! What the log says of the tunnel's news.
 
+use log::Level;
+
 use super::Running;
-use crate::daemon::flaps::Summary;
 use crate::proto::event::{Event, PathState};
 
 impl Running<'_> {
-    /// False for what a path that comes and goes is only counted for.
-    pub(super) fn is_worth_a_line(&mut self, event: &Event) -> bool {
-        let now = self.clock.now();
-        if let Event::Path { path, state, .. } = event {
-            self.flaps.says(now, *path, *state)
-        } else {
-            true
+    /// Says it, unless the same has been said often enough.
+    pub(super) fn log(&mut self, event: &Event) {
+        let (level, text) = self.line(event);
+        if self.flaps.says(self.clock.now(), event, (level, &text)) {
+            log::log!(level, "{}: {text}", self.name());
         }
     }
 
     pub(super) fn log_flaps(&mut self) {
-        let now = self.clock.now();
-        for Summary {
-            path,
-            hidden,
-            state,
-        } in self.flaps.summaries(now)
-        {
-            let word = word(state);
-            log::info!(
-                "{}: path {path} changed {hidden} more times in the last minute; it is {word}",
-                self.name()
-            );
+        for (level, text) in self.flaps.summaries(self.clock.now()) {
+            log::log!(level, "{}: {text}", self.name());
         }
     }
 
-    pub(super) fn log(&self, event: &Event) {
-        let name = self.name();
+    fn line(&self, event: &Event) -> (Level, String) {
         match event {
-            Event::Connected => log::info!("{name}: connected with the peer"),
-            Event::Rekeyed => log::debug!("{name}: new keys are in use"),
-            Event::Disconnected => log::warn!("{name}: no path is usable any more"),
+            Event::Connected => (Level::Info, "connected with the peer".to_owned()),
+            Event::Rekeyed => (Level::Debug, "new keys are in use".to_owned()),
+            Event::Disconnected => (Level::Warn, "no path is usable any more".to_owned()),
             Event::Path {
                 path,
                 link,
@@ -48,17 +36,24 @@ impl Running<'_> {
                     .map_or(String::new(), |plan| format!(" (link {})", plan.name));
                 let remote = remote.map_or(String::new(), |remote| format!(" with {remote}"));
                 let word = word(*state);
-                log::info!("{name}: path {path}{link}{remote} is {word}");
+                (Level::Info, format!("path {path}{link}{remote} is {word}"))
             }
             Event::Roamed { path, to } => {
-                log::info!("{name}: the peer moved to {to} on path {path}");
+                let text = format!("the peer moved to {to} on path {path}");
+                (Level::Info, text)
             }
-            Event::Mtu(mtu) => log::info!("{name}: packets of up to {mtu} bytes are carried"),
-            Event::SecurityMismatch { peer } => log::error!(
-                "{name}: the peer has security = \"{peer}\", this portal \"{}\": the tunnel stays \
-                 down until both say the same",
-                self.config.security
+            Event::Mtu(mtu) => (
+                Level::Info,
+                format!("packets of up to {mtu} bytes are carried"),
             ),
+            Event::SecurityMismatch { peer } => {
+                let own = self.config.security;
+                let text = format!(
+                    "the peer has security = \"{peer}\", this portal \"{own}\": the tunnel stays down \
+                     until both say the same"
+                );
+                (Level::Error, text)
+            }
         }
     }
 }

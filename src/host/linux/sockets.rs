@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::PortProtocol;
 use crate::route::reach::{HostSocket, Program};
+use crate::plain::plain;
 use crate::sorted::Map;
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
@@ -99,6 +100,7 @@ fn holders() -> Map<u64, Vec<Program>> {
                 let read = |file| fs::read(folder.join(file)).unwrap_or_default();
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
                 Program {
+                let text = |bytes| plain(text(bytes).trim());
                     name: text(read("comm")).trim().to_owned(),
                     title: text(read("cmdline")).trim().to_owned(),
                 }
@@ -147,6 +149,30 @@ mod tests {
 
     #[test]
     fn broken_lines_are_left_out() {
+    /// Anybody may call his program so, and the log names who listens.
+    #[test]
+    fn a_program_with_an_evil_name_is_named_harmlessly() {
+        let folder = std::env::temp_dir().join(format!("netcombiner-evil-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let evil = folder.join("s\u{1b}[2J\nsshd");
+        let _ = fs::remove_file(&evil);
+        std::os::unix::fs::symlink("/bin/sleep", &evil).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let mut child = std::process::Command::new(&evil)
+            .arg("600")
+            .stdin(std::os::fd::OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
+        let seen = sockets();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let socket = seen.iter().find(|socket| socket.local == place).unwrap();
+        let names: Vec<_> = socket.programs.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, [r"s\u{1b}[2J\nsshd"]);
+    }
+
         for line in [
             "  sl  local_address rem_address st",
             " 0: xx:1 0:0 0A",

@@ -18,6 +18,7 @@ use super::attributes::{attributes, find, native, text};
 use super::netlink::{Message, Raw};
 use super::routes;
 use crate::config::units::{IfName, TableId};
+use crate::plain::plain;
 use crate::route::lower::nft::table_name;
 
 /// Everything that our state and the links are made of: RTNLGRP_LINK, the addresses, routes and
@@ -162,10 +163,10 @@ impl Watch {
     pub(super) fn last_to_change(&self) -> Option<String> {
         match &self.last {
             Changer::Unknown => None,
-            Changer::Name(name) => Some(name.clone()),
+            Changer::Name(name) => Some(plain(name)),
             Changer::Port(port) => {
                 let name = std::fs::read_to_string(format!("/proc/{port}/comm")).ok()?;
-                Some(format!("{} (process {port})", name.trim()))
+                Some(format!("{} (process {port})", plain(name.trim())))
             }
         }
     }

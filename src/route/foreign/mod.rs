@@ -15,6 +15,7 @@ use evaluate::Dropper;
 use probe::{Device, Probe, Way};
 pub use questions::{Finding, findings, needs_state};
 
+use crate::plain::plain;
 use xt::Test;
 
 /// The packet filters of a host except our own.
@@ -271,7 +272,7 @@ impl Ruleset {
             };
             chain.rules.iter().any(translates) || forwards && chain.rules.iter().any(accepts)
         });
-        found.map(Chain::title).collect()
+        found.map(|chain| plain(&chain.title())).collect()
     }
 }
 

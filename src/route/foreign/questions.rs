@@ -9,6 +9,7 @@ use crate::config::units::{Family, IfName};
 use crate::config::{
     Config, Deliver, Endpoint, Forward, PortProtocol, Role, Taken, Transport, Warning,
 };
+use crate::plain::plain;
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -73,6 +74,9 @@ pub fn findings(config: &Config, observed: &Observed, rules: &Ruleset) -> Vec<Fi
         }
     }
     let mut findings: Vec<_> = found.into_iter().map(|(.., finding)| finding).collect();
+    for finding in &mut findings {
+        finding.text = plain(&finding.text);
+    }
     findings.sort_by_key(|finding| !finding.certain);
     if rules.unread {
         findings.push(Finding {
