@@ -28,6 +28,8 @@ pub(super) struct Trouble {
     pub(super) waited: Duration,
     /// How many sockets were opened since it was usable.
     pub(super) attempts: u32,
+    /// Its remote's name is said to be elsewhere now.
+    pub(super) is_doubted: bool,
 }
 
 /// What is changed about a flow that is not usable.
@@ -50,7 +52,7 @@ pub(super) fn change(trouble: Trouble, pairs: usize, fixed_port: bool) -> Change
         NEXT_PORT_PATIENCE
     };
     if pairs > 1 {
-        if waited >= PAIR_PATIENCE {
+        if trouble.is_doubted || waited >= PAIR_PATIENCE {
             return Change::NextPair;
         }
     } else if !fixed_port && waited >= patience {
@@ -148,6 +150,7 @@ mod tests {
         Trouble {
             waited: Duration::from_secs(waited),
             attempts,
+            is_doubted: false,
         }
     }
 
@@ -189,6 +192,12 @@ mod tests {
         assert_eq!(change(seconds(9, 0), 2, false), Change::Nothing);
         assert_eq!(change(seconds(10, 3), 2, false), Change::NextPair);
         assert_eq!(change(seconds(10, 3), 2, true), Change::NextPair);
+        let doubted = Trouble {
+            is_doubted: true,
+            ..seconds(0, 0)
+        };
+        assert_eq!(change(doubted, 2, false), Change::NextPair);
+        assert_eq!(change(doubted, 1, false), Change::Nothing);
     }
 
     /// Field row C2.

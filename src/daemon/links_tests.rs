@@ -200,6 +200,7 @@ fn a_remote_with_several_addresses_is_tried_by_the_way_out_and_then_in_turn() {
             *trouble = failing.then_some(Trouble {
                 waited: Duration::from_secs(10),
                 attempts: 0,
+                is_doubted: false,
             });
         }
         let plans = plan(&config, &mut ids, seen, names, &open);
@@ -258,6 +259,7 @@ fn a_dead_path_is_tried_from_a_new_port() {
             let trouble = Trouble {
                 waited: Duration::from_secs(now - since),
                 attempts: sockets,
+                is_doubted: false,
             };
             let next = after(&config, &seen, &names, &flow, Some(trouble));
             if next != flow {
@@ -294,6 +296,7 @@ fn a_new_answer_never_moves_a_path_that_works() {
     let trouble = Trouble {
         waited: Duration::ZERO,
         attempts: 0,
+        is_doubted: false,
     };
     let moved = after(&config, &seen, &new, &flow, Some(trouble));
     assert_eq!(moved.remote, ([203, 0, 113, 6], 4725).into());
@@ -354,6 +357,7 @@ fn flawed_sources_are_the_last_and_source_has_the_last_word() {
     let trouble = Trouble {
         waited: Duration::from_secs(10),
         attempts: 0,
+        is_doubted: false,
     };
     let moved = after(&config, &seen, &names, &flow, Some(trouble));
     assert_eq!(moved.origin.source.to_string(), new);

@@ -169,7 +169,10 @@ struct Names {
 
 impl Names {
     /// At every address of a namespace.
-    fn start(namespace: &Namespace) -> Result<Self, Box<dyn std::error::Error>> {
+    fn start(
+        namespace: &Namespace,
+        answers: &'static [[u8; 4]],
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let socket = namespace.run(|| UdpSocket::bind(("0.0.0.0", 53)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let stop = std::sync::Arc::new(AtomicBool::new(false));
@@ -178,7 +181,7 @@ impl Names {
             let mut buffer = [0; 600];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    let _ = socket.send_to(&reply(&buffer[..length]), from);
+                    let _ = socket.send_to(&reply(&buffer[..length], answers), from);
                 }
             }
         });
@@ -194,19 +197,73 @@ impl Drop for Names {
     }
 }
 
-/// The remote portal's address to each question for an IPv4 address of `vps.test`; else none.
-fn reply(question: &[u8]) -> Vec<u8> {
+/// These to each question for an IPv4 address of `vps.test`; else none.
+fn reply(question: &[u8], answers: &[[u8; 4]]) -> Vec<u8> {
     let mut message = question.to_vec();
     let Some(flags) = message.get_mut(2) else {
         return message;
     };
     *flags |= 0x80;
     if question.ends_with(b"\x03vps\x04test\x00\x00\x01\x00\x01") {
-        message[7] = 1;
-        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        message.extend(PUBLIC.octets());
+        message[7] = answers.len() as u8;
+        for answer in answers {
+            message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+            message.extend(answer);
+        }
     }
     message
+}
+
+/// The remote portal's address.
+const TRUTH: [[u8; 4]; 1] = [PUBLIC.octets()];
+
+/// What a captive portal says of everything, and more of it.
+const LIES: [[u8; 4]; 16] = {
+    let mut lies = [[198, 18, 0, 1]; 16];
+    let mut number = 0;
+    while number < 16 {
+        lies[number][3] = number as u8;
+        number += 1;
+    }
+    lies
+};
+
+/// The local portal finds the remote one by its name. Gives the configuration's file.
+fn by_name(case: &Case) -> Result<std::path::PathBuf, Box<dyn std::error::Error>> {
+    let file = case.portals.config(Side::Local);
+    let text = std::fs::read_to_string(&file)?;
+    let by_name = format!("remote = \"vps.test:{PORT}\"");
+    let text = text.replace(&format!("remote = \"{PUBLIC}:{PORT}\""), &by_name);
+    assert!(text.contains(&by_name));
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// Field row C5: a resolver that lies costs some seconds: it moves nothing that works, it is not written to
+/// the disk, and at the next start the address where the peer was is tried as well.
+#[test]
+fn a_resolver_that_lies_is_not_believed_for_long() {
+    case(Setup::default(), |case| -> Outcome {
+        let file = by_name(case)?;
+        let names = Names::start(&case.lab.internet, &TRUTH)?;
+        let (remote, local) = case.up()?;
+        let remembered = file.with_extension("addresses");
+        let line = format!("vps.test {PUBLIC}\n");
+        assert_eq!(std::fs::read_to_string(&remembered)?, line);
+        drop(names);
+        local.stop()?;
+        remote.stop()?;
+        // Nobody is there yet, so the lies are tried.
+        let _liar = Names::start(&case.lab.internet, &LIES)?;
+        let local = case.start(Side::Local)?;
+        revived("the lies are tried", || {
+            Ok(local.log().contains("on wan0 to 198.18.0."))
+        })?;
+        let _remote = case.start(Side::Remote)?;
+        revived("both are up", || Ok(case.paths_up()?.len() == 2))?;
+        assert_eq!(std::fs::read_to_string(&remembered)?, line);
+        Ok(())
+    });
 }
 
 /// Field row C5: the way of the default route is dead at the start, and the name is found over the other
@@ -214,13 +271,8 @@ fn reply(question: &[u8]) -> Vec<u8> {
 #[test]
 fn a_name_is_found_over_any_link_and_remembered() {
     case(Setup::default(), |case| -> Outcome {
-        let file = case.portals.config(Side::Local);
-        let text = std::fs::read_to_string(&file)?;
-        let by_name = format!("remote = \"vps.test:{PORT}\"");
-        let text = text.replace(&format!("remote = \"{PUBLIC}:{PORT}\""), &by_name);
-        assert!(text.contains(&by_name));
-        std::fs::write(&file, text)?;
-        let names = Names::start(&case.lab.internet)?;
+        let file = by_name(case)?;
+        let names = Names::start(&case.lab.internet, &TRUTH)?;
         case.lab.emulator.set_outage(0, Outage::Drop);
         let _remote = case.start(Side::Remote)?;
         let local = case.start(Side::Local)?;

@@ -235,6 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_answer_the_first_addresses_are_kept() {
+        let asked = question(7, "vps.example", Kind::A).unwrap();
+        let records: Vec<_> = (0..60).map(|n| (12, 1, vec![203, 0, 113, n])).collect();
+        let got = answer(7, "vps.example", Kind::A, &reply(&asked, &records)).unwrap();
+        let first: Vec<IpAddr> = (0..16).map(|n| IpAddr::from([203, 0, 113, n])).collect();
+        assert_eq!(got, first);
+    }
+
+    #[test]
     fn answers_to_something_else_are_none() {
         let asked = question(7, "vps.example", Kind::A).unwrap();
         let good = reply(&asked, &[(12, 1, vec![203, 0, 113, 2])]);

@@ -2,6 +2,7 @@
 //! address may change. The system's resolver is asked, and where it does not answer at once, the resolvers
 //! over every link: it may only know the way of a link that is dead.
 
+pub(super) mod known;
 pub(super) mod memory;
 mod message;
 mod places;
@@ -110,11 +111,19 @@ fn ways_of(config: &Config, link: &Link, observed: &Observed, resolvers: &[IpAdd
         .collect()
 }
 
+/// How it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Manner {
+    ways: Vec<Way>,
+    /// No path works with what was said: everybody is asked, and all answers are waited for.
+    doubt: bool,
+}
+
 /// Looks names up until it is dropped.
 #[derive(Debug)]
 pub(super) struct Resolver {
     tasks: JoinSet<()>,
-    ways: watch::Sender<Vec<Way>>,
+    manner: watch::Sender<Manner>,
 }
 
 impl Resolver {
@@ -125,15 +134,16 @@ impl Resolver {
         ways: Vec<Way>,
         answers: &mpsc::UnboundedSender<Answer>,
     ) -> Self {
-        let (ways, known_ways) = watch::channel(ways);
+        let doubt = false;
+        let (manner, known_manner) = watch::channel(Manner { ways, doubt });
         let mut tasks = JoinSet::new();
         for host in hosts {
             match host.parse::<IpAddr>() {
                 Ok(address) => drop(answers.send((host, vec![address]))),
-                Err(_) => drop(tasks.spawn(look_up(host, known_ways.clone(), answers.clone()))),
+                Err(_) => drop(tasks.spawn(look_up(host, known_manner.clone(), answers.clone()))),
             }
         }
-        Self { tasks, ways }
+        Self { tasks, manner }
     }
 
     /// How many names are being watched.
@@ -143,23 +153,33 @@ impl Resolver {
 
     /// The links are others: what was not found is looked for at once.
     pub(super) fn follow(&self, ways: Vec<Way>) {
-        self.ways.send_if_modified(|known| {
-            let is_new = *known != ways;
-            *known = ways;
-            is_new
+        self.change(|manner| manner.ways = ways);
+    }
+
+    /// No path works although the names have addresses, or one does.
+    pub(super) fn doubt(&self, doubt: bool) {
+        self.change(|manner| manner.doubt = doubt);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Manner)) {
+        self.manner.send_if_modified(|manner| {
+            let before = manner.clone();
+            change(manner);
+            *manner != before
         });
     }
 }
 
 async fn look_up(
     host: String,
-    mut ways: watch::Receiver<Vec<Way>>,
+    mut manner: watch::Receiver<Manner>,
     answers: mpsc::UnboundedSender<Answer>,
 ) {
     let mut known = Vec::new();
     let mut pause = FIRST_PAUSE;
     loop {
-        let now = ways.borrow_and_update().clone();
+        let now = manner.borrow_and_update().clone();
+        let doubted = now.doubt;
         match find(&host, now).await {
             Ok(mut found) => {
                 found.dedup();
@@ -174,14 +194,18 @@ async fn look_up(
                     }
                 }
                 pause = FIRST_PAUSE;
-                sleep(REFRESH).await;
+                if doubted {
+                    sleep(REFRESH).await;
+                } else {
+                    let _ = timeout(REFRESH, manner.wait_for(|now| now.doubt)).await;
+                }
             }
             Err(reason) => {
                 if pause == FIRST_PAUSE {
                     log::warn!("cannot find the address of {host} ({reason}); trying again");
                 }
                 // A link that comes back is a reason to ask again now.
-                let _ = timeout(pause, ways.changed()).await;
+                let _ = timeout(pause, manner.changed()).await;
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
         }
@@ -189,10 +213,21 @@ async fn look_up(
 }
 
 /// A name's addresses, or why nobody says them.
-async fn find(host: &str, ways: Vec<Way>) -> Result<Vec<IpAddr>, String> {
+async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>, String> {
     let own = places::of_hosts(host);
     if !own.is_empty() {
         return Ok(own);
+    }
+    if doubt {
+        let (system, links) = tokio::join!(
+            timeout(PATIENCE, by_system(host)),
+            by_links(host, ways, ASKS * ASK_PATIENCE)
+        );
+        let system = system.unwrap_or_else(|_| Err("no answer".to_owned()));
+        return match (system, links) {
+            (Err(reason), links) if links.is_empty() => Err(reason),
+            (system, links) => Ok(shared(&[links, system.unwrap_or_default()])),
+        };
     }
     let mut system = std::pin::pin!(timeout(PATIENCE, by_system(host)));
     let mut reason = "no answer".to_owned();
@@ -205,7 +240,7 @@ async fn find(host: &str, ways: Vec<Way>) -> Result<Vec<IpAddr>, String> {
         }
         waits = false;
     }
-    let mut by_links = std::pin::pin!(by_links(host, ways));
+    let mut by_links = std::pin::pin!(by_links(host, ways, OTHERS));
     let mut asks = true;
     while waits || asks {
         tokio::select! {
@@ -242,29 +277,42 @@ async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
 }
 
 /// What the resolvers over the links say, IPv6 first as the C library does.
-async fn by_links(host: &str, ways: Vec<Way>) -> Vec<IpAddr> {
+async fn by_links(host: &str, ways: Vec<Way>, patience: Duration) -> Vec<IpAddr> {
     let mut questions = JoinSet::new();
     for way in ways {
         for kind in [Kind::Aaaa, Kind::A] {
             questions.spawn(ask(way.clone(), host.to_owned(), kind));
         }
     }
-    let mut found: Vec<IpAddr> = Vec::new();
+    let mut all: Vec<Vec<IpAddr>> = Vec::new();
     loop {
         // The other family's answer may be on its way.
-        let next = if found.is_empty() {
+        let next = if all.is_empty() {
             questions.join_next().await
         } else {
-            timeout(OTHERS, questions.join_next()).await.unwrap_or(None)
+            timeout(patience, questions.join_next())
+                .await
+                .unwrap_or(None)
         };
         let Some(answered) = next else { break };
-        for address in answered.unwrap_or_default() {
-            if !found.contains(&address) && found.len() < message::MOST_ADDRESSES {
-                found.push(address);
+        all.extend(answered.ok().filter(|found| !found.is_empty()));
+    }
+    let mut found = shared(&all);
+    found.sort_by_key(IpAddr::is_ipv4);
+    found
+}
+
+/// Of each answer the first address, of each the second, and so on: one that names many leaves room for
+/// those of the others.
+fn shared(answers: &[Vec<IpAddr>]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for turn in 0..message::MOST_ADDRESSES {
+        for address in answers.iter().filter_map(|answer| answer.get(turn)) {
+            if !found.contains(address) && found.len() < message::MOST_ADDRESSES {
+                found.push(*address);
             }
         }
     }
-    found.sort_by_key(IpAddr::is_ipv4);
     found
 }
 
@@ -307,6 +355,19 @@ fn list(addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One resolver names sixteen addresses for everything, another one the right one.
+    #[test]
+    fn a_lying_resolver_leaves_room_for_the_truth() {
+        let lies: Vec<IpAddr> = (0..16).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        let truth = vec![IpAddr::from([203, 0, 113, 2])];
+        for answers in [[lies.clone(), truth.clone()], [truth.clone(), lies.clone()]] {
+            let found = shared(&answers);
+            assert_eq!(found.len(), message::MOST_ADDRESSES);
+            assert!(found[..2].contains(&truth[0]), "{found:?}");
+        }
+        assert_eq!(shared(&[lies.clone(), lies.clone()]), lies);
+    }
 
     #[test]
     fn addresses_need_no_look_up_and_localhost_is_found() {

@@ -19,6 +19,7 @@ impl Running<'_> {
             let trouble = (!self.usable.contains(id)).then(|| Trouble {
                 waited: now.since(open.waiting_since),
                 attempts: open.attempts,
+                is_doubted: open.is_doubted,
             });
             let flow = open.flow.clone();
             (*id, Present { flow, trouble })
@@ -118,6 +119,7 @@ impl Running<'_> {
                     plan: plan.clone(),
                     waiting_since: self.clock.now(),
                     attempts,
+                    is_doubted: false,
                     opened: true,
                 };
                 self.open.insert(plan.id, open);

@@ -6,6 +6,7 @@ mod told;
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::filters::{Filters, PULSE};
 use super::flaps::Flaps;
 use super::links::{Flow, LinkIds, Plan, Resolved};
 use super::listeners::Listeners;
+use super::names::known::Known as Names;
 use super::names::{Answer as Address, Resolver, memory, ways};
 use super::packet_loop::{Command, News, PacketThread};
 use super::reload::need_restart;
@@ -107,6 +109,8 @@ pub(super) struct Running<'a> {
     usable: Set<LinkId>,
     /// The links whose socket has a fixed port and was not closed yet.
     closing: Set<LinkId>,
+    names: Names,
+    /// The addresses of the names, as they are tried.
     resolved: Resolved,
     resolver: Resolver,
     addresses_out: mpsc::UnboundedSender<Address>,
@@ -131,6 +135,8 @@ struct Open {
     waiting_since: Instant,
     /// How many sockets were opened since it was usable.
     attempts: u32,
+    /// Its name is said to be elsewhere now.
+    is_doubted: bool,
     /// False while the socket before it, with the same fixed port, is being closed.
     opened: bool,
 }
@@ -159,7 +165,8 @@ impl<'a> Running<'a> {
         let (addresses_out, addresses) = mpsc::unbounded_channel();
         let clock = Clock::start();
         let hosts = config.remote_hosts();
-        let resolved = memory::load(&memory::file_of(&options.config), &hosts);
+        let names = Names::load(&memory::file_of(&options.config), &hosts);
+        let resolved = names.all();
         let resolver = Resolver::start(hosts, ways(&config, &observed), &addresses_out);
         let mut running = Self {
             options,
@@ -175,6 +182,7 @@ impl<'a> Running<'a> {
             open: Map::new(),
             usable: Set::new(),
             closing: Set::new(),
+            names,
             resolved,
             resolver,
             addresses_out,
@@ -189,7 +197,7 @@ impl<'a> Running<'a> {
         };
         // Remotes given as addresses are there at once.
         while let Ok((host, found)) = running.addresses.try_recv() {
-            running.resolved.insert(host, found);
+            running.take_addresses(host, found);
         }
         running.publish();
         running.update_links();
@@ -255,8 +263,7 @@ impl<'a> Running<'a> {
                 },
                 Some(event) = host_events.recv() => { self.heed(event); false }
                 Some((host, found)) = self.addresses.recv() => {
-                    self.resolved.insert(host, found);
-                    self.remember();
+                    self.take_addresses(host, found);
                     self.publish();
                     self.update_links();
                     self.publish();
@@ -281,6 +288,7 @@ impl<'a> Running<'a> {
                     if self.is_waiting() {
                         self.look_for_awaited();
                         self.update_links();
+                        self.resolver.doubt(self.doubts_names());
                     }
                     self.log_flaps();
                     self.is_lost_for_long()
@@ -336,10 +344,29 @@ impl<'a> Running<'a> {
         *self.desired.0.borrow_mut() = (self.config.clone(), resolved, self.tunnel_down);
     }
 
-    /// Writes what the names are now, for a start without DNS.
+    /// Resolvers say something else than before of a name. Flows that do not work, and lead elsewhere, wait
+    /// no longer.
+    fn take_addresses(&mut self, host: String, found: Vec<IpAddr>) {
+        let before = self.resolved.get(&host).cloned().unwrap_or_default();
+        for (id, open) in self.open.iter_mut() {
+            let remote = open.flow.remote.ip();
+            if !self.usable.contains(id) && before.contains(&remote) && !found.contains(&remote) {
+                open.is_doubted = true;
+            }
+        }
+        self.names.answer(host, found);
+        self.resolved = self.names.all();
+    }
+
+    /// No path works, and one had the time to.
+    fn doubts_names(&self) -> bool {
+        self.usable.is_empty() && self.open.values().any(|open| open.attempts > 0)
+    }
+
+    /// Writes where the peer was, for a start without DNS.
     fn remember(&self) {
         let file = memory::file_of(&self.options.config);
-        if let Err(error) = memory::save(&file, &self.resolved) {
+        if let Err(error) = memory::save(&file, self.names.proven()) {
             log::debug!("cannot write {}: {error}", file.display());
         }
     }
@@ -372,11 +399,19 @@ impl<'a> Running<'a> {
         let &Event::Path {
             link: Some(link),
             state,
+            remote,
             ..
         } = event
         else {
             return;
         };
+        if state == PathState::Up
+            && let Some(remote) = remote
+            && self.names.prove(remote.ip())
+        {
+            self.resolved = self.names.all();
+            self.remember();
+        }
         if matches!(state, PathState::Up | PathState::Suspect) {
             if let Some(open) = self.open.get_mut(&link) {
                 open.attempts = 0;
@@ -387,6 +422,7 @@ impl<'a> Running<'a> {
         {
             open.waiting_since = self.clock.now();
         }
+        self.resolver.doubt(self.doubts_names());
     }
 
     /// Keeps in mind whether the tunnel carries anything. True: the host is to be looked at for it.
@@ -529,7 +565,8 @@ impl<'a> Running<'a> {
         }
         log::info!("the new configuration is in use");
         let hosts = new.remote_hosts();
-        self.resolved.retain(|host, _| hosts.contains(host));
+        self.names.retain(&hosts);
+        self.resolved = self.names.all();
         let ways = ways(&new, &self.observed);
         self.resolver = Resolver::start(hosts, ways, &self.addresses_out);
         log::debug!("{} names are watched", self.resolver.names());
