@@ -40,8 +40,7 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
             text,
         }));
         observed.sockets = host::listeners::sockets();
-        let rules = host::foreign_filters(&config.name)?;
-        let found = findings(config, &observed, &rules);
+        let found = findings(config, &observed, &observed.filters);
         warnings.extend(found.into_iter().map(Warning::from));
         #[cfg(target_os = "linux")]
         let present = Some(

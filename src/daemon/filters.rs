@@ -1,10 +1,9 @@
 //! The packet filters of others, as far as they stand in the tunnel's way: looked at whenever they
-//! change, and when packets go one way alone.
+//! change.
 
 use std::time::Duration;
 
 use crate::config::{Config, Warning};
-use crate::host;
 use crate::route::Observed;
 use crate::route::foreign::{Finding, findings};
 
@@ -17,8 +16,6 @@ const TELLING: u64 = 5;
 /// What is known of them.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    /// The generation of the ruleset that was read last; `Some(None)` where the kernel has no nf_tables.
-    generation: Option<Option<u32>>,
     findings: Vec<Finding>,
     /// What the log has heard already.
     said: Vec<String>,
@@ -29,20 +26,9 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// Looks at them when they have changed, or when what is asked of them has.
-    pub(super) fn look(&mut self, config: &Config, observed: &Observed, has_changed: bool) {
-        let generation = host::filter_generation();
-        if !has_changed && self.generation == Some(generation) {
-            return;
-        }
-        self.generation = Some(generation);
-        self.findings = match host::foreign_filters(&config.name) {
-            Ok(rules) => findings(config, observed, &rules),
-            Err(error) => {
-                log::debug!("the packet filters of this host cannot be read: {error}");
-                return;
-            }
-        };
+    /// Looks at them as they were last seen.
+    pub(super) fn look(&mut self, config: &Config, observed: &Observed) {
+        self.findings = findings(config, observed, &observed.filters);
         let is_there = |text: &String| self.findings.iter().any(|it| it.text == *text);
         let before = self.said.len();
         self.said.retain(is_there);

@@ -46,21 +46,9 @@ pub use crate::route::desired;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::{Desired, Reconciler, System, desired};
 #[cfg(target_os = "linux")]
-pub use linux::{System, filter_generation, foreign_filters};
+pub use linux::System;
 #[cfg(target_os = "linux")]
 pub use reconciler::Reconciler;
-
-/// pf has one ruleset, of which ours is a part: there are no chains of others beside it.
-#[cfg(not(target_os = "linux"))]
-pub fn foreign_filters(_: &IfName) -> io::Result<crate::route::foreign::Ruleset> {
-    Ok(crate::route::foreign::Ruleset::default())
-}
-
-/// See [`foreign_filters`].
-#[cfg(not(target_os = "linux"))]
-pub fn filter_generation() -> Option<u32> {
-    None
-}
 
 /// Where the baseline files are kept: a place that a reboot empties, as it empties the kernel.
 pub const RUN_DIRECTORY: &str = if cfg!(target_os = "freebsd") {

@@ -43,7 +43,7 @@ pub struct Observed {
     /// The sockets of this host; only looked for by `check`, `plan`, and the daemon's guard.
     #[serde(skip)]
     pub sockets: Vec<HostSocket>,
-    /// The packet filters of others; `unread` where there is ip_tables, the older kind.
+    /// The packet filters of others.
     #[serde(skip)]
     pub filters: Ruleset,
 }

@@ -89,7 +89,7 @@ fn untracked(config: &Config, role: &Remote, observed: &Observed, address: IpAdd
     let mut ports = firm(config, role, address);
     ports.retain(|keep| {
         let needs = |port| needs_state(config, observed, rules, keep.protocol, port);
-        !rules.unread && keep.last - keep.first < MOST_ASKED && !(keep.first..=keep.last).any(needs)
+        !rules.legacy && keep.last - keep.first < MOST_ASKED && !(keep.first..=keep.last).any(needs)
     });
     ports
 }

@@ -202,7 +202,7 @@ impl<'a> Running<'a> {
         running.publish();
         running.update_links();
         running.look_for_awaited();
-        running.look_at_filters(true);
+        running.look_at_filters();
         running
     }
 
@@ -467,7 +467,7 @@ impl<'a> Running<'a> {
                 self.resolver.follow(ways(&self.config, &self.observed));
                 self.update_links();
                 self.look_for_awaited();
-                self.look_at_filters(true);
+                self.look_at_filters();
             }
             host::Event::Sound => {
                 self.routing_error = None;
@@ -485,17 +485,14 @@ impl<'a> Running<'a> {
                 }
                 self.routing_error = Some(reason);
             }
-            host::Event::Looked => {
-                self.keep_mtu();
-                self.look_at_filters(false);
-            }
+            host::Event::Looked => self.keep_mtu(),
         }
     }
 
-    fn look_at_filters(&mut self, has_changed: bool) {
+    fn look_at_filters(&mut self) {
         let mut observed = self.observed.clone();
         observed.remotes = self.resolved.values().flatten().copied().collect();
-        self.filters.look(&self.config, &observed, has_changed);
+        self.filters.look(&self.config, &observed);
     }
 
     async fn count_packets(&mut self) {
@@ -507,7 +504,6 @@ impl<'a> Running<'a> {
             .filters
             .count(report.stats.packets_in, report.stats.packets_out)
         {
-            self.look_at_filters(true);
             self.filters.accuse(self.config.name.as_str());
         }
     }
@@ -578,7 +574,7 @@ impl<'a> Running<'a> {
         self.publish();
         self.update_links();
         self.look_for_awaited();
-        self.look_at_filters(true);
+        self.look_at_filters();
         true
     }
 }

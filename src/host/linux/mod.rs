@@ -25,7 +25,8 @@ use std::time::Duration;
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteType;
-use tokio::time::Instant;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Host, HostError, Scope};
 use crate::config::PortProtocol;
@@ -53,6 +54,8 @@ pub struct System {
     watch: Watch,
     /// The packet filters of others, and when they were read.
     filters: Option<Filters>,
+    /// When they are to be read again.
+    owed: Option<Instant>,
 }
 
 /// The packet filters of others.
@@ -64,6 +67,19 @@ struct Filters {
     rules: Ruleset,
 }
 
+impl Filters {
+    /// When they are to be read again; `None` while nothing can have changed.
+    fn due(&self, generation: Option<u32>, has_legacy: bool) -> Option<Instant> {
+        if self.generation != generation {
+            Some(self.read + LEAST_AGE)
+        } else {
+            has_legacy.then(|| self.read + LEGACY_AGE)
+        }
+    }
+}
+
+/// All is read no more often than this, whatever changes: it takes a small router a while.
+const LEAST_AGE: Duration = Duration::from_secs(2);
 /// So long the rules of the older ip_tables are taken for what they were: no notice tells of them, and
 /// another program has to be run to read them.
 const LEGACY_AGE: Duration = Duration::from_secs(30);
@@ -77,6 +93,7 @@ impl System {
             handle: Handle::open().map_err(open)?,
             watch: Watch::open().map_err(open)?,
             filters: None,
+            owed: None,
         })
     }
 
@@ -88,21 +105,33 @@ impl System {
         Ok(&self.handle)
     }
 
-    /// The packet filters of others, read again when they may have changed. None where they cannot be
-    /// read.
-    fn filters(&mut self, tunnel: &IfName) -> &Ruleset {
+    /// The packet filters of others, read again when they may have changed, though not at once when they
+    /// have just been read. None where they cannot be read. Others are served meanwhile.
+    async fn filters(&mut self, tunnel: &IfName) -> &Ruleset {
         let (generation, now) = (nft::ruleset::generation(), clock::now());
-        let is_fresh = |it: &Filters| {
-            let is_young = || now.duration_since(it.read) < LEGACY_AGE;
-            it.generation == generation && (!nft::ruleset::has_legacy() || is_young())
-        };
-        let known = self.filters.take().filter(is_fresh);
-        let filters = known.unwrap_or_else(|| Filters {
+        let has_legacy = nft::ruleset::has_legacy();
+        let due = self
+            .filters
+            .as_ref()
+            .map(|it| it.due(generation, has_legacy));
+        if due.is_none_or(|due| due.is_some_and(|due| due <= now)) {
+            let tunnel = tunnel.clone();
+            let read = spawn_blocking(move || nft::ruleset::read(&tunnel)).await;
+            self.filters = Some(Filters {
+                generation,
+                read: now,
+                rules: read.ok().and_then(Result::ok).unwrap_or_default(),
+            });
+            self.owed = None;
+        } else {
+            self.owed = due.flatten();
+        }
+        let nothing = || Filters {
             generation,
             read: now,
-            rules: nft::ruleset::read(tunnel).unwrap_or_default(),
-        });
-        &self.filters.insert(filters).rules
+            rules: Ruleset::default(),
+        };
+        &self.filters.get_or_insert_with(nothing).rules
     }
 
     /// What kind of device has this name, when it is none that this program makes: whoever asks
@@ -222,19 +251,19 @@ impl Host for System {
             Ok(handle) => links::observe(handle, tunnel).await.map_err(read),
             Err(error) => Err(read(error)),
         })?;
-        let filters = self.filters(tunnel);
+        let filters = self.filters(tunnel).await;
         observed.forwarders = filters.forwarders(tunnel.as_str());
         observed.filters = filters.clone();
-        // No notice tells when those change.
-        observed.filters.unread |= nft::ruleset::has_legacy();
         Ok(observed)
     }
 
     async fn changed(&mut self) -> Result<(), HostError> {
-        self.watch
-            .changed()
-            .await
-            .map_err(|error| HostError::read("the kernel's notices", error))
+        let changed = self.watch.changed();
+        let changed = match self.owed {
+            Some(at) => timeout_at(at, changed).await.unwrap_or(Ok(())),
+            None => changed.await,
+        };
+        changed.map_err(|error| HostError::read("the kernel's notices", error))
     }
 
     async fn glance(&mut self, scope: &Scope) -> Result<HostState, HostError> {
@@ -260,7 +289,7 @@ impl Host for System {
     }
 
     async fn forwarders(&mut self, tunnel: &IfName) -> Vec<String> {
-        self.filters(tunnel).forwarders(tunnel.as_str())
+        self.filters(tunnel).await.forwarders(tunnel.as_str())
     }
 
     fn last_to_change(&self) -> Option<String> {
@@ -351,16 +380,6 @@ async fn add_neighbours(
     Ok(())
 }
 
-/// The packet filters of others, of this thread's network namespace.
-pub fn foreign_filters(tunnel: &IfName) -> io::Result<Ruleset> {
-    nft::ruleset::read(tunnel)
-}
-
-/// The number of the last change of nf_tables; `None`: there is none.
-pub fn filter_generation() -> Option<u32> {
-    nft::ruleset::generation()
-}
-
 /// The kernel's number of a family.
 fn family_number(family: Family) -> AddressFamily {
     match family {
@@ -396,6 +415,31 @@ fn or_none<T>(listed: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Somebody who changes a rule a hundred times a second costs a read in two seconds, and the last change
+    /// is seen.
+    #[test]
+    fn packet_filters_are_read_only_now_and_then() {
+        let start = clock::now();
+        let mut known = Filters {
+            generation: Some(0),
+            read: start,
+            rules: Ruleset::default(),
+        };
+        assert_eq!(known.due(Some(0), false), None);
+        assert_eq!(known.due(Some(0), true), Some(start + LEGACY_AGE));
+        let (mut reads, mut now) = (0, start);
+        for generation in 1..=1000 {
+            now += Duration::from_millis(10);
+            let due = known.due(Some(generation), true).unwrap();
+            if due <= now {
+                reads += 1;
+                (known.generation, known.read) = (Some(generation), now);
+            }
+        }
+        assert_eq!(reads, 5);
+        assert_eq!(known.due(Some(1001), false), Some(known.read + LEAST_AGE));
+    }
 
     /// Field row B7: an answer that is lost costs a second, and not the whole of what was asked.
     #[tokio::test(flavor = "current_thread")]

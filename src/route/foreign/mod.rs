@@ -26,7 +26,9 @@ pub struct Ruleset {
     sets: Vec<Set>,
     /// The index of the tunnel's device, where it is there: rules may name it so.
     pub tunnel_index: Option<u32>,
-    /// There are rules of the older kind (ip_tables) that could not be read.
+    /// There are rules of the older kind (ip_tables), which change without a notice.
+    pub legacy: bool,
+    /// And they could not be read.
     pub unread: bool,
 }
 

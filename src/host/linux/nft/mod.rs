@@ -4,6 +4,7 @@
 
 mod encode;
 mod expression;
+mod legacy;
 mod message;
 pub(super) mod ruleset;
 mod talk;

@@ -2,16 +2,17 @@
 //! there is of the older ip_tables.
 
 use std::io;
-use std::process::{Command, Stdio};
 
 use rustix::net::netdevice::name_to_index;
 
 use super::super::attributes::{Attributes, attributes, find, text};
 use super::encode::TABLE;
+use super::legacy;
 use super::message::{self, flag};
 use super::talk::open;
 use super::{EXPRESSION_DATA, EXPRESSION_NAME, RULE_CHAIN, RULE_EXPRESSIONS, TABLE_FLAGS};
 use crate::config::units::IfName;
+use crate::io::clock;
 use crate::route::foreign::{
     Base, Chain, Element, Family, Ruleset, Set, Source, Step, Verdict, xt,
 };
@@ -28,6 +29,9 @@ const GENERATION: u16 = 16;
 /// not known what is not in it.
 const MOST_MESSAGES: usize = 64;
 
+/// The families that ip_tables has, as its files call them.
+const FAMILIES: [(Family, &str); 2] = [(Family::Ip, "ip"), (Family::Ip6, "ip6")];
+
 /// How often all is read again when somebody changes it meanwhile.
 const TRIES: u32 = 3;
 
@@ -39,10 +43,9 @@ pub(in super::super) fn generation() -> Option<u32> {
 
 /// True when there are tables of ip_tables, the older kind.
 pub(in super::super) fn has_legacy() -> bool {
-    ["ip", "ip6"].iter().any(|kind| {
-        let names = format!("/proc/thread-self/net/{kind}_tables_names");
-        std::fs::read_to_string(names).is_ok_and(|names| !names.trim().is_empty())
-    })
+    FAMILIES
+        .iter()
+        .any(|(_, kind)| !legacy::tables(kind).is_empty())
 }
 
 /// All but our own table. Without nf_tables in the kernel there is none.
@@ -60,33 +63,18 @@ pub(in super::super) fn read(tunnel: &IfName) -> io::Result<Ruleset> {
         tries += 1;
     };
     rules.tunnel_index = index(tunnel);
-    for (family, kind) in [(Family::Ip, "ip"), (Family::Ip6, "ip6")] {
-        let names = format!("/proc/thread-self/net/{kind}_tables_names");
-        // No such file: no such module.
-        let used = std::fs::read_to_string(names).unwrap_or_default();
-        if used.trim().is_empty() {
+    let deadline = clock::now() + legacy::PATIENCE;
+    for (family, kind) in FAMILIES {
+        if legacy::tables(kind).is_empty() {
             continue;
         }
-        match saved(&format!("{kind}tables")) {
+        rules.legacy = true;
+        match legacy::saved(kind, deadline) {
             Some(text) => rules.add_legacy(family, &text),
             None => rules.unread = true,
         }
     }
     Ok(rules)
-}
-
-/// The rules of ip_tables, by the program that comes with them. An iptables of the newer kind prints
-/// what nf_tables holds.
-fn saved(program: &str) -> Option<String> {
-    [format!("{program}-legacy-save"), format!("{program}-save")]
-        .iter()
-        .find_map(|program| {
-            let mut command = Command::new(program);
-            let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
-            let output = output.ok().filter(|output| output.status.success())?;
-            let text = String::from_utf8(output.stdout).ok()?;
-            (!text.contains("nf_tables")).then_some(text)
-        })
 }
 
 /// The index of a device, where it is there.
