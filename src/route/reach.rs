@@ -57,11 +57,13 @@ pub struct Program {
     pub name: String,
     /// Its command line: `sshd: root [priv]`.
     pub title: String,
+    /// It is root's. Any user may give his own the name of another, and nobody logs in by it.
+    pub is_root: bool,
 }
 
 impl Program {
     fn is_login(&self) -> bool {
-        LOGIN_PROGRAMS.contains(&self.name.as_str())
+        self.is_root && LOGIN_PROGRAMS.contains(&self.name.as_str())
     }
 
     fn is_before_login(&self) -> bool {
@@ -88,7 +90,7 @@ impl HostSocket {
 
     /// The program that starts another for who connects, when nobody else holds the listener.
     fn starter(&self) -> Option<&str> {
-        let starts = |it: &Program| STARTERS.contains(&it.name.as_str());
+        let starts = |it: &Program| it.is_root && STARTERS.contains(&it.name.as_str());
         let first = self.programs.first()?;
         self.programs
             .iter()
@@ -315,6 +317,7 @@ mod tests {
         let program = Program {
             name: name.to_owned(),
             title: title.to_owned(),
+            is_root: true,
         };
         HostSocket {
             protocol,
@@ -427,6 +430,16 @@ mod tests {
         }
         assert_eq!(is_locked_out(&[tcp("10.0.0.5:2222", "sshd")]), None);
         assert_eq!(is_locked_out(&[]), None);
+
+        // A user of this host calls his own programs so.
+        for mut feigned in [
+            connection("203.0.113.2:2222", "sshd"),
+            tcp("0.0.0.0:2222", "sshd"),
+            tcp("0.0.0.0:2222", "systemd"),
+        ] {
+            feigned.programs[0].is_root = false;
+            assert_eq!(is_locked_out(&[feigned]), None);
+        }
     }
 
     /// Field row B1: a narrower `keep`.

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::config::PortProtocol;
-use crate::route::reach::{HostSocket, Program};
 use crate::plain::plain;
+use crate::route::reach::{HostSocket, Program};
 use crate::sorted::Map;
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
@@ -99,10 +100,11 @@ fn holders() -> Map<u64, Vec<Program>> {
             let program = program.get_or_insert_with(|| {
                 let read = |file| fs::read(folder.join(file)).unwrap_or_default();
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
-                Program {
                 let text = |bytes| plain(text(bytes).trim());
-                    name: text(read("comm")).trim().to_owned(),
-                    title: text(read("cmdline")).trim().to_owned(),
+                Program {
+                    name: text(read("comm")),
+                    title: text(read("cmdline")),
+                    is_root: fs::metadata(&folder).is_ok_and(|it| it.uid() == 0),
                 }
             });
             holders
@@ -147,8 +149,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn broken_lines_are_left_out() {
     /// Anybody may call his program so, and the log names who listens.
     #[test]
     fn a_program_with_an_evil_name_is_named_harmlessly() {
@@ -173,6 +173,8 @@ mod tests {
         assert_eq!(names, [r"s\u{1b}[2J\nsshd"]);
     }
 
+    #[test]
+    fn broken_lines_are_left_out() {
         for line in [
             "  sl  local_address rem_address st",
             " 0: xx:1 0:0 0A",
