@@ -305,7 +305,7 @@ mod tests {
     use crate::config::units::{Family, RulePref, TableId};
     use crate::host::fake::{Fake, setting};
     use crate::host::troubles::PAUSE_AFTER_FAILURE;
-    use crate::route::resource::{LocalTable, Route, Rule};
+    use crate::route::resource::{FilterClause, LocalTable, Route, Rule};
     use crate::sorted::Set;
 
     const FORWARD: &str = "net.ipv4.ip_forward";
@@ -447,6 +447,33 @@ mod tests {
             assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
             assert!(!directory.join("nc0.baseline").exists());
         }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// While something fails, filters that may stand are remembered: the newest, and only so many.
+    #[tokio::test(flavor = "current_thread")]
+    async fn filters_of_failed_tries_are_few() {
+        let directory = directory("filters");
+        let mut kernel = host();
+        kernel.devices.remove(&tunnel());
+        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
+        let filter = |last: u8| Filter {
+            tunnel: tunnel(),
+            clauses: [FilterClause::SourceNat {
+                device: tunnel(),
+                address: [203, 0, 113, last].into(),
+            }]
+            .into(),
+        };
+        for last in 0..50 {
+            let mut desired = desired();
+            desired.insert(Resource::Filter(filter(last)));
+            let _ = reconciler.apply(&desired).await;
+            assert!(reconciler.filters.len() <= MOST_FILTERS);
+            assert_eq!(reconciler.filters.last(), Some(&filter(last)));
+        }
+        assert_eq!(reconciler.filters.len(), MOST_FILTERS);
+        reconciler.stop().await.unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

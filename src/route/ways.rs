@@ -158,6 +158,45 @@ mod tests {
         }
     }
 
+    /// Field row C4: told apart by their own addresses, in whatever order they stand on the device.
+    #[test]
+    fn two_ways_by_one_device_with_sources() {
+        let mut config = cases::local_client();
+        let link = |source: &str| Link {
+            source: Some(source.parse().unwrap()),
+            ..cases::link("wan0")
+        };
+        let mut observed = cases::router();
+        observed.links[1].gateways = ["10.0.1.1", "10.0.2.1"]
+            .map(|it| it.parse().unwrap())
+            .to_vec();
+        config.links = vec![link("10.0.2.0/24"), link("10.0.1.2/32")];
+        for addresses in [
+            ["10.0.1.2/24", "10.0.2.2/24"],
+            ["10.0.2.2/24", "10.0.1.2/24"],
+        ] {
+            observed.links[1].addresses = addresses.map(|it| it.parse().unwrap()).to_vec();
+            let state = crate::route::desired(&config, &observed);
+            for (place, own, gateway) in [(0, "10.0.2.2", "10.0.2.1"), (1, "10.0.1.2", "10.0.1.1")]
+            {
+                let own: IpAddr = own.parse().unwrap();
+                let link = &config.links[place];
+                assert_eq!(
+                    own_addresses(&config, &observed, link, &observed.links[1]),
+                    [own]
+                );
+                let table = 28260 + place as u32;
+                let default = routes(&state)
+                    .find(|route| route.table.0 == table && route.destination.is_default())
+                    .unwrap();
+                assert_eq!(default.via, Some(gateway.parse().unwrap()));
+                assert_eq!(default.source, Some(own));
+                let mut asks = rules(&state).filter(|rule| rule.table.0 == table);
+                assert!(asks.all(|rule| rule.from == Some(Prefix::host(own))));
+            }
+        }
+    }
+
     #[test]
     fn a_link_without_a_word_shares_what_there_is() {
         let mut config = cases::local_client();
