@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::crossing::pings;
 use super::modes::into_a_lan;
 use super::support::kernel::sh;
-use super::support::{Answers, Case, Outcome, Setup, Talk, case, eventually};
+use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
@@ -123,5 +123,50 @@ fn check_names_the_address_of_the_vps() {
         let answer = asked(&case.lab.client, inside, 22)?;
         assert_eq!(answer, format!("remote to {PUBLIC}"));
         Ok(())
+    });
+}
+
+/// Field rows A1 and D6: `without_tunnel = "direct"` leads every LAN out by the default route while the
+/// tunnel is down, and to no other network of this router, which joined none before.
+#[test]
+fn direct_joins_no_networks() {
+    let mut setup = Setup::default();
+    setup.options.deliver = Some(
+        "deliver = \"nat\"\nlan = { devices = [\"lan\", \"guest\"] }\n\
+         without_tunnel = \"direct\""
+            .to_owned(),
+    );
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.local, "sysctl -qw net.ipv4.ip_forward=0")?;
+        into_a_lan(lab)?;
+        let guest = behind(lab, "guest", 8)?;
+        let _cameras = behind(lab, "cameras", 9)?;
+        let apart = || -> Result<(), Error> {
+            assert_eq!(pings(&guest, MACHINE)?, 0);
+            assert_eq!(pings(&lab.client, Ipv4Addr::new(192, 168, 9, 20))?, 0);
+            assert_eq!(pings(&guest, Ipv4Addr::new(192, 168, 9, 20))?, 0);
+            Ok(())
+        };
+        let (remote, _local) = case.up()?;
+        for machine in [&lab.client, &guest] {
+            assert_eq!(pings(machine, SERVER)?, 5);
+        }
+        apart()?;
+        // Nobody translates here: they are seen leaving with their own addresses.
+        let clear = Watch::start(
+            &lab.internet,
+            "prerouting",
+            "iifname link* ip saddr 192.168.8.20",
+        )?;
+        remote.kill();
+        for _ in 0..60 {
+            pings(&guest, SERVER)?;
+            if clear.packets()? > 0 {
+                break;
+            }
+        }
+        assert_ne!(clear.packets()?, 0);
+        apart().map_err(Into::into)
     });
 }
