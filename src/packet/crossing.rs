@@ -10,6 +10,15 @@ use super::ip::is_packet;
 use crate::config::units::{Family, Prefix};
 use crate::config::{PublicAddresses, TunnelAddresses};
 
+/// IPv6 extension headers (RFC 8200 section 4, RFC 4302).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Extension headers that are passed over in search of a routing header: more are not met.
+const MOST_EXTENSIONS: usize = 8;
+
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Towards {
@@ -159,11 +168,11 @@ fn addresses(packet: &[u8]) -> Option<(Family, Bits, Bits)> {
     ))
 }
 
-/// True for an IPv4 packet that names the hosts it wants to pass (RFC 791, options 131 and 137): its
-/// destination is not where it ends.
+/// True for a packet that names the hosts it wants to pass (RFC 791, options 131 and 137; RFC 8200 section
+/// 4.4): its destination is not where it ends.
 fn has_source_route(packet: &[u8]) -> bool {
     let Some(header) = packet.first().filter(|first| **first >> 4 == 4) else {
-        return false;
+        return has_routing_header(packet);
     };
     let mut options = packet
         .get(20..usize::from(header & 0x0f) * 4)
@@ -178,6 +187,38 @@ fn has_source_route(packet: &[u8]) -> bool {
             _ => return false,
         };
     }
+}
+
+/// True for an IPv6 packet with a routing header of any type, and for one that hides whether it has one.
+/// Encrypted ones, and later fragments, show no more headers; what was cut is put together by the host that
+/// it goes to, and no router looks into it.
+fn has_routing_header(packet: &[u8]) -> bool {
+    let Some(next) = packet.get(6) else {
+        return true;
+    };
+    let (mut next, mut at) = (*next, 40);
+    for _ in 0..MOST_EXTENSIONS {
+        let (following, length) = match (next, packet.get(at..)) {
+            (ROUTING, _) => return true,
+            (HOP_BY_HOP | DESTINATION_OPTIONS, Some([following, length, ..])) => {
+                (*following, (usize::from(*length) + 1) * 8)
+            }
+            (FRAGMENT, Some([following, _, high, low, ..])) => {
+                if u16::from_be_bytes([*high, *low]) >> 3 != 0 {
+                    return false;
+                }
+                (*following, 8)
+            }
+            (AUTHENTICATION, Some([following, length, ..])) => {
+                (*following, (usize::from(*length) + 2) * 4)
+            }
+            (HOP_BY_HOP | DESTINATION_OPTIONS | FRAGMENT | AUTHENTICATION, _) => return true,
+            _ => return false,
+        };
+        next = following;
+        at += length;
+    }
+    true
 }
 
 /// True for an ICMP redirect (RFC 792): one is for the hosts of a link, and no router is between them.

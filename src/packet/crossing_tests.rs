@@ -160,6 +160,46 @@ fn a_packet_that_names_its_way_is_refused() {
     }
 }
 
+/// Field row A1: an IPv6 routing header of any type, wherever it stands.
+#[test]
+fn a_routing_header_is_refused() {
+    let carried = crossing(true, &[]);
+    let of_kind = |kind| [17, 0, kind, 0, 0, 0, 0, 0];
+    let filled = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+    let cases: [(u8, Vec<u8>, bool); 13] = [
+        (17, vec![0; 8], true),
+        (43, of_kind(0).to_vec(), false),
+        (43, of_kind(4).to_vec(), false),
+        (0, filled(17).to_vec(), true),
+        (0, [filled(43), of_kind(0)].concat(), false),
+        (60, [filled(43), of_kind(2)].concat(), false),
+        // The first fragment, and a later one whose bytes are no header.
+        (44, [[43, 0, 0, 1, 0, 0, 0, 1], of_kind(0)].concat(), false),
+        (44, [[17, 0, 0, 9, 0, 0, 0, 1], of_kind(0)].concat(), true),
+        (
+            51,
+            [&[43, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &of_kind(0)].concat(),
+            false,
+        ),
+        (50, vec![43; 8], true),
+        (59, Vec::new(), true),
+        // Cut off, and without end.
+        (60, vec![43], false),
+        (60, filled(60).repeat(9), false),
+    ];
+    for (next, rest, goes) in cases {
+        let mut packet = packet("2001:db8::1".parse().unwrap(), PUBLIC_V6.parse().unwrap());
+        packet[6] = next;
+        packet[5] = rest.len() as u8;
+        packet.extend(&rest);
+        assert_eq!(
+            carried.admits(Towards::Home, &packet),
+            goes,
+            "{next}: {rest:?}"
+        );
+    }
+}
+
 /// Field row A3: nobody behind the tunnel redirects a host here.
 #[test]
 fn redirects_are_refused() {

@@ -166,7 +166,7 @@ impl Tunnel {
         if self.inner.answers.take(now) {
             let mut answer = self.pool.take();
             if icmp::packet_too_big(packet.bytes(), limit, answer.buffer()) {
-                self.delivered.push_back(answer);
+                self.told.push_back(answer);
             } else {
                 self.pool.give(answer);
             }

@@ -1,5 +1,7 @@
 //! Links that carry less than others, from the start or from one moment to the next.
 
+use crate::config::{PublicAddresses, TunnelAddresses};
+use crate::packet::Crossing;
 use std::time::Duration;
 
 use super::pair::{Link, MS, Pair, inner, numbers};
@@ -197,6 +199,32 @@ fn a_packet_that_is_too_long_now_is_answered() {
     let stats = pair.remote.stats(pair.now);
     assert!(stats.discards.contains(&(Discard::TooBig, 1)));
     assert_eq!(stats.mtu, 1297);
+}
+
+/// Field row A1: what a private source may send is answered too where it is too long, although nobody at
+/// home could speak to it.
+#[test]
+fn a_private_source_is_told_too() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
+    pair.links[0].mtu = 1358;
+    pair.run(Duration::from_secs(3));
+    let public = PublicAddresses {
+        v4: Some("203.0.113.2".parse().unwrap()),
+        v6: None,
+    };
+    let plain = Crossing::new(&public, &TunnelAddresses::default(), &[]);
+    pair.remote.set_crossing(plain);
+    pair.at_remote.clear();
+    let mut packet = inner(9, 1, 1400);
+    packet.buffer()[6] = 0x40;
+    packet.buffer()[12..20].copy_from_slice(&[10, 55, 0, 2, 203, 0, 113, 2]);
+    pair.remote.handle_packet(pair.now, packet);
+    pair.run(100 * MS);
+    let [answer] = &pair.at_remote[..] else {
+        panic!("{:?}", pair.at_remote);
+    };
+    assert_eq!(answer.bytes()[12..20], [203, 0, 113, 2, 10, 55, 0, 2]);
+    assert_eq!(answer.bytes()[20..22], [3, 4]);
 }
 
 #[test]
