@@ -25,7 +25,7 @@ mod ways;
 pub(crate) mod cases;
 
 pub use awaited::awaited;
-pub use conflicts::{conflicts, notes};
+pub use conflicts::{conflicts, misplaced, notes};
 pub use diff::{Change, diff};
 pub use link::{automatic_links, judge_links};
 pub use links::{Observed, ObservedLink};

@@ -27,16 +27,16 @@ use super::settings;
 use super::sockets::Note;
 use super::status::{Known, status};
 use super::{DaemonError, HOST_PATIENCE, Options, guard, notify};
-use crate::config::Config;
 use crate::config::units::Mtu;
+use crate::config::{Config, Warning};
 use crate::control::{Answer, Asked, Form, Request};
 use crate::host::{self, Reconciler};
 use crate::io::Clock;
 use crate::io::tun;
 use crate::proto::Instant;
 use crate::proto::event::{Event, LinkId, PathState};
-use crate::route::awaited;
 use crate::route::links::Observed;
+use crate::route::{awaited, misplaced};
 use crate::sorted::{Map, Set};
 
 /// How often a link whose socket could not be opened is tried again: an IPv6 address that is being
@@ -119,6 +119,8 @@ pub(super) struct Running<'a> {
     listeners: Listeners,
     /// What is not there yet.
     awaited: Vec<String>,
+    /// What is wrong with the place of the public address.
+    misplaced: Vec<Warning>,
     /// The tunnel carries nothing, for a while already.
     tunnel_down: bool,
     /// Since when it has had no path.
@@ -168,6 +170,7 @@ impl<'a> Running<'a> {
         let names = Names::load(&memory::file_of(&options.config), &hosts);
         let resolved = names.all();
         let resolver = Resolver::start(hosts, ways(&config, &observed), &addresses_out);
+        let misplaced = misplaced(&config, &observed);
         let mut running = Self {
             options,
             config,
@@ -190,6 +193,8 @@ impl<'a> Running<'a> {
             routing_error: None,
             listeners,
             awaited: Vec::new(),
+            // Said at the start already.
+            misplaced,
             tunnel_down: true,
             lost_at: None,
             flaps: Flaps::default(),
@@ -394,6 +399,15 @@ impl<'a> Running<'a> {
         self.awaited = awaited;
     }
 
+    /// Says it when a link has come to hold the public address.
+    fn look_for_misplaced(&mut self) {
+        let misplaced = misplaced(&self.config, &self.observed);
+        for warning in misplaced.iter().filter(|it| !self.misplaced.contains(it)) {
+            log::warn!("{warning}");
+        }
+        self.misplaced = misplaced;
+    }
+
     /// Keeps in mind which links are usable, and since when the others are not.
     fn note_path(&mut self, event: &Event) {
         let &Event::Path {
@@ -467,6 +481,7 @@ impl<'a> Running<'a> {
                 self.resolver.follow(ways(&self.config, &self.observed));
                 self.update_links();
                 self.look_for_awaited();
+                self.look_for_misplaced();
                 self.look_at_filters();
             }
             host::Event::Sound => {

@@ -13,7 +13,7 @@ pub use notes::notes;
 use super::links::Observed;
 use super::reach;
 use crate::config::units::Family;
-use crate::config::{Config, Warning};
+use crate::config::{Config, Role, Warning};
 
 /// Everything about this host that will not work, or not as one thinks.
 pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
@@ -29,6 +29,15 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     ports::shared(&mut warnings, config);
     border::border(&mut warnings, config, observed);
     reach::listeners(&mut warnings, config, observed);
+    warnings
+}
+
+/// What is wrong with where the public address is now: a link may lease it at any time.
+pub fn misplaced(config: &Config, observed: &Observed) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if matches!(config.role, Role::Local(_)) {
+        addresses::public_address(&mut warnings, config, observed);
+    }
     warnings
 }
 
