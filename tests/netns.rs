@@ -28,6 +28,7 @@ mod netns {
     mod neighbours;
     mod offloads;
     mod one_card;
+    mod openings;
     mod paths;
     mod plan;
     mod reach;

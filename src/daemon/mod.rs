@@ -48,7 +48,7 @@ use crate::io::tun::{Tun, TunError};
 use crate::route::reach::{HostSocket, LockOut};
 use crate::route::{Observed, conflicts};
 use listeners::Listeners;
-use packet_loop::{News, PacketThread, Start};
+use packet_loop::{Command as PacketCommand, News, PacketThread, Start};
 use running::{Desired, Hold, Running, Stop};
 
 pub use lock::{Lock, LockError, check_run_dir};
@@ -251,7 +251,7 @@ async fn serve_tunnel(
     ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
     let (events_out, events) = mpsc::channel(bulletin::CHANNEL);
-    let (packets, listeners) = match start_packets(&config, mtu, tun, events_out) {
+    let (packets, listening, listeners) = match start_packets(&config, mtu, tun, events_out) {
         Ok(started) => started,
         Err(error) => return Err(failed(&mut reconciler, error).await),
     };
@@ -277,6 +277,10 @@ async fn serve_tunnel(
     };
     for operation in &outcome.executed {
         log::debug!("{operation}");
+    }
+    // Nobody comes through the tunnel before the packet filter stands.
+    for command in listening {
+        packets.tell(command);
     }
 
     let running = Running::new(
@@ -312,13 +316,14 @@ async fn set_up(hold: &mut Hold, desired: &host::Desired) -> Result<Outcome, Dae
     Ok(outcome)
 }
 
-/// Starts the packet thread, with the sockets where peers are waited for.
+/// Starts the packet thread, and opens the sockets where peers are waited for: it is still to be told
+/// of those.
 fn start_packets(
     config: &Config,
     mtu: Mtu,
     tun: Tun,
     events: mpsc::Sender<News>,
-) -> Result<(PacketThread, Listeners), DaemonError> {
+) -> Result<(PacketThread, Vec<PacketCommand>, Listeners), DaemonError> {
     let (listening, waiting) = Listeners::open(config)?;
     let entropy = SystemEntropy::new().map_err(DaemonError::process("no randomness"))?;
     let packets = PacketThread::spawn(Start {
@@ -330,8 +335,5 @@ fn start_packets(
         events,
     })
     .map_err(DaemonError::process("cannot start the packet thread"))?;
-    for command in listening {
-        packets.tell(command);
-    }
-    Ok((packets, waiting))
+    Ok((packets, listening, waiting))
 }

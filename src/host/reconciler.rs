@@ -112,11 +112,52 @@ impl<H: Host> Reconciler<H> {
         self.reached.retain(|(group, _)| order.contains(group));
         let mut outcome = Outcome::default();
         let mut quiet = Vec::new();
-        for group in &order {
-            let (from, to) = (groups.part(group, &present), groups.part(group, &target));
+        // The filter stands before anything attracts or forwards packets, and until nothing does.
+        let (mut bare, mut shielded) = (present.clone(), target.clone());
+        let first = filter(&target)
+            .filter(|_| filter(&present).is_none() && self.reached.is_empty())
+            .inspect(|it| bare.insert((*it).clone()));
+        let last = filter(&present)
+            .filter(|_| filter(&target).is_none())
+            .inspect(|it| shielded.insert((*it).clone()));
+        let tunnel = |state: &HostState| groups.part(&Group::Tunnel, state);
+        let ends = (tunnel(&present), tunnel(&bare));
+        let stands = first.is_none()
+            || self
+                .apply_group(
+                    &groups,
+                    &Group::Tunnel,
+                    &scope,
+                    (&ends.0, &ends.1),
+                    &mut outcome,
+                )
+                .await;
+        let put = outcome.executed.len();
+        for group in order.iter().filter(|_| stands) {
+            let (from, to) = (groups.part(group, &bare), groups.part(group, &shielded));
             let reached = self.apply_group(&groups, group, &scope, (&from, &to), &mut outcome);
             let there = if reached.await { &to } else { &from };
             quiet.extend(there.iter().filter(|it| is_quiet(it)).cloned());
+        }
+        let has_failed = outcome.failed.iter().any(|(of, _)| *of == Group::Tunnel);
+        if last.is_some() && !has_failed {
+            let ends = (tunnel(&shielded), tunnel(&target));
+            self.apply_group(
+                &groups,
+                &Group::Tunnel,
+                &scope,
+                (&ends.0, &ends.1),
+                &mut outcome,
+            )
+            .await;
+        } else if first.is_some() && stands && has_failed {
+            let view = View {
+                scope: &scope,
+                part: &|state| groups.part(&Group::Tunnel, state),
+            };
+            // What is wrong is known already.
+            let back = converge(&mut self.host, &view, &ends.1, &ends.0).await;
+            outcome.executed.drain(..back.map_or(0, |_| put));
         }
         let quiet: HostState = quiet.into_iter().collect();
         self.quiet = (!quiet.is_empty()).then(|| (Scope::of(&self.tunnel, [&quiet]), quiet));
@@ -238,6 +279,11 @@ impl<H: Host> Reconciler<H> {
     }
 }
 
+/// The tunnel's packet filter.
+fn filter(state: &HostState) -> Option<&Resource> {
+    state.iter().find(|it| matches!(it, Resource::Filter(_)))
+}
+
 /// True for what changes without a notice.
 fn is_quiet(resource: &Resource) -> bool {
     matches!(resource, Resource::Setting(_) | Resource::Neighbour(_))
@@ -298,236 +344,5 @@ impl<H: Host> Hold for Reconciler<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::config::units::{Family, RulePref, TableId};
-    use crate::host::fake::{Fake, setting};
-    use crate::host::troubles::PAUSE_AFTER_FAILURE;
-    use crate::route::resource::{FilterClause, LocalTable, Route, Rule};
-    use crate::sorted::Set;
-
-    const FORWARD: &str = "net.ipv4.ip_forward";
-
-    fn directory(name: &str) -> PathBuf {
-        let name = format!("netcombiner-reconciler-{name}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&directory);
-        directory
-    }
-
-    fn tunnel() -> IfName {
-        "nc0".parse().unwrap()
-    }
-
-    fn host() -> Fake {
-        Fake::new(&["wan0", "nc0"], &[FORWARD])
-    }
-
-    fn desired() -> HostState {
-        HostState::from_iter([
-            setting(FORWARD, "1"),
-            Resource::LocalTable(LocalTable {
-                family: Family::V4,
-                pref: RulePref(20),
-            }),
-            Resource::Route(Route {
-                table: TableId(19),
-                destination: "203.0.113.2/32".parse().unwrap(),
-                via: None,
-                device: Some(tunnel()),
-                source: None,
-                onlink: false,
-                metric: 0,
-            }),
-            Resource::Rule(Rule::new(Family::V4, RulePref(19), TableId(19))),
-        ])
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_killed_instance_is_cleaned_up_after() {
-        let directory = directory("killed");
-        let before = host().state;
-        let mut killed = Reconciler::open(host(), &tunnel(), &directory).unwrap();
-        killed.apply(&desired()).await.unwrap();
-        let Reconciler { host: left, .. } = killed;
-
-        let mut next = Reconciler::open(left, &tunnel(), &directory).unwrap();
-        // The settings are told as they were before the killed one.
-        assert_eq!(next.links().await.unwrap().settings[FORWARD], "0");
-        assert!(next.apply(&desired()).await.unwrap().executed.is_empty());
-        next.stop().await.unwrap();
-        assert_eq!(next.host().state, before);
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_was_given_back_is_the_administrators() {
-        let directory = directory("settled");
-        let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
-        reconciler.apply(&desired()).await.unwrap();
-        let less: HostState = desired()
-            .iter()
-            .filter(|resource| !matches!(resource, Resource::Setting(_)))
-            .cloned()
-            .collect();
-        reconciler.apply(&less).await.unwrap();
-        // He turns on what we have turned off again.
-        let theirs = &mut reconciler.host().state;
-        assert!(theirs.remove(&setting(FORWARD, "0")));
-        theirs.insert(setting(FORWARD, "1"));
-        assert!(reconciler.apply(&less).await.unwrap().executed.is_empty());
-        reconciler.stop().await.unwrap();
-        assert!(reconciler.host().state.contains(&setting(FORWARD, "1")));
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    /// One that somebody put beside the kernel's own.
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_second_local_rule_stays() {
-        let directory = directory("second-local");
-        let mut kernel = host();
-        kernel.state.insert(Resource::LocalTable(LocalTable {
-            family: Family::V4,
-            pref: RulePref(100),
-        }));
-        let before = kernel.state.clone();
-        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
-        reconciler.apply(&desired()).await.unwrap();
-        let prefs = |state: &Set<Resource>| -> Vec<u32> {
-            let v4 = state.iter().filter_map(|resource| match resource {
-                Resource::LocalTable(local) => (local.family == Family::V4).then_some(local.pref.0),
-                Resource::Setting(_)
-                | Resource::Address(_)
-                | Resource::Neighbour(_)
-                | Resource::Route(_)
-                | Resource::Filter(_)
-                | Resource::Rule(_) => None,
-            });
-            v4.collect()
-        };
-        assert_eq!(prefs(&reconciler.host().state), [20, 100]);
-        reconciler.stop().await.unwrap();
-        assert_eq!(reconciler.host().state, before);
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_refused_start_leaves_nothing() {
-        let directory = directory("refused");
-        let before = host().state;
-        let mut kernel = host();
-        kernel.devices.remove(&tunnel());
-        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
-        reconciler.apply(&desired()).await.unwrap_err();
-        assert_eq!(reconciler.host().state, before);
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    /// Field row B9: who came to need forwarding meanwhile keeps it; whose rules were there before us
-    /// did without it.
-    #[tokio::test(flavor = "current_thread")]
-    async fn forwarding_stays_on_for_others() {
-        let directory = directory("forwarders");
-        for (before, after, value) in [
-            (&[][..], &[][..], "0"),
-            (&[], &["chain POSTROUTING of table ip nat"], "1"),
-            (&["chain FORWARD"], &["chain FORWARD"], "0"),
-            (&["chain FORWARD"], &["chain FORWARD", "chain DOCKER"], "1"),
-            (&["chain FORWARD"], &[], "0"),
-        ] {
-            let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
-            reconciler.host().forwarders = before.iter().map(|it| (*it).to_owned()).collect();
-            reconciler.apply(&desired()).await.unwrap();
-            reconciler.host().forwarders = after.iter().map(|it| (*it).to_owned()).collect();
-            reconciler.stop().await.unwrap();
-            assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
-            assert!(!directory.join("nc0.baseline").exists());
-        }
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    /// While something fails, filters that may stand are remembered: the newest, and only so many.
-    #[tokio::test(flavor = "current_thread")]
-    async fn filters_of_failed_tries_are_few() {
-        let directory = directory("filters");
-        let mut kernel = host();
-        kernel.devices.remove(&tunnel());
-        let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
-        let filter = |last: u8| Filter {
-            tunnel: tunnel(),
-            clauses: [FilterClause::SourceNat {
-                device: tunnel(),
-                address: [203, 0, 113, last].into(),
-            }]
-            .into(),
-        };
-        for last in 0..50 {
-            let mut desired = desired();
-            desired.insert(Resource::Filter(filter(last)));
-            let _ = reconciler.apply(&desired).await;
-            assert!(reconciler.filters.len() <= MOST_FILTERS);
-            assert_eq!(reconciler.filters.last(), Some(&filter(last)));
-        }
-        assert_eq!(reconciler.filters.len(), MOST_FILTERS);
-        reconciler.stop().await.unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_stop_tries_again() {
-        let directory = directory("stop");
-        let before = host().state;
-        let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
-        let steps = reconciler.apply(&desired()).await.unwrap().executed.len();
-        reconciler.host().failing.insert(steps + 1);
-        reconciler.stop().await.unwrap();
-        assert_eq!(reconciler.host().state, before);
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    /// What fails is told, and tried again after a pause although the kernel tells of changes all
-    /// the time; a stop gives all back.
-    #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn the_loop_keeps_the_host() {
-        let directory = directory("loop");
-        let mut kernel = host();
-        let notice = std::rc::Rc::clone(&kernel.notice);
-        kernel.failing.insert(0);
-        let reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
-        let (commands, commanded) = mpsc::channel(1);
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let kept = reconciler.run(|_| desired(), commanded, tell);
-        let script = async {
-            assert!(matches!(told.recv().await, Some(Event::Links(_))));
-            let Some(Event::Failed(reason)) = told.recv().await else {
-                panic!("the failure is not told");
-            };
-            assert!(matches!(told.recv().await, Some(Event::Looked)));
-            assert!(reason.contains("as it was before"), "{reason}");
-            let asked = clock::now();
-            notice.notify_one();
-            // While it rests, each look tells the failure again.
-            let outcome = loop {
-                match told.recv().await {
-                    Some(Event::Changed(outcome)) => break outcome,
-                    Some(Event::Failed(_) | Event::Looked) => {}
-                    other => panic!("it is not tried again: {other:?}"),
-                }
-            };
-            assert!(!outcome.executed.is_empty());
-            let waited = asked.elapsed();
-            let least = PAUSE_AFTER_FAILURE;
-            assert!(waited >= least && waited < 2 * least, "{waited:?}");
-            assert!(matches!(told.recv().await, Some(Event::Sound)));
-            commands.send(Command::Stop).await.unwrap();
-        };
-        let (outcome, ()) = tokio::join!(kept, script);
-        assert!(!outcome.unwrap().executed.is_empty());
-        assert!(!directory.join("nc0.baseline").exists());
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-}
+#[path = "reconciler_tests.rs"]
+mod tests;

@@ -18,6 +18,8 @@ pub struct Border {
     pub ends: Vec<Ends>,
     /// Networks that may pass beside them.
     pub allow: Vec<Prefix>,
+    /// Ports of this host that are open to the tunnel.
+    pub keep: Vec<Keep>,
     /// What this host is to it.
     pub side: Side,
     /// The networks at home: nothing comes from them by the tunnel.
@@ -48,13 +50,8 @@ pub struct Ends {
 pub enum Side {
     /// The remote portal.
     Remote,
-    /// The local portal.
-    Local {
-        /// Ports of this host that are open to the tunnel.
-        keep: Vec<Keep>,
-        /// To whom it delivers.
-        delivery: Delivery,
-    },
+    /// The local portal, and to whom it delivers.
+    Local(Delivery),
 }
 
 /// To whom the local portal delivers.
@@ -94,11 +91,10 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
         let prefixes = link.map(|link| link.addresses.iter().map(Prefix::network));
         prefixes.into_iter().flatten().collect()
     };
-    let side = match &config.role {
-        Role::Remote(_) => Side::Remote,
-        Role::Local(local) => Side::Local {
-            keep: local.keep.clone(),
-            delivery: match &local.deliver {
+    let (keep, side) = match &config.role {
+        Role::Remote(remote) => (&remote.keep, Side::Remote),
+        Role::Local(local) => {
+            let delivery = match &local.deliver {
                 Deliver::Client { device, .. } => {
                     Delivery::Client(device.clone(), networks(device))
                 }
@@ -106,8 +102,9 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
                     Delivery::Nat(devices.clone(), local.without_tunnel)
                 }
                 Deliver::Nothing => Delivery::Anybody,
-            },
-        },
+            };
+            (&local.keep, Side::Local(delivery))
+        }
     };
     // Somebody who forwards (Docker, libvirt) may have come after us, and then forwarding is on by us
     // alone.
@@ -115,18 +112,13 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
         let switch = forwarding::switch(*family);
         observed.number(switch) == Some(0) && observed.forwarders.is_empty()
     };
-    let forwards_for_us = !matches!(
-        side,
-        Side::Local {
-            delivery: Delivery::Anybody,
-            ..
-        }
-    );
+    let forwards_for_us = side != Side::Local(Delivery::Anybody);
     let closed = config.public.iter().map(Family::of).filter(off);
     Border {
         device: config.name.clone(),
         ends: ends.collect(),
         allow: config.allow.clone(),
+        keep: keep.clone(),
         side,
         no_v6: match &config.role {
             Role::Local(local) if local.native_ipv6 == NativeV6::Block && !config.carries_v6() => {

@@ -1,8 +1,9 @@
 //! The way from one state of a host to another, in an order that is safe at every step.
 //!
-//! Up the ladder settings, addresses, proxy neighbours, routes, packet filter, rules; then the table local moves;
-//! then down the same ladder. So no rule ever asks an empty table, table local moves only while
-//! the keep rules stand, and at every moment it is asked somewhere.
+//! Up the ladder packet filter, settings, addresses, proxy neighbours, routes, rules; then the table local
+//! moves; then down the same ladder. So nothing attracts or forwards packets without the filter, no rule ever
+//! asks an empty table, table local moves only while the keep rules stand, and at every moment it is asked
+//! somewhere.
 
 use std::cmp::Reverse;
 
@@ -38,6 +39,13 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
     let mut changes = Vec::new();
     changes.extend(
         parts
+            .put_filters
+            .into_iter()
+            .map(Resource::Filter)
+            .map(Change::Put),
+    );
+    changes.extend(
+        parts
             .raised
             .into_iter()
             .map(Resource::Setting)
@@ -54,13 +62,6 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
     }
     changes.extend(
         parts
-            .put_filters
-            .into_iter()
-            .map(Resource::Filter)
-            .map(Change::Put),
-    );
-    changes.extend(
-        parts
             .added_rules
             .into_iter()
             .map(Resource::Rule)
@@ -75,13 +76,6 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
             .into_iter()
             .rev()
             .map(Resource::Rule)
-            .map(Change::Remove),
-    );
-    changes.extend(
-        parts
-            .removed_filters
-            .into_iter()
-            .map(Resource::Filter)
             .map(Change::Remove),
     );
     changes.extend(
@@ -113,6 +107,13 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
             .rev()
             .map(Resource::Setting)
             .map(Change::Put),
+    );
+    changes.extend(
+        parts
+            .removed_filters
+            .into_iter()
+            .map(Resource::Filter)
+            .map(Change::Remove),
     );
     say_after_switches(&mut changes, to);
     changes

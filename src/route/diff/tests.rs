@@ -325,9 +325,11 @@ fn table_local_moves_after_the_keep_rules_and_back_before_they_go() {
     assert!(arrives(moved), "{down:?}");
     let first_rule = place(&down, |c| matches!(c, Change::Remove(Resource::Rule(_))));
     assert_eq!(place(&down, leaves) + 1, first_rule);
+    // Field row A1: the filter stands before anything attracts or forwards packets, and until nothing does.
+    assert!(matches!(up.first(), Some(Change::Put(Resource::Filter(_)))));
     assert!(matches!(
         down.last(),
-        Some(Change::Put(Resource::Setting(_)))
+        Some(Change::Remove(Resource::Filter(_)))
     ));
     assert!(!down.iter().any(verify), "no port is kept any more");
     walk(&before, &wanted);

@@ -248,6 +248,7 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             .change_bits(&(!mask).to_ne_bytes(), &(mark & mask).to_ne_bytes())
             .store(PACKET_MARK),
         Part::Untrack => so_far.push("notrack", &Attributes::new()),
+        Part::Counter => so_far.push("counter", &Attributes::new()),
         Part::Accept => so_far.verdict(1),
         Part::Drop => so_far.verdict(0),
         // NFTA_REJECT_TYPE is NFT_REJECT_ICMPX_UNREACH, the code NFT_REJECT_ICMPX_ADMIN_PROHIBITED.

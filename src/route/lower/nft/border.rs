@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::clauses::{
-    CLOSED_DESTINATION_NAT, FORWARD, INPUT, OUTPUT, PREROUTING, comes_by, from, icmp_echo,
+    CLOSED_DESTINATION_NAT, FORWARD, INPUT, OUTPUT, PREROUTING, comes_by, from, icmp, icmp_echo,
     leaves_by, leaves_by_another_than, port, to,
 };
 use super::model::{End, Part, Rule, Set, Table, Way, state};
@@ -31,7 +31,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             .filter(|network| network.family() == family)
             .copied()
             .collect();
-        let local = matches!(border.side, Side::Local { .. });
+        let local = matches!(border.side, Side::Local(_));
         if !allow.is_empty() {
             let set = Set::networks(&named("allow", family), family, &allow);
             table.sets.push(set);
@@ -61,8 +61,15 @@ pub(super) fn add(table: &mut Table, border: &Border) {
     for (name, devices) in sets {
         table.sets.push(Set::devices(name, devices));
     }
+    host_is_closed(table, border);
     match &border.side {
         Side::Remote => {
+            for family in families(border) {
+                table.rule(
+                    FORWARD,
+                    [comes_by(device), error(family), related(), Part::Accept],
+                );
+            }
             for family in allowed(border) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
@@ -70,23 +77,8 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             let elsewhere = by_set(Way::Out, false, UPLINKS);
             table.rule(FORWARD, [comes_by(device), elsewhere, Part::Drop]);
         }
-        Side::Local { keep, delivery } => {
-            for rule in [
-                vec![known(), Part::FromAnswerer, Part::Accept],
-                vec![icmp_echo(Family::V4), Part::Accept],
-                vec![icmp_echo(Family::V6), Part::Accept],
-            ]
-            .into_iter()
-            .chain(
-                keep.iter()
-                    .map(|keep| vec![port(keep, End::Destination), Part::Accept]),
-            )
-            .chain([vec![Part::Drop]])
-            {
-                let mut whole = vec![comes_by(device)];
-                whole.extend(rule);
-                table.rule(INPUT, whole);
-            }
+        Side::Local(delivery) => {
+            back_out(table, border, delivery);
             deliver(table, border, delivery);
         }
     }
@@ -96,6 +88,59 @@ pub(super) fn add(table: &mut Table, border: &Border) {
         table.rule(FORWARD, [comes_by(lan), out, v6, Part::Drop]);
     }
     close(table, border);
+}
+
+/// What this host itself takes from the tunnel: answers, pings, and the ports that it keeps; the remote
+/// portal at its other addresses what `allow` names, too.
+fn host_is_closed(table: &mut Table, border: &Border) {
+    let is_remote = border.side == Side::Remote;
+    // On the VPS whoever is in by the tunnel stays in.
+    let answers = match is_remote {
+        true => vec![Part::ConnectionState(state::ESTABLISHED), Part::Accept],
+        false => vec![
+            Part::ConnectionState(state::ESTABLISHED),
+            Part::FromAnswerer,
+            Part::Accept,
+        ],
+    };
+    let mut rules = vec![answers];
+    for family in [Family::V4, Family::V6] {
+        // About what this host sent, as the first to speak or in answer.
+        rules.push(vec![error(family), related(), Part::Accept]);
+        rules.push(vec![icmp_echo(family), Part::Accept]);
+    }
+    for keep in &border.keep {
+        rules.push(vec![port(keep, End::Destination), Part::Accept]);
+    }
+    for family in allowed(border).filter(|_| is_remote) {
+        rules.push(vec![allowed_target(family), Part::Accept]);
+    }
+    rules.push(vec![Part::Counter, Part::Drop]);
+    for rule in rules {
+        let whole = std::iter::once(comes_by(&border.device)).chain(rule);
+        table.rule(INPUT, whole.collect::<Rule>());
+    }
+}
+
+/// What came by the tunnel does not leave by a link again, whatever `allow` says: the other portal would be
+/// on the provider's network, or the Internet, by the home's own address. Also where a route of a link's
+/// DHCP server leads packets for the LAN elsewhere.
+fn back_out(table: &mut Table, border: &Border, delivery: &Delivery) {
+    let out = [comes_by(&border.device), by_set(Way::Out, true, UPLINKS)];
+    if *delivery != Delivery::Anybody {
+        let [comes, leaves] = out;
+        return table.rule(FORWARD, [comes, leaves, Part::Drop]);
+    }
+    // The public address may be routed anywhere.
+    for ends in &border.ends {
+        let mut rule = Rule::from(out.clone());
+        rule.push(match ends.public {
+            Some(public) => not_to(public),
+            None => Part::Family(Family::of(ends.local)),
+        });
+        rule.push(Part::Drop);
+        table.rule(FORWARD, rule);
+    }
 }
 
 /// What comes to the local portal: for home, and from elsewhere.
@@ -155,6 +200,8 @@ fn internet_comes(table: &mut Table, device: &IfName, ends: &Ends, allows: bool)
         comes_by(device),
         in_set(End::Destination, true, family, "private"),
         not_to(ends.remote),
+        // What our own tunnel says of packets that are too long for it.
+        Part::ConnectionState(state::NEW | state::ESTABLISHED | state::INVALID | state::UNTRACKED),
     ];
     if allows {
         rule.push(in_set(End::Destination, false, family, "allow"));
@@ -178,6 +225,9 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                         Part::Drop,
                     ];
                     table.rule(FORWARD, rule);
+                    // Around the tunnel nothing comes to the client.
+                    let around = by_set(Way::In, true, UPLINKS);
+                    table.rule(FORWARD, [around, to(public), leaves_by(client), Part::Drop]);
                 }
                 near(table, border, (client, networks), family, ends);
             }
@@ -195,10 +245,6 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
             }
-            // What came by the tunnel is for the LAN, also where a route of a link's DHCP server
-            // leads one of its machines' packets elsewhere.
-            let out = by_set(Way::Out, true, UPLINKS);
-            table.rule(FORWARD, [comes_by(device), out, Part::Drop]);
             let handed_on = Part::DestinationWasTranslated;
             table.rule(FORWARD, [comes_by(device), handed_on, Part::Accept]);
             let unasked = Part::ConnectionState(state::INVALID | state::NEW | state::UNTRACKED);
@@ -237,11 +283,18 @@ fn close(table: &mut Table, border: &Border) {
     if border.closed.is_empty() {
         return;
     }
-    if let Side::Local {
-        delivery: Delivery::Nat(lans, without_tunnel),
-        ..
-    } = &border.side
-    {
+    if let Side::Local(Delivery::Client(client, _)) = &border.side {
+        // The client and its neighbours.
+        for public in border.ends.iter().filter_map(|ends| ends.public) {
+            for end in [from(public, true), to(public)] {
+                table.rule(
+                    FORWARD,
+                    [comes_by(client), leaves_by(client), end, Part::Accept],
+                );
+            }
+        }
+    }
+    if let Side::Local(Delivery::Nat(lans, without_tunnel)) = &border.side {
         for lan in lans {
             // A port that is handed on, asked for from the LAN itself, and from another one.
             table.rule(FORWARD, [comes_by(lan), leaves_by(lan), Part::Accept]);
@@ -257,24 +310,22 @@ fn close(table: &mut Table, border: &Border) {
         }
     }
     for family in &border.closed {
-        let mut rule: Rule = vec![
+        let rule = [
             by_set(Way::In, true, DEVICES),
             by_set(Way::Out, true, DEVICES),
             Part::Family(*family),
+            Part::Drop,
         ];
-        let of_family = |ends: &&Ends| Family::of(ends.local) == *family;
-        let public = border.ends.iter().find(of_family).and_then(|it| it.public);
-        if let Some(client) = public {
-            rule.extend([from(client, false), not_to(client)]);
-        }
-        rule.push(Part::Drop);
         table.rule(FORWARD, rule);
     }
 }
 
+fn families(border: &Border) -> impl Iterator<Item = Family> + use<'_> {
+    border.ends.iter().map(|ends| Family::of(ends.local))
+}
+
 fn allowed(border: &Border) -> impl Iterator<Item = Family> + use<'_> {
-    let families = border.ends.iter().map(|ends| Family::of(ends.local));
-    families.filter(|family| border.allow.iter().any(|it| it.family() == *family))
+    families(border).filter(|family| border.allow.iter().any(|it| it.family() == *family))
 }
 
 fn allowed_target(family: Family) -> Part {
@@ -283,6 +334,19 @@ fn allowed_target(family: Family) -> Part {
 
 fn known() -> Part {
     Part::ConnectionState(state::ESTABLISHED | state::RELATED)
+}
+
+/// With [`error`]: about a connection that is known.
+fn related() -> Part {
+    Part::ConnectionState(state::RELATED)
+}
+
+/// Of the protocol that says what is wrong with packets.
+fn error(family: Family) -> Part {
+    Part::Protocol {
+        is: true,
+        number: icmp(family),
+    }
 }
 
 fn not_to(address: IpAddr) -> Part {

@@ -457,7 +457,7 @@ fn elements((first, last, to_first): (u16, u16, u16), to: IpAddr) -> Vec<Element
 }
 
 /// IPPROTO_ICMP, IPPROTO_ICMPV6.
-fn icmp(family: Family) -> u8 {
+pub(super) fn icmp(family: Family) -> u8 {
     match family {
         Family::V4 => 1,
         Family::V6 => 58,

@@ -220,6 +220,8 @@ pub enum Part {
     },
     /// `notrack`, before connection tracking.
     Untrack,
+    /// `counter`.
+    Counter,
     /// `accept`: nothing more in this chain.
     Accept,
     /// `drop`.

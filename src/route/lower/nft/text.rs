@@ -226,6 +226,7 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             )
         }
         Part::Untrack => text.write_str("notrack"),
+        Part::Counter => text.write_str("counter"),
         Part::Accept => text.write_str("accept"),
         Part::Drop => text.write_str("drop"),
         Part::Masquerade => text.write_str("masquerade"),

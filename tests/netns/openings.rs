@@ -1,0 +1,242 @@
+//! Where the tunnel's border was open: what may come out of the tunnel to a host, by which device it may
+//! leave there, and what comes around the tunnel.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+
+use netcombiner_lab::prelude::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::crossing::{home_router, pings};
+use super::modes::into_a_lan;
+use super::support::kernel::sh;
+use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+
+const MS: Duration = Duration::from_millis(1);
+const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);
+
+fn nat(more: &str) -> Setup {
+    let mut setup = Setup::default();
+    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
+    setup.options.deliver = Some(deliver);
+    setup
+}
+
+fn is_open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
+    let place = SocketAddr::new(to.into(), port);
+    Talk::open_within(from, place, 2000 * MS).is_ok()
+}
+
+/// The process that runs with this configuration.
+fn process_of(config: &Path) -> Option<i32> {
+    let runs = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command
+            .split(|byte| *byte == 0)
+            .any(|word| word == config.as_os_str().as_encoded_bytes())
+    };
+    let names = std::fs::read_dir("/proc").ok()?;
+    names
+        .filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok())
+        .find(runs)
+}
+
+/// Starts the remote portal, and holds it up as soon as it waits for the other one, until that has spoken
+/// to it.
+fn start_slowly(case: &Case) -> Result<Portal, Error> {
+    let config = case.portals.config(Side::Remote);
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| case.start(Side::Remote));
+        while !start.is_finished() {
+            let Some(pid) = process_of(&config) else {
+                continue;
+            };
+            // 4725.
+            let sockets = format!("/proc/{pid}/net/udp");
+            while !start.is_finished() {
+                if std::fs::read_to_string(&sockets).is_ok_and(|it| it.contains(":1275 ")) {
+                    let pid = Pid::from_raw(pid);
+                    kill(pid, Signal::SIGSTOP).map_err(|it| Error::failed(it.to_string()))?;
+                    std::thread::sleep(2500 * MS);
+                    kill(pid, Signal::SIGCONT).map_err(|it| Error::failed(it.to_string()))?;
+                    break;
+                }
+            }
+            break;
+        }
+        let started = start.join();
+        started.map_err(|_| Error::failed("the start panicked"))?
+    })
+}
+
+/// Field row A1: packets came out of the tunnel of a remote portal that was not set up yet.
+#[test]
+fn nothing_comes_out_of_the_tunnel_before_the_filter_stands() {
+    let setup = Setup {
+        links: vec![LinkSpec::symmetric(20.0, 1)],
+        ..Setup::default()
+    };
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        // The rule for the public address comes after the filter: without it the source's way is none
+        // into the tunnel.
+        let packets = "iifname nc0 fib saddr oifname != nc0";
+        let early = Watch::start(&lab.remote, "prerouting", packets)?;
+        let (mut remote, _local) = case.up()?;
+        for _ in 0..3 {
+            remote.stop()?;
+            let pings = Probe::ping(&lab.client, SERVER, 2 * MS, 3000)?;
+            remote = start_slowly(case)?;
+            case.wait_for_paths(1)?;
+            assert!(pings.finish().answered > 0);
+        }
+        assert_eq!(early.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// The remote portal's host sends to the server by the home's own lines, which `allow` does not mean.
+fn back_out(mut setup: Setup, prepare: impl FnOnce(&Case) -> Result<(), Error>) {
+    let allow = "allow = [\"198.51.100.0/24\"]";
+    setup.options.local = allow.into();
+    setup.options.remote = allow.into();
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        prepare(case)?;
+        let _portals = case.up()?;
+        let packets = format!("iifname link* ip daddr {SERVER} icmp type echo-request");
+        let seen = Watch::start(&lab.internet, "prerouting", &packets)?;
+        sh(&lab.remote, "ip route add 198.51.100.0/24 dev nc0")?;
+        assert_eq!(pings(&lab.remote, SERVER)?, 0);
+        assert_eq!(seen.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// Field row A1: what is allowed to cross is not allowed out by a link again.
+#[test]
+fn what_is_allowed_does_not_leave_by_a_link() {
+    back_out(Setup::default(), |_| Ok(()));
+    back_out(nat(""), |case| into_a_lan(&case.lab));
+    let mut none = Setup::default();
+    none.options.deliver = Some("deliver = \"none\"".into());
+    back_out(none, |_| Ok(()));
+}
+
+/// Field row A1: the VPS's own services answered home on every port, also those that its firewall opens
+/// by device alone.
+#[test]
+fn the_vps_is_closed_to_home_except_for_what_is_kept() {
+    let mut setup = Setup::default();
+    setup.options.local = "allow = [\"10.55.0.0/16\"]".into();
+    setup.options.remote = "allow = [\"10.55.0.0/16\"]".into();
+    setup.options.keep = vec!["tcp:22".into()];
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.remote, "ip address add 203.0.113.77/24 dev eth0")?;
+        sh(&lab.remote, "ip address add 10.55.0.2/32 dev lo")?;
+        let _portals = case.up()?;
+        let any = Ipv4Addr::UNSPECIFIED;
+        let _ssh = Answers::start(&lab.remote, any, 22)?;
+        let _database = Answers::start(&lab.remote, any, 5432)?;
+        let second = Ipv4Addr::new(203, 0, 113, 77);
+        let private = Ipv4Addr::new(10, 55, 0, 2);
+        for (to, port, expected) in [
+            (REMOTE, 22, true),
+            (REMOTE, 5432, false),
+            (second, 22, true),
+            (second, 5432, false),
+            (private, 5432, true),
+        ] {
+            assert_eq!(is_open(&lab.client, to, port), expected, "{to}:{port}");
+        }
+        assert!(!is_open(&lab.local, REMOTE, 5432));
+        assert_eq!(pings(&lab.client, REMOTE)?, 5);
+        let chain = sh(&lab.remote, "nft list chain inet netcombiner-nc0 input")?;
+        let drop = chain.lines().find(|line| line.contains("counter"));
+        assert!(drop.is_some_and(|it| !it.contains("packets 0 ")), "{chain}");
+        // The Internet has its own way there, and the host its answers from home.
+        assert!(is_open(&lab.server, second, 5432));
+        let page = Answers::start(&lab.client, PUBLIC, 80)?;
+        let mut talk = Talk::open(&lab.remote, page.address())?;
+        assert_eq!(talk.ask()?, format!("client to {REMOTE}"));
+        // The counters do not make the table another one, which would be put again.
+        let handle = |text: String| text.lines().next().map(str::to_owned);
+        let list = || sh(&lab.remote, "nft -a list tables").map(handle);
+        let before = list()?;
+        std::thread::sleep(2000 * MS);
+        assert_eq!(list()?, before);
+        Ok(())
+    });
+}
+
+/// The provider's side sends to the public address by a link, around the tunnel.
+fn around(prepare: impl FnOnce(&Case) -> Result<(), Error>) {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        prepare(case)?;
+        let _portals = case.up()?;
+        for line in [
+            "ip route add 203.0.113.2/32 via 10.10.0.2 dev link0 table 77",
+            "ip rule add pref 5 iif server to 203.0.113.2 lookup 77",
+        ] {
+            sh(&lab.internet, line)?;
+        }
+        let packets = format!("ip saddr {SERVER} icmp type echo-request");
+        let come = Watch::start(&lab.local, "prerouting", &format!("iifname wan0 {packets}"))?;
+        let seen = Watch::start(&lab.client, "prerouting", &packets)?;
+        assert_eq!(pings(&lab.server, PUBLIC)?, 0);
+        assert_eq!(come.packets()?, 5);
+        assert_eq!(seen.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// Field row A1: what comes for the client by a link does not reach it.
+#[test]
+fn nothing_comes_to_the_client_around_the_tunnel() {
+    around(|_| Ok(()));
+    around(home_router);
+}
+
+/// Field row A2: what a router says of the answers of a kept port reached nobody.
+#[test]
+fn what_is_too_big_for_the_way_is_told_to_a_kept_port() {
+    case(nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        let _portals = case.up()?;
+        let service = Answers::start(&lab.local, PUBLIC, 8081)?;
+        let stream = lab.server.run(|| TcpStream::connect(service.address()))??;
+        sh(&lab.server, "ip link set eth0 mtu 1300")?;
+        sh(&lab.internet, "ip link set server mtu 1300")?;
+        stream.set_read_timeout(Some(10_000 * MS))?;
+        let line = "x".repeat(20_000);
+        (&stream).write_all(format!("{line}\n").as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer)?;
+        assert!(answer.trim_end().ends_with(&line), "{}", answer.len());
+        Ok(())
+    });
+}
+
+/// Field row A1: a link leases the public address itself: nothing works then, and nobody said why.
+#[test]
+fn a_link_that_leases_the_public_address_is_named() {
+    case(Setup::default(), |case| -> Outcome {
+        let (_remote, local) = case.up()?;
+        assert!(!local.log().contains("holds 203.0.113.2"));
+        sh(&case.lab.local, "ip address add 203.0.113.2/24 dev wan1")?;
+        eventually("the link is named", || {
+            Ok(local
+                .log()
+                .contains("wan1 of this router holds 203.0.113.2"))
+        })?;
+        sh(&case.lab.local, "ip address del 203.0.113.2/24 dev wan1")?;
+        case.wait_for_paths(2)?;
+        Ok(())
+    });
+}
