@@ -25,7 +25,8 @@ fn the_filter_is_what_nft_reads() {
             "ip6 daddr 2001:db8:113::2 meta l4proto tcp ct mark & 0x0f000000 == 0x02000000 drop",
             "ip6 daddr 2001:db8:113::2 ip6 hoplimit 255 icmpv6 type 133-137 \
              meta mark set meta mark & 0xf1ffffff | 0x01000000",
-            "ip saddr 203.0.113.2 ct state established,new ct direction original ct mark set ct mark & 0xf1ffffff | 0x01000000",
+            "ip saddr 203.0.113.2 ct state established,new ct direction original \
+             ct mark & 0x0f000000 == 0x00000000 ct mark set ct mark & 0xf1ffffff | 0x01000000",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

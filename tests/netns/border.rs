@@ -278,3 +278,72 @@ fn a_stream_that_began_without_the_daemon_reaches_the_client() {
         })
     });
 }
+
+/// Field row B5: the host's own exchange outlives that its tracking is lost, although the other end is
+/// the first to speak afterwards; and a program of the host's does not take over the client's.
+#[test]
+fn exchanges_outlive_that_their_tracking_is_lost() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        let _portals = case.up()?;
+        let own = lab.remote.run(|| UdpSocket::bind((PUBLIC, 5000)))??;
+        let far = lab.server.run(|| UdpSocket::bind((SERVER, 5555)))??;
+        let client = lab.client.run(|| UdpSocket::bind((PUBLIC, 6000)))??;
+        let echo = UdpEcho::start(&lab.server, SERVER, 8)?;
+        let ask = |socket: &UdpSocket| -> Result<bool, Error> {
+            let _ = socket.set_read_timeout(Some(1000 * MS));
+            let mut buffer = [0; 16];
+            let said = socket.send_to(b"hello", echo.address());
+            Ok(said.is_ok() && socket.recv_from(&mut buffer).is_ok())
+        };
+        // So long that both ends are known to speak (nf_conntrack's UDP streams: two seconds).
+        for _ in 0..25 {
+            assert!(ask(&client)?);
+            std::thread::sleep(100 * MS);
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Outcome {
+            let stream = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = far.send_to(b"stream", (PUBLIC, 5000));
+                    std::thread::sleep(2 * MS);
+                }
+            });
+            let outcome = (|| -> Outcome {
+                for round in 0..5 {
+                    sh(&lab.remote, "conntrack -F")?;
+                    // Some of the other end's come first, and go to the client.
+                    std::thread::sleep(50 * MS);
+                    own.set_nonblocking(true)?;
+                    let mut buffer = [0; 16];
+                    while own.recv_from(&mut buffer).is_ok() {}
+                    own.set_nonblocking(false)?;
+                    own.set_read_timeout(Some(200 * MS))?;
+                    eventually(&format!("the host hears, round {round}"), || {
+                        let _ = own.send_to(b"hello", (SERVER, 5555));
+                        Ok(own.recv_from(&mut buffer).is_ok())
+                    })?;
+                }
+                Ok(())
+            })();
+            stop.store(true, Ordering::Relaxed);
+            let _ = stream.join();
+            outcome
+        })?;
+        for _ in 0..25 {
+            assert!(ask(&client)?);
+            std::thread::sleep(100 * MS);
+        }
+        // The same port and the same other end, by a program of the host's.
+        let thief = lab.remote.run(|| UdpSocket::bind((PUBLIC, 6000)))??;
+        for _ in 0..5 {
+            let _ = thief.send_to(b"mine", echo.address());
+        }
+        std::thread::sleep(200 * MS);
+        let heard = (0..10)
+            .map(|_| ask(&client))
+            .collect::<Result<Vec<_>, _>>()?;
+        assert!(heard.iter().all(|it| *it), "{heard:?}");
+        Ok(())
+    });
+}

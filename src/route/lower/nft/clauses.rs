@@ -207,7 +207,9 @@ fn mark_own(table: &mut Table, address: IpAddr, mark: u32, mask: u32) {
     let save = Part::MarkConnection { mark, mask };
     let set = Part::MarkPacket { mark, mask };
     let states = Part::ConnectionState(state::ESTABLISHED | state::NEW);
-    let opened = [from(address, true), states, Part::FromOpener, save];
+    // Not what is the client's: both may speak from the same port to the same other end.
+    let nobodys = Part::ConnectionMark { mark: 0, mask };
+    let opened = [from(address, true), states, Part::FromOpener, nobodys, save];
     table.rule(OUTPUT, opened);
     // Whatever the packet's destination: where another rule translated the source of what this host
     // sent, that is undone after this.
