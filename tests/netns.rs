@@ -6,6 +6,7 @@
 
 mod netns {
     mod awaited;
+    mod believed;
     mod border;
     mod client_device;
     mod closed;

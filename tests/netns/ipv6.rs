@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use netcombiner_lab::prelude::*;
 
 use super::support::kernel::{rules_of, sh};
-use super::support::{Answers, Case, Outcome, Setup, Talk, case};
+use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case};
 
 /// What the remote portal and the client own.
 const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
@@ -96,4 +96,70 @@ fn the_client_owns_both_addresses() {
         lasting.ask()?;
         Ok(())
     });
+}
+
+/// A LAN with IPv6 of the provider's own: the machine is the lab's client.
+fn native(case: &Case) -> Result<(), Error> {
+    let lab = &case.lab;
+    for router in [&lab.internet, &lab.local] {
+        router.set_sysctl("ipv6/conf/all/forwarding", "1")?;
+    }
+    for (host, line) in [
+        (&lab.internet, "address add fe80::1/64 dev server"),
+        (&lab.internet, "address add 2001:db8:51::1/64 dev server"),
+        (&lab.server, "address add fe80::2/64 dev eth0"),
+        (&lab.server, "address add 2001:db8:51::2/64 dev eth0"),
+        (&lab.server, "route add default via 2001:db8:51::1"),
+        (&lab.internet, "address add fe80::1/64 dev link0"),
+        (&lab.internet, "address add 2001:db8:a0::1/64 dev link0"),
+        (&lab.local, "address add fe80::2/64 dev wan0"),
+        (&lab.local, "address add 2001:db8:a0::2/64 dev wan0"),
+        (&lab.local, "route add default via 2001:db8:a0::1"),
+        (
+            &lab.internet,
+            "route add 2001:db8:77::/64 via 2001:db8:a0::2",
+        ),
+        (&lab.local, "address add fe80::1/64 dev lan"),
+        (&lab.local, "address add 2001:db8:77::1/64 dev lan"),
+        (&lab.client, "address add fe80::2/64 dev eth0"),
+        (&lab.client, "address add 2001:db8:77::2/64 dev eth0 nodad"),
+        (&lab.client, "route add default via 2001:db8:77::1"),
+    ] {
+        sh(host, &format!("ip -6 {line}"))?;
+    }
+    Ok(())
+}
+
+/// Field row D7: the LAN's IPv6 goes around the tunnel, unless that is closed.
+#[test]
+fn the_native_ipv6_of_the_lan_can_be_closed() {
+    let nat = "deliver = \"nat\"\nlan = { device = \"lan\" }";
+    for (deliver, key, open) in [
+        (Some(nat), "native_ipv6 = \"block\"", false),
+        (None, "native_ipv6 = \"block\"", false),
+        (Some(nat), "", true),
+    ] {
+        let mut setup = Setup::default();
+        setup.options.deliver = deliver.map(str::to_owned);
+        setup.options.local = key.into();
+        case(setup, |case| -> Outcome {
+            let lab = &case.lab;
+            native(case)?;
+            let service = Answers::start(&lab.server, SERVER_V6, 80)?;
+            let limit = Duration::from_secs(2);
+            let reaches =
+                |host: &Namespace| Talk::open_within(host, service.address(), limit).is_ok();
+            assert!(reaches(&lab.client));
+            let (_remote, local) = case.up()?;
+            let packets = "iifname link0 ip6 saddr 2001:db8:77::2";
+            let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+            assert_eq!(reaches(&lab.client), open, "{deliver:?}");
+            assert_eq!(seen.packets()? > 0, open, "{deliver:?}");
+            // The router's own is not the LAN's.
+            assert!(reaches(&lab.local));
+            local.stop()?;
+            assert!(reaches(&lab.client));
+            Ok(())
+        });
+    }
 }

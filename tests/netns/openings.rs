@@ -2,7 +2,7 @@
 //! leave there, and what comes around the tunnel.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
 use netcombiner_lab::prelude::*;
@@ -239,4 +239,93 @@ fn a_link_that_leases_the_public_address_is_named() {
         case.wait_for_paths(2)?;
         Ok(())
     });
+}
+
+/// A port that another program publishes (Docker) is not published to the tunnel, and what `forwards`
+/// hands on goes where that says.
+#[test]
+fn what_others_publish_is_not_published_to_the_tunnel() {
+    let forwards = "forwards = [\"tcp:443 -> 192.168.7.20:8443\"]";
+    case(nat(forwards), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        for line in [
+            "nft add table ip docker",
+            "nft add chain ip docker pre { type nat hook prerouting priority -100 ; }",
+            "nft add rule ip docker pre tcp dport 8080 dnat to 192.168.7.20:8443",
+            "nft add rule ip docker pre tcp dport 443 dnat to 192.168.7.20:9999",
+        ] {
+            sh(&lab.local, line)?;
+        }
+        let _machine = Answers::start(&lab.client, Ipv4Addr::new(192, 168, 7, 20), 8443)?;
+        let _portals = case.up()?;
+        assert!(is_open(&lab.server, PUBLIC, 443));
+        assert!(!is_open(&lab.server, PUBLIC, 8080));
+        Ok(())
+    });
+}
+
+/// Field row A1: nobody on the other side speaks as a machine of the LAN.
+#[test]
+fn no_neighbour_comes_out_of_the_tunnel() {
+    case(nat(""), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        let _portals = case.up()?;
+        // Before our own chain.
+        let come = Watch::start(&lab.local, "input", "iifname nc0 udp dport 9")?;
+        let say = |source: &str| -> Result<u64, Box<dyn std::error::Error>> {
+            let before = come.packets()?;
+            sh(&lab.remote, &format!("ip address add {source}/32 dev lo"))?;
+            let forger = lab.remote.run(|| UdpSocket::bind((source, 0)))??;
+            for _ in 0..5 {
+                forger.send_to(b"from next door", (PUBLIC, 9))?;
+            }
+            assert_eq!(pings(&lab.remote, Ipv4Addr::new(172, 19, 152, 3))?, 5);
+            Ok(come.packets()? - before)
+        };
+        // Joined, maybe.
+        assert_ne!(say("10.55.0.9")?, 0);
+        assert_eq!(say("192.168.7.50")?, 0);
+        Ok(())
+    });
+}
+
+/// Field row B4: with the daemon killed and its rules gone, the filter alone keeps the public address off
+/// the links: what the router sends by it, and answers of the LAN on what came by the tunnel.
+#[test]
+fn the_public_address_does_not_leave_by_a_link() {
+    case(
+        nat("forwards = [\"tcp:443 -> 192.168.7.20:8443\"]"),
+        |case| -> Outcome {
+            let lab = &case.lab;
+            into_a_lan(lab)?;
+            let machine = Ipv4Addr::new(192, 168, 7, 20);
+            let listener = lab.client.run(|| TcpListener::bind((machine, 8443)))??;
+            let (_remote, local) = case.up()?;
+            let _visitor = lab.server.run(|| TcpStream::connect((PUBLIC, 443)))??;
+            let (mut answer, _) = listener.accept()?;
+            let packets = format!("iifname link* ip saddr {{ {PUBLIC}, {machine} }}");
+            let seen = Watch::start(&lab.internet, "prerouting", &packets)?;
+            local.kill();
+            while sh(&lab.local, "ip rule del pref 20").is_ok() {}
+            sh(&lab.local, &format!("ip address add {PUBLIC}/32 dev lo"))?;
+            let own = lab.local.run(|| UdpSocket::bind((PUBLIC, 0)))??;
+            let mut say = || -> Outcome {
+                answer.write_all(b"into the gap")?;
+                for _ in 0..5 {
+                    let _ = own.send_to(b"by a link", (SERVER, 9));
+                }
+                std::thread::sleep(1500 * MS);
+                Ok(())
+            };
+            say()?;
+            assert_eq!(seen.packets()?, 0);
+            // The filter does it, and the counter would tell.
+            sh(&lab.local, "nft delete table inet netcombiner-nc0")?;
+            say()?;
+            assert_ne!(seen.packets()?, 0);
+            Ok(())
+        },
+    );
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
 use netcombiner_lab::prelude::*;
 
@@ -42,16 +43,19 @@ fn fill(case: &Case) -> Outcome {
     }
     let file = case.dir.path().join("connections");
     std::fs::write(&file, lines)?;
-    // The last ones find it full.
-    let _ = sh(
-        &case.lab.remote,
-        &format!("conntrack -R {}", file.display()),
-    );
+    // The last ones find it full. It may take longer than other commands.
+    let filled = case
+        .lab
+        .remote
+        .run(|| Command::new("conntrack").arg("-R").arg(&file).output())??;
     let count = sh(
         &case.lab.remote,
         "cat /proc/sys/net/netfilter/nf_conntrack_count",
     )?;
-    assert!(count.trim().parse::<u32>()? >= most, "{count} of {most}");
+    assert!(
+        count.trim().parse::<u32>()? >= most,
+        "{count} of {most}: {filled:?}"
+    );
     Ok(())
 }
 
