@@ -86,10 +86,13 @@ const MOST_ASKED: u16 = 16;
 /// itself, ssh, a web server.
 fn untracked(config: &Config, role: &Remote, observed: &Observed, address: IpAddr) -> Vec<Keep> {
     let rules = &observed.filters;
+    if rules.legacy || rules.unknown {
+        return Vec::new();
+    }
     let mut ports = firm(config, role, address);
     ports.retain(|keep| {
         let needs = |port| needs_state(config, observed, rules, keep.protocol, port);
-        !rules.legacy && keep.last - keep.first < MOST_ASKED && !(keep.first..=keep.last).any(needs)
+        keep.last - keep.first < MOST_ASKED && !(keep.first..=keep.last).any(needs)
     });
     ports
 }
@@ -346,6 +349,34 @@ mod tests {
             2
         );
         assert_eq!(kept(&config, &role, "2001:db8:2::2".parse().unwrap()), []);
+    }
+
+    /// Field row D12: where nothing is known of others' rules, they may need to know every connection.
+    #[test]
+    fn what_is_not_known_of_is_tracked() {
+        let untracked = |observed: &Observed| {
+            let state = state(&cases::remote(), observed);
+            let filter = state.iter().find_map(|it| {
+                let Resource::Filter(filter) = it else {
+                    return None;
+                };
+                Some(filter)
+            });
+            let ports = filter.unwrap().clauses.iter().find_map(|it| {
+                let FilterClause::Untracked { ports, .. } = it else {
+                    return None;
+                };
+                Some(ports.len())
+            });
+            ports.unwrap()
+        };
+        let mut observed = cases::vps();
+        assert_eq!(untracked(&observed), 3);
+        observed.filters.unknown = true;
+        assert_eq!(untracked(&observed), 0);
+        observed.filters.unknown = false;
+        observed.filters.legacy = true;
+        assert_eq!(untracked(&observed), 0);
     }
 
     #[test]

@@ -120,7 +120,11 @@ impl System {
             self.filters = Some(Filters {
                 generation,
                 read: now,
-                rules: read.ok().and_then(Result::ok).unwrap_or_default(),
+                rules: read.ok().and_then(Result::ok).unwrap_or_else(|| {
+                    let mut rules = Ruleset::default();
+                    rules.unknown = true;
+                    rules
+                }),
             });
             self.owed = None;
         } else {

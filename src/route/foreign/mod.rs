@@ -30,6 +30,8 @@ pub struct Ruleset {
     pub legacy: bool,
     /// And they could not be read.
     pub unread: bool,
+    /// Nothing of them could be read: there may be any.
+    pub unknown: bool,
 }
 
 /// The families of tables that see IP packets.
