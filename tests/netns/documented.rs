@@ -15,7 +15,7 @@ const MS: Duration = Duration::from_millis(1);
 const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
 
 /// The rows of the table whose head is this, without the head.
-fn rows<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Vec<[&'static str; COLUMNS]> {
+pub(crate) fn rows<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Vec<[&'static str; COLUMNS]> {
     let head = format!("| {} |\n", head.join(" | "));
     let (_, below) = DOCUMENT
         .split_once(&head)

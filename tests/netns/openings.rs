@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::crossing::{home_router, pings};
+use super::documented::rows;
 use super::modes::into_a_lan;
 use super::support::kernel::sh;
 use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
@@ -144,14 +145,16 @@ fn the_vps_is_closed_to_home_except_for_what_is_kept() {
         let _database = Answers::start(&lab.remote, any, 5432)?;
         let second = Ipv4Addr::new(203, 0, 113, 77);
         let private = Ipv4Addr::new(10, 55, 0, 2);
-        for (to, port, expected) in [
-            (REMOTE, 22, true),
-            (REMOTE, 5432, false),
-            (second, 22, true),
-            (second, 5432, false),
-            (private, 5432, true),
-        ] {
-            assert_eq!(is_open(&lab.client, to, port), expected, "{to}:{port}");
+        for row in rows(["address of the VPS", "port", "answered by"]) {
+            let to = match row[0] {
+                "REMOTE" => REMOTE,
+                "any other" => second,
+                "within allow" => private,
+                other => panic!("no such address: {other}"),
+            };
+            let port = if row[1] == "keep" { 22 } else { 5432 };
+            let answers = row[2] == "remote";
+            assert_eq!(is_open(&lab.client, to, port), answers, "{row:?}");
         }
         assert!(!is_open(&lab.local, REMOTE, 5432));
         assert_eq!(pings(&lab.client, REMOTE)?, 5);
