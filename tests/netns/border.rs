@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use netcombiner_lab::prelude::*;
 
 use super::crossing::{home_router, pings};
+use super::lans::checked;
 use super::modes::into_a_lan;
 use super::support::kernel::sh;
 use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
@@ -228,8 +229,17 @@ fn routes_of_a_link_take_nothing_out_of_the_tunnel() {
         assert_eq!(clear.packets()?, 0);
         // What the link's own network offers is there as before.
         assert_eq!(case.pings(&lab.local, Lab::wan_gateway(0))?, 20);
+        assert_eq!(clear.packets()?, 20);
+        // Whoever meant it so types the line that `check` gives.
+        let said = checked(case, Side::Local)?;
+        let line = said.split('`').find(|it| it.starts_with("ip -4 rule add"));
+        let line = line.ok_or(said.as_str())?;
+        assert!(line.contains("to 198.51.100.2/32 lookup main"), "{line}");
+        sh(&lab.local, line)?;
+        assert_eq!(case.pings(&lab.client, SERVER)?, 20);
         let before = clear.packets()?;
-        assert_eq!(before, 20);
+        assert_eq!(before, 40);
+        sh(&lab.local, &line.replace(" add ", " del "))?;
         lie("192.168.7.20/32")?;
         case.pings(&lab.client, SERVER)?;
         assert_eq!(clear.packets()?, before);

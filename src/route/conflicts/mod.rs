@@ -22,6 +22,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     numbers::occupied(&mut warnings, &state, observed);
     numbers::before_local(&mut warnings, &state, observed);
     hidden::hidden(&mut warnings, config, &state, observed);
+    hidden::beside_links(&mut warnings, config, &state, observed);
     numbers::marks(&mut warnings, config, observed);
     addresses::public_address(&mut warnings, config, observed);
     devices::devices(&mut warnings, config, observed);

@@ -294,6 +294,47 @@ fn local_none(config: &mut Config) {
     }
 }
 
+/// A route of a link is no way for the LAN, and whoever wrote it hears of it.
+#[test]
+fn routes_by_a_link_are_named() {
+    let mut observed = cases::router();
+    let mut add = |destination: &str, device: &str| {
+        observed.foreign_routes.push(ForeignRoute {
+            table: TableId::MAIN.0,
+            destination: destination.parse().unwrap(),
+            device: Some(device.to_owned()),
+        });
+    };
+    // What is connected, private, or not by a link is nothing to speak of.
+    add("198.51.100.0/24", "wan0");
+    add("10.9.0.0/16", "wan0");
+    add("198.18.0.0/15", "wg0");
+    let config = cases::local_nat();
+    let before = observed.clone();
+    assert_eq!(conflicts(&config, &before), []);
+    observed.foreign_routes.push(ForeignRoute {
+        table: TableId::MAIN.0,
+        destination: "9.9.9.0/24".parse().unwrap(),
+        device: Some("wan1".to_owned()),
+    });
+    for words in [
+        "table main leads to 9.9.9.0/24 by a link",
+        "`ip -4 rule add pref 18 iif lan to 9.9.9.0/24 lookup main`",
+    ] {
+        said(&config, &observed, "lan", words);
+    }
+    assert_eq!(conflicts(&config, &observed).len(), 1);
+    assert_eq!(conflicts(&cases::local_client(), &observed), []);
+    // The line has been typed.
+    observed.foreign_rules.push(ForeignRule {
+        family: Family::V4,
+        pref: 18,
+        table: Some(TableId::MAIN.0),
+        mark: None,
+    });
+    assert_eq!(conflicts(&config, &observed), []);
+}
+
 /// Field row D8: what others route for the LAN, and our rule hides.
 #[test]
 fn hidden_routes_of_others_are_named() {
