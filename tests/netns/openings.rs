@@ -52,6 +52,7 @@ fn start_slowly(case: &Case) -> Result<Portal, Error> {
         let start = scope.spawn(|| case.start(Side::Remote));
         while !start.is_finished() {
             let Some(pid) = process_of(&config) else {
+                std::thread::sleep(MS);
                 continue;
             };
             // 4725.

@@ -2,13 +2,14 @@
 //! them: the number of a socket's inode stands in both /proc/net and /proc/PID/fd.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::config::PortProtocol;
 use crate::plain::plain;
 use crate::route::reach::{HostSocket, Program};
-use crate::sorted::Map;
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
 const LISTEN: &str = "0A";
@@ -17,10 +18,12 @@ const ESTABLISHED: &str = "01";
 /// TCP_CLOSE: a UDP socket that anybody may send to.
 const UNCONNECTED: &str = "07";
 
+/// So much of a program's command line is read, bytes: it may be as long as its user likes.
+const MOST_TITLE: u64 = 4096;
+
 /// The sockets that wait for others, and the TCP connections, of this thread's network namespace.
 pub fn sockets() -> Vec<HostSocket> {
-    let mut holders = holders();
-    let mut found = Vec::new();
+    let (mut found, mut inodes) = (Vec::new(), Vec::new());
     for (protocol, file) in [
         (PortProtocol::Tcp, "tcp"),
         (PortProtocol::Tcp, "tcp6"),
@@ -30,12 +33,14 @@ pub fn sockets() -> Vec<HostSocket> {
         // A kernel without one of the families has no such file, and no sockets.
         let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
         for line in text.unwrap_or_default().lines() {
-            if let Some((inode, mut socket)) = socket(protocol, line) {
-                socket.programs = holders.remove(&inode).unwrap_or_default();
+            if let Some((inode, socket)) = socket(protocol, line) {
+                inodes.push((inode, found.len()));
                 found.push(socket);
             }
         }
     }
+    inodes.sort_unstable();
+    add_holders(&mut found, &inodes);
     found
 }
 
@@ -80,9 +85,9 @@ fn place(text: &str) -> Option<SocketAddr> {
     ))
 }
 
-/// The programs that hold each socket. What may not be looked at, or ends meanwhile, is left out.
-fn holders() -> Map<u64, Vec<Program>> {
-    let mut holders = Map::<u64, Vec<Program>>::new();
+/// Adds the programs that hold these sockets, whose places stand beside their inodes. Other programs may
+/// have as many others as they like. What may not be looked at, or ends meanwhile, is left out.
+fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) {
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let folder = process.path();
         let mut program = None;
@@ -91,28 +96,35 @@ fn holders() -> Map<u64, Vec<Program>> {
             .flatten()
             .flatten()
         {
-            let Some(inode) = fs::read_link(file.path()).ok().and_then(|link| {
+            let place = fs::read_link(file.path()).ok().and_then(|link| {
                 let link = link.to_str()?.strip_prefix("socket:[")?;
-                link.strip_suffix(']')?.parse().ok()
-            }) else {
+                let inode: u64 = link.strip_suffix(']')?.parse().ok()?;
+                let found = inodes.binary_search_by_key(&inode, |(inode, _)| *inode);
+                Some(inodes.get(found.ok()?)?.1)
+            });
+            let Some(socket) = place.and_then(|place| sockets.get_mut(place)) else {
                 continue;
             };
-            let program = program.get_or_insert_with(|| {
-                let read = |file| fs::read(folder.join(file)).unwrap_or_default();
-                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
-                let text = |bytes| plain(text(bytes).trim());
-                Program {
-                    name: text(read("comm")),
-                    title: text(read("cmdline")),
-                    is_root: fs::metadata(&folder).is_ok_and(|it| it.uid() == 0),
-                }
-            });
-            holders
-                .get_or_insert_with(inode, Vec::new)
-                .push(program.clone());
+            let program = program.get_or_insert_with(|| read_program(&folder));
+            socket.programs.push(program.clone());
         }
     }
-    holders
+}
+
+fn read_program(folder: &Path) -> Program {
+    let text = |file| {
+        let mut bytes = Vec::new();
+        if let Ok(file) = fs::File::open(folder.join(file)) {
+            // What there was before an error is as good as nothing.
+            let _ = file.take(MOST_TITLE).read_to_end(&mut bytes);
+        }
+        plain(String::from_utf8_lossy(&bytes).replace('\0', " ").trim())
+    };
+    Program {
+        name: text("comm"),
+        title: text("cmdline"),
+        is_root: fs::metadata(folder).is_ok_and(|it| it.uid() == 0),
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +183,30 @@ mod tests {
         let socket = seen.iter().find(|socket| socket.local == place).unwrap();
         let names: Vec<_> = socket.programs.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, [r"s\u{1b}[2J\nsshd"]);
+    }
+
+    /// Field row A5: any user may have thousands of sockets, in a namespace of his own too, and a command line
+    /// of megabytes.
+    #[test]
+    fn a_long_command_line_is_not_read_to_its_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while :; do sleep 1; done"])
+            .args(vec!["x".repeat(100_000); 10])
+            .stdin(std::os::fd::OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
+        let seen = sockets();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let socket = seen.iter().find(|socket| socket.local == place).unwrap();
+        let lengths: Vec<_> = socket.programs.iter().map(|it| it.title.len()).collect();
+        assert!(!lengths.is_empty());
+        assert!(
+            lengths.iter().all(|it| *it <= MOST_TITLE as usize),
+            "{lengths:?}"
+        );
     }
 
     #[test]
