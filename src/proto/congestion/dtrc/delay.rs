@@ -10,6 +10,8 @@ const SLOTS: usize = 10;
 /// ... of this length: a route that got longer is believed after ten seconds at the latest (as long
 /// as BBR believes its least round trip, draft-ietf-ccwg-bbr section 2.13).
 const SLOT: Duration = Duration::from_secs(1);
+/// It is not believed after such a pause: clocks drift apart by up to 100 ppm, 6 ms in this time.
+const BELIEVED: Duration = Duration::from_secs(60);
 /// What stands is the least delay over no less than this: a few acknowledgements, 5 ms each.
 const LEAST_WINDOW: Duration = Duration::from_millis(20);
 /// The jitter is an average over about this, seconds, ...
@@ -20,6 +22,8 @@ const JITTER_SCALE: f64 = 1.5;
 
 /// However rare the samples are, no single one counts for more ...
 const MOST_WEIGHT: f64 = 0.125;
+/// No more is taken for jitter of packets now and then: they may have met a queue.
+const MOST_RANGE: Duration = Duration::from_millis(120);
 /// ... nor does a link that stood still, seconds.
 const MOST_CHANGE: f64 = 0.03;
 
@@ -43,12 +47,61 @@ impl Least {
     }
 }
 
+/// The least and the most delay of the last ten seconds in which there were samples.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bounds {
+    slots: [Option<(OneWayDelay, OneWayDelay)>; SLOTS],
+    /// Which slot is written.
+    slot: usize,
+    /// How much time it covers.
+    covers: Duration,
+    last: Option<Instant>,
+}
+
+impl Bounds {
+    fn update(&mut self, now: Instant, sample: OneWayDelay) {
+        let pause = self.last.map_or(Duration::ZERO, |last| now.since(last));
+        self.last = Some(now);
+        if pause >= BELIEVED {
+            self.slots = [None; SLOTS];
+        }
+        self.covers += pause.min(SLOT);
+        if self.covers >= SLOT {
+            self.covers = Duration::ZERO;
+            self.slot = (self.slot + 1) % SLOTS;
+            self.slots[self.slot] = None;
+        }
+        let slot = &mut self.slots[self.slot];
+        *slot = Some(slot.map_or((sample, sample), |(least, most)| {
+            (least.min(sample), most.max(sample))
+        }));
+    }
+
+    fn least(&self) -> Option<OneWayDelay> {
+        self.slots.iter().flatten().map(|(least, _)| *least).min()
+    }
+
+    fn most(&self) -> Option<OneWayDelay> {
+        self.slots.iter().flatten().map(|(_, most)| *most).max()
+    }
+
+    /// How long nothing was learned.
+    fn pause(&self, now: Instant) -> Duration {
+        self.last.map_or(Duration::MAX, |last| now.since(last))
+    }
+}
+
 /// The delay of a path: what it is without our queue, and what it is now.
+///
+/// A link with jitter that keeps the order delays a dense flow by nearly the most that it delays
+/// anything: each packet waits for the slowest one before it. Packets now and then have any delay
+/// between. So what a dense flow sees is measured against the least of what dense flows saw.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Delay {
-    slots: [Option<OneWayDelay>; SLOTS],
-    /// Which slot was written last.
-    slot: u64,
+    /// Of a dense flow.
+    dense: Bounds,
+    /// Of packets now and then.
+    sparse: Bounds,
     least: Least,
     standing: Option<OneWayDelay>,
     /// Mean difference between a sample and the one before, seconds.
@@ -57,17 +110,22 @@ pub(super) struct Delay {
 }
 
 impl Delay {
-    /// Takes a sample.
-    pub(super) fn on_sample(&mut self, now: Instant, sample: OneWayDelay, srtt: Duration) {
-        let slot = now.as_micros() / SLOT.as_micros() as u64;
-        let stale = slot.saturating_sub(self.slot).min(SLOTS as u64);
-        for old in 0..stale {
-            self.slots[((slot - old) % SLOTS as u64) as usize] = None;
+    /// Takes a sample, of a dense flow or not.
+    pub(super) fn on_sample(
+        &mut self,
+        now: Instant,
+        sample: OneWayDelay,
+        srtt: Duration,
+        dense: bool,
+    ) {
+        if dense {
+            self.dense.update(now, sample);
+        } else if self.dense.pause(now) >= SLOT {
+            self.sparse.update(now, sample);
+            if self.dense.pause(now) >= BELIEVED {
+                self.dense = Bounds::default();
+            }
         }
-        self.slot = self.slot.max(slot);
-        let current = &mut self.slots[(slot % SLOTS as u64) as usize];
-        *current = Some(current.map_or(sample, |least| least.min(sample)));
-
         let window = LEAST_WINDOW.max(srtt / 2).max(2 * self.jitter());
         self.standing = Some(self.least.update(now, window, sample));
         if let Some((at, last)) = self.last.replace((now, sample)) {
@@ -79,9 +137,9 @@ impl Delay {
 
     /// The queue that stands: none of the last samples saw less.
     pub(super) fn queue(&self) -> Duration {
-        let base = self.slots.iter().flatten().min();
+        let base = self.dense.least().or_else(|| self.sparse.least());
         match (self.standing, base) {
-            (Some(standing), Some(base)) => standing.since(*base),
+            (Some(standing), Some(base)) => standing.since(base),
             _ => Duration::ZERO,
         }
     }
@@ -91,11 +149,18 @@ impl Delay {
         Duration::from_secs_f64(JITTER_SCALE * self.change)
     }
 
+    /// How much longer than others packets now and then take at times, which fill no queue.
+    pub(super) fn range(&self) -> Duration {
+        match (self.sparse.least(), self.sparse.most()) {
+            (Some(least), Some(most)) => most.since(least).min(MOST_RANGE),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// What stands is not our queue: the way got longer.
     pub(super) fn rebase(&mut self) {
-        let standing = self.standing;
-        self.slots = [None; SLOTS];
-        self.slots[(self.slot % SLOTS as u64) as usize] = standing;
+        self.dense.slots = [None; SLOTS];
+        self.dense.slots[self.dense.slot] = self.standing.map(|standing| (standing, standing));
     }
 }
 
@@ -117,11 +182,11 @@ mod tests {
     fn the_queue_is_what_no_sample_was_below() {
         let mut delay = Delay::default();
         for ms in 0..200 {
-            delay.on_sample(at(ms), owd(10), SRTT);
+            delay.on_sample(at(ms), owd(10), SRTT, true);
         }
         assert_eq!(delay.queue(), Duration::ZERO);
         for ms in 200..300 {
-            delay.on_sample(at(ms), owd(15 + (ms as i64 % 5)), SRTT);
+            delay.on_sample(at(ms), owd(15 + (ms as i64 % 5)), SRTT, true);
         }
         assert_eq!(delay.queue(), Duration::from_millis(5));
         assert!(delay.jitter() > Duration::from_micros(200), "{delay:?}");
@@ -130,26 +195,47 @@ mod tests {
     #[test]
     fn a_longer_way_is_believed_after_ten_seconds_or_when_told() {
         let mut delay = Delay::default();
-        delay.on_sample(at(0), owd(10), SRTT);
+        delay.on_sample(at(0), owd(10), SRTT, true);
         for ms in 1..9_900 {
-            delay.on_sample(at(ms), owd(22), SRTT);
+            delay.on_sample(at(ms), owd(22), SRTT, true);
         }
         assert_eq!(delay.queue(), Duration::from_millis(12));
         let mut told = delay;
         told.rebase();
         assert_eq!(told.queue(), Duration::ZERO);
         for ms in 9_900..11_000 {
-            delay.on_sample(at(ms), owd(22), SRTT);
+            delay.on_sample(at(ms), owd(22), SRTT, true);
         }
         assert_eq!(delay.queue(), Duration::ZERO);
+    }
+
+    /// Field row E: over a link with jitter of 80 ms packets now and then take between 10 and 90 ms, a dense
+    /// flow nearly 90 all the time.
+    #[test]
+    fn what_a_dense_flow_waits_on_a_link_with_jitter_is_no_queue() {
+        let mut delay = Delay::default();
+        for n in 0..20 {
+            delay.on_sample(at(200 * n), owd(10 + 37 * n as i64 % 80), SRTT, false);
+        }
+        assert!(delay.range() > Duration::from_millis(70), "{delay:?}");
+        for ms in 4_000..10_000 {
+            delay.on_sample(at(ms), owd(84 + ms as i64 % 7), SRTT, true);
+        }
+        assert_eq!(delay.queue(), Duration::ZERO);
+        // A flow that pauses now and then does not lower what is expected of a dense one.
+        delay.on_sample(at(10_010), owd(12), SRTT, false);
+        for ms in 10_200..10_500 {
+            delay.on_sample(at(ms), owd(90), SRTT, true);
+        }
+        assert_eq!(delay.queue(), Duration::from_millis(6));
     }
 
     #[test]
     fn silence_forgets() {
         let mut delay = Delay::default();
-        delay.on_sample(at(0), owd(10), SRTT);
-        delay.on_sample(at(60_000), owd(30), SRTT);
-        delay.on_sample(at(60_030), owd(30), SRTT);
+        delay.on_sample(at(0), owd(10), SRTT, true);
+        delay.on_sample(at(60_000), owd(30), SRTT, true);
+        delay.on_sample(at(60_030), owd(30), SRTT, true);
         assert_eq!(delay.queue(), Duration::ZERO);
     }
 }

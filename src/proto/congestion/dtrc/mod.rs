@@ -128,6 +128,8 @@ pub struct Dtrc {
     growth: Growth,
     losses: Losses,
     marks: Marks,
+    /// The search's rate when the delay was last taken for one without a queue.
+    queueless: f64,
     /// What the last train showed of the link's own rate: it arrived more slowly than it was sent.
     link: Option<f64>,
     srtt: Duration,
@@ -164,6 +166,7 @@ impl Default for Dtrc {
             growth: Growth::default(),
             losses: Losses::default(),
             marks: Marks::default(),
+            queueless: 0.0,
             link: None,
             srtt: Duration::ZERO,
             min_rtt: Duration::ZERO,
@@ -199,6 +202,11 @@ impl Dtrc {
         self.target() + TOLERANCE.max((self.delay.jitter() * 3 / 2).min(MOST_TOLERANCE))
     }
 
+    /// True when the source gave so much that its packets met each other on the way.
+    fn is_dense(&self, rates: &Rates) -> bool {
+        !rates.limited || rates.sent > LEAST_GAIN * self.bandwidth
+    }
+
     fn train_length(&self) -> Duration {
         let half = self.srtt / 2;
         let length = if self.phase == Phase::Startup {
@@ -223,10 +231,18 @@ impl Dtrc {
         self.link = (rates.dispersion > 1.0 + noise && !rates.limited).then_some(received);
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
+            if self.bandwidth > 2.0 * self.queueless {
+                // What was sent until now filled half of the path at most.
+                self.queueless = self.bandwidth;
+                self.delay.rebase();
+            }
             let limit = STARTUP_QUEUE.max(self.threshold());
             let slower = rates.dispersion > 1.0 + STARTUP_DISPERSION + 2.0 * noise;
-            let full =
-                queue > STARTUP_TIMES * limit || (queue > limit || self.marks.mostly()) && slower;
+            // Probes over a link with jitter look like a queue too, but they do not fill one.
+            let own = queue.saturating_sub(self.delay.range());
+            let grew =
+                own > STARTUP_TIMES * limit || (own > limit || self.marks.mostly()) && slower;
+            let full = grew && self.is_dense(&rates) || queue > MOST_QUEUE;
             let lossy = rates.lost > STARTUP_LOSS && rates.bytes >= STARTUP_BYTES;
             if full || lossy || self.growth.has_ended() {
                 self.bandwidth = received.max(LEAST_RATE);
@@ -364,9 +380,10 @@ impl Controller for Dtrc {
         let Some(arrival) = ack.arrival else { return };
         let now = ack.now;
         let delay = OneWayDelay::new(arrival.sent_at, arrival.received_at);
-        self.delay.on_sample(now, delay, ack.srtt);
         let length = self.train_length();
         let rates = self.train.on_arrival(arrival, length);
+        let dense = rates.is_some_and(|rates| self.is_dense(&rates));
+        self.delay.on_sample(now, delay, ack.srtt, dense);
         self.losses.on_arrival(&arrival);
         if let Some(rates) = rates {
             self.on_rates(now, rates);
