@@ -56,6 +56,8 @@ pub struct Liveness {
     asked: Instant,
     /// Probes since the last answer.
     probes: u32,
+    /// When the one was sent that is the last before it counts as dead.
+    last_probed: Instant,
 }
 
 impl Liveness {
@@ -65,6 +67,7 @@ impl Liveness {
             answered: now,
             asked: now,
             probes: 0,
+            last_probed: now,
         }
     }
 
@@ -80,8 +83,11 @@ impl Liveness {
     }
 
     /// A probe was sent.
-    pub fn on_probe(&mut self) {
+    pub fn on_probe(&mut self, now: Instant) {
         self.probes += 1;
+        if self.probes == DEAD_PROBES {
+            self.last_probed = now;
+        }
     }
 
     /// When the verdict on a path that was alive becomes "suspect", `oldest` being when the oldest
@@ -93,9 +99,11 @@ impl Liveness {
         Some((oldest? + age).max(self.answered + silence))
     }
 
-    /// When a suspect becomes dead, as long as nothing is heard.
-    pub fn dead_at(&self) -> Option<Instant> {
-        (self.probes >= DEAD_PROBES).then_some(self.answered + DEAD_AFTER)
+    /// When a suspect becomes dead, as long as nothing is heard: not before all those answers are
+    /// overdue. Over a round trip of 600 ms one lost datagram would else kill a path.
+    pub fn dead_at(&self, rtt: &Rtt) -> Option<Instant> {
+        let overdue = self.last_probed + rtt.probe_timeout(MAX_ACK_DELAY) + AGE_MARGIN;
+        (self.probes >= DEAD_PROBES).then_some(overdue.max(self.answered + DEAD_AFTER))
     }
 
     /// When to ask next. `flying`: something that asks is in flight; until `busy_until` the tunnel
@@ -148,11 +156,29 @@ mod tests {
         // The oldest has to be 60 ms old, and the path silent for as long.
         assert_eq!(liveness.suspect_at(Some(at(1005)), &rtt), Some(at(1065)));
         assert_eq!(liveness.suspect_at(Some(at(1030)), &rtt), Some(at(1090)));
-        assert_eq!(liveness.dead_at(), None);
-        (0..3).for_each(|_| liveness.on_probe());
-        assert_eq!(liveness.dead_at(), Some(at(2000)));
+        assert_eq!(liveness.dead_at(&rtt), None);
+        (0..3).for_each(|_| liveness.on_probe(at(1065)));
+        assert_eq!(liveness.dead_at(&rtt), Some(at(2000)));
         liveness.on_answer(at(1900));
-        assert_eq!(liveness.dead_at(), None);
+        assert_eq!(liveness.dead_at(&rtt), None);
+    }
+
+    /// Field row E: over 650 ms a lost probe made a path dead that answered all the others.
+    #[test]
+    fn a_lost_probe_kills_no_path_with_a_long_round_trip() {
+        let mut rtt = Rtt::default();
+        for _ in 0..50 {
+            rtt.update(650 * MS, Duration::ZERO);
+        }
+        let mut liveness = Liveness::proven(at(1000));
+        // The first one is lost, the others are sent as soon as that is suspected.
+        for ms in [1200, 1890, 1990] {
+            assert_eq!(liveness.dead_at(&rtt), None);
+            liveness.on_probe(at(ms));
+        }
+        assert!(liveness.dead_at(&rtt).unwrap() > at(1990 + 650));
+        liveness.on_answer(at(1890 + 650));
+        assert_eq!(liveness.dead_at(&rtt), None);
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl Path {
     pub fn worse_at(&self) -> Option<Instant> {
         match self.state {
             PathState::Up => self.liveness.suspect_at(self.sent.oldest_sent(), &self.rtt),
-            PathState::Suspect => self.liveness.dead_at(),
+            PathState::Suspect => self.liveness.dead_at(&self.rtt),
             PathState::Dead | PathState::Validating | PathState::Down => None,
         }
     }

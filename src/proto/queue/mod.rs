@@ -28,6 +28,10 @@ const MOST_DROPPED: usize = 64;
 /// where a queue is allowed to be long for a far path, it is twice as long as that.
 const MOST_SOJOURN: Duration = Duration::from_millis(500);
 
+/// A queue that may be long for a far path may stay so for this long after that is gone: two of the longest
+/// round trips, and some more.
+const PATIENT_FOR: Duration = Duration::from_secs(3);
+
 /// A flow that sends more than this in a period is not sparse, even if it leaves no queue: 5 Mbit/s,
 /// more than a video call.
 const MOST_SPARSE: usize = 64_000;
@@ -121,6 +125,7 @@ pub struct Queue {
     head: Option<Chosen>,
     rtt: Duration,
     patience: Duration,
+    patient_until: Instant,
     target: KnownTarget,
     marked: u64,
 }
@@ -136,6 +141,7 @@ impl Default for Queue {
             head: None,
             rtt: Duration::ZERO,
             patience: Duration::ZERO,
+            patient_until: Instant::default(),
             target: KnownTarget::default(),
             marked: 0,
         }
@@ -173,9 +179,13 @@ impl Queue {
         self.rtt = rtt;
     }
 
-    /// So long packets may wait before a far path takes them: no flow is told of a shorter queue.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    /// So long packets may wait before a far path takes them: no flow is told of a shorter queue. One that
+    /// is gone for a moment may be back before the queue is shorter.
+    pub fn set_patience(&mut self, now: Instant, patience: Duration) {
+        if patience >= self.patience || now >= self.patient_until {
+            self.patience = patience;
+            self.patient_until = now + PATIENT_FOR;
+        }
     }
 
     fn most_sojourn(&self) -> Duration {
@@ -569,5 +579,19 @@ mod tests {
         }
         let kept: usize = queue.flows.iter().map(|f| f.packets.capacity()).sum();
         assert!(kept * size_of::<Waiting>() < 3_000_000, "{kept}");
+    }
+
+    /// A path that falls silent for a moment costs a flow none of its packets.
+    #[test]
+    fn a_queue_for_a_far_path_may_stay_long_for_a_while() {
+        let mut queue = Queue::default();
+        let patience = Duration::from_millis(600);
+        queue.set_patience(at(0), patience);
+        queue.set_patience(at(2000), Duration::ZERO);
+        assert_eq!(queue.patience, patience);
+        queue.set_patience(at(3001), Duration::ZERO);
+        assert_eq!(queue.patience, Duration::ZERO);
+        queue.set_patience(at(3002), patience);
+        assert_eq!(queue.patience, patience);
     }
 }

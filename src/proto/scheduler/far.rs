@@ -17,11 +17,6 @@ const NEAR: Duration = Duration::from_millis(50);
 /// No packet waits longer for a near path: one whose detour is longer brings nothing. A satellite
 /// that loses packets is 700 ms.
 const LONGEST_DETOUR: Duration = Duration::from_millis(800);
-/// Nor is a path tried that may lose packets and whose least round trip is longer: what it loses comes
-/// after a second and more, and a flow lost 4 to 12 % of what it had to each trial (simulated, 700 ms).
-const LONGEST_UNKNOWN: Duration = Duration::from_millis(625);
-/// Where it is known to lose some, a trial ends at once beyond this.
-const LONGEST_LOSSY: Duration = Duration::from_millis(590);
 /// What is delivered is measured over no less than this, and two round trips.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 /// Far paths bring something when at least this share of what was delivered without them is delivered
@@ -41,6 +36,11 @@ const MOST_FAILURES: u8 = 3;
 const SEARCHING_STRIKES: u8 = 3;
 /// A wide path gets more time: a flow's window grows slowly over a long round trip.
 const WIDE_STRIKES: u8 = 4;
+
+/// What is sent is measured over no less than this, and a round trip.
+const LEAST_WATCH: Duration = Duration::from_millis(200);
+/// It is enough when it is this share of what the near paths carry: a drain takes 15 % for a while.
+const ENOUGH: f64 = 0.8;
 
 /// Whether a path loses some of what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +73,35 @@ pub(super) fn detour(slower: Duration, rtt: Duration, loses: Loses) -> Duration 
 }
 
 /// True when the path is not worth a trial.
-pub(super) fn is_hopeless(detour: Duration, least_rtt: Duration, loses: Loses) -> bool {
-    let longest = match loses {
-        Loses::Nothing => Duration::MAX,
-        Loses::Some => LONGEST_LOSSY,
-        Loses::Unknown => LONGEST_UNKNOWN,
-    };
-    detour > LONGEST_DETOUR || least_rtt > longest
+pub(super) fn is_hopeless(detour: Duration) -> bool {
+    detour > LONGEST_DETOUR
+}
+
+/// Whether the paths send enough while far ones are used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Yields {
+    begun: Instant,
+    sent: u64,
+    low: bool,
+}
+
+impl Yields {
+    /// All paths together sent so many bytes by now; the near ones alone carry `near` bytes per second.
+    /// `rtt` is the round trip of the slowest path in use.
+    pub fn on_sent(&mut self, now: Instant, rtt: Duration, sent: u64, near: u64) {
+        let age = now.since(self.begun);
+        if age < rtt.max(LEAST_WATCH) {
+            return;
+        }
+        let got = sent.saturating_sub(self.sent) as f64 / age.as_secs_f64();
+        self.low = got < ENOUGH * near as f64;
+        (self.begun, self.sent) = (now, sent);
+    }
+
+    /// True when less was sent lately than the near paths alone carry.
+    pub fn is_low(&self) -> bool {
+        self.low
+    }
 }
 
 /// What is known of the far paths when they are judged, a bit for each path.
@@ -187,10 +209,26 @@ mod tests {
         assert_eq!(detour(285 * MS, 600 * MS, Nothing), 285 * MS);
         assert_eq!(detour(285 * MS, 600 * MS, Unknown), 885 * MS / 2);
         assert_eq!(detour(285 * MS, 600 * MS, Some), 600 * MS);
-        assert!(!is_hopeless(700 * MS, 570 * MS, Some) && is_hopeless(900 * MS, 570 * MS, Some));
-        assert!(!is_hopeless(500 * MS, 600 * MS, Unknown) && is_hopeless(500 * MS, 600 * MS, Some));
-        assert!(is_hopeless(500 * MS, 700 * MS, Unknown));
-        assert!(!is_hopeless(350 * MS, 700 * MS, Nothing));
+        assert!(!is_hopeless(800 * MS) && is_hopeless(801 * MS));
+    }
+
+    #[test]
+    fn what_is_sent_is_compared_with_what_the_near_paths_carry() {
+        let mut yields = Yields::default();
+        let rtt = 600 * MS;
+        // 1 MB/s near, and a flow that sends 2, 0.5 and 1 MB/s.
+        let seen = [
+            (1_200, 0),
+            (1_800, 1_200),
+            (2_100, 1_250),
+            (2_400, 1_500),
+            (3_000, 2_100),
+        ]
+        .map(|(ms, kilobytes)| {
+            yields.on_sent(at(ms), rtt, 1000 * kilobytes, 1_000_000);
+            yields.is_low()
+        });
+        assert_eq!(seen, [true, false, false, true, false]);
     }
 
     /// Delivers `rates`, one a second; in each of them the far path was used or not. Gives when it

@@ -15,7 +15,7 @@ use super::event::PathState;
 use super::queue::Head;
 use super::wire::{MAX_PATHS, PathId};
 
-pub use far::{Known, Loses, Trials};
+pub use far::{Known, Loses, Trials, Yields};
 
 /// A packet waits so long for the fastest path before another one may take it: as long as a batch of
 /// the pacer and a late timer make it wait anyway.
@@ -89,7 +89,7 @@ impl Order {
         }
         let too_far = |c: &Candidate| {
             let detour = detours[c.path.index()];
-            !detour.is_zero() && (c.rests || far::is_hopeless(detour, c.least_rtt, c.loses))
+            !detour.is_zero() && (c.rests || far::is_hopeless(detour))
         };
         // Each loss on it makes a flow wait for its repair: for so little that is a bad bargain.
         let sum: u64 = usable(state).map(|c| c.bandwidth).sum();
@@ -167,9 +167,17 @@ impl Spread {
         }
     }
 
-    /// From when on this packet may go by a far path, whose detour is `detour`.
-    pub fn goes_far_at(&self, head: &Head, path: PathId, detour: Duration) -> Instant {
-        if head.since < self.far_until && self.far & path.bit() != 0 {
+    /// From when on this packet may go by a far path, whose detour is `detour`. A flow that goes there
+    /// stays, unless all paths together send less than the near ones alone would carry: then it has too
+    /// little under way for the longer way.
+    pub fn goes_far_at(
+        &self,
+        head: &Head,
+        path: PathId,
+        detour: Duration,
+        yield_is_low: bool,
+    ) -> Instant {
+        if !yield_is_low && head.since < self.far_until && self.far & path.bit() != 0 {
             self.spills_at(head)
         } else {
             head.since + detour.max(SPILL)
@@ -280,7 +288,7 @@ mod tests {
         paths[0].least_rtt = Duration::from_millis(570);
         // Alone it carries all the same.
         assert_eq!(order(&paths[..1], None), [0]);
-        (paths[0].rests, paths[0].rtt) = (false, Duration::from_millis(900));
+        (paths[0].rests, paths[0].rtt) = (false, Duration::from_millis(1100));
         assert_eq!(order(&paths, None), [1]);
     }
 
@@ -294,12 +302,15 @@ mod tests {
             bucket: Bucket(1),
         };
         let far = |spread: &Spread, since, path| {
-            spread.goes_far_at(&head(since), id(path), Duration::from_millis(300))
+            spread.goes_far_at(&head(since), id(path), Duration::from_millis(300), false)
         };
         let mut spread = Spread::default();
         assert_eq!(far(&spread, 1000, 3), at(301_000));
         spread.on_far(at(301_000), id(3));
         assert_eq!(far(&spread, 2000, 3), at(3500));
+        let yields_too_little =
+            spread.goes_far_at(&head(2000), id(3), Duration::from_millis(300), true);
+        assert_eq!(yields_too_little, at(302_000));
         assert_eq!(far(&spread, 2000, 4), at(302_000));
         assert_eq!(far(&spread, 3_400_000, 3), at(3_700_000));
         spread.on_far(at(4_000_000), id(4));

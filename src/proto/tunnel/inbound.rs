@@ -380,6 +380,7 @@ impl Tunnel {
                         self.delivered.push_back(buffer);
                         continue;
                     };
+                    self.note_under_way(now, order.mask);
                     let (bare, out) = (opened.kind == Kind::Bare, &mut self.delivered);
                     if let Err((_, copy)) = self.reorder.insert(now, order, sent, buffer, bare, out)
                     {

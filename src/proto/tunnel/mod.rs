@@ -23,7 +23,7 @@ use super::queue::{self, Queue};
 use super::recovery::KeptId;
 use super::reorder::{Resequencer, patience};
 use super::repair::Repairs;
-use super::scheduler::{Spread, Trials};
+use super::scheduler::{Spread, Trials, Yields};
 use super::stats::Discard;
 use super::wire::frame::Sequence;
 use super::wire::{HEADER_LEN, MAX_PATHS, PathId, STAMP_LEN, Stamp, TAG_LEN, frame};
@@ -105,6 +105,8 @@ pub struct Tunnel {
     collected: Instant,
     /// What far paths brought.
     trials: Trials,
+    /// Whether flows on them send enough.
+    yields: Yields,
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
@@ -169,6 +171,7 @@ impl Tunnel {
             patience: patience(Duration::ZERO),
             collected: now,
             trials: Trials::default(),
+            yields: Yields::default(),
             first_path: None,
             reorder: Resequencer::default(),
             peer_clock: None,

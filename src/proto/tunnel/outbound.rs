@@ -189,13 +189,26 @@ impl Tunnel {
             .filter_map(|path| path.rtt.smoothed())
             .max()
             .unwrap_or_default();
-        self.queue.set_patience(order.longest_detour());
+        self.queue.set_patience(now, order.longest_detour());
+        self.watch_far_paths(now, &order, slowest);
         let repairing = self
             .last_repair
             .is_some_and(|last| now.since(last) < REPAIRING);
         self.queue
             .set_rtt(if repairing { 2 * slowest } else { slowest });
         order.iter().find_map(|id| self.data(now, id, &order, out))
+    }
+
+    /// Sees whether all paths together send what the near ones alone would carry.
+    fn watch_far_paths(&mut self, now: Instant, order: &Order, slowest: Duration) {
+        let (mut sent, mut near) = (0, 0);
+        for path in order.iter().filter_map(|id| self.path(id)) {
+            sent += path.count.bytes_sent;
+            if order.detour(path.id).is_zero() {
+                near += path.gate.controller.bandwidth();
+            }
+        }
+        self.yields.on_sent(now, slowest, sent, near);
     }
 
     pub(super) fn path(&self, id: PathId) -> Option<&Path> {
@@ -248,7 +261,7 @@ impl Tunnel {
             return if detour.is_zero() {
                 spread.spills_at(head)
             } else {
-                spread.goes_far_at(head, id, detour)
+                spread.goes_far_at(head, id, detour, self.yields.is_low())
             };
         }
         let owd = |id| self.path(id).and_then(|path| path.owd.smoothed());
@@ -315,7 +328,7 @@ impl Tunnel {
             }
             let probe = path.probe_due(busy_until).is_some_and(|due| due <= now);
             if probe {
-                path.liveness.on_probe();
+                path.liveness.on_probe(now);
             }
             let follows = std::mem::take(&mut path.mtu.follow);
             if probe || follows || path.bare_run >= SEAL_EVERY {

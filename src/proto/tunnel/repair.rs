@@ -140,9 +140,29 @@ impl Tunnel {
         }
         self.collected = now;
         self.judge_far_paths(now);
+        self.set_patience(now);
+        self.repairs.expire(now, self.patience, &mut self.pool);
+    }
+
+    fn set_patience(&mut self, now: Instant) {
         self.patience = patience(self.slowest_in_use(now));
         self.reorder.set_patience(self.patience);
-        self.repairs.expire(now, self.patience, &mut self.pool);
+    }
+
+    /// The peer says that these paths may hold something sent before: they are in use from then on, not
+    /// only when that comes. A far path's first packet would else be waited for as long as the near
+    /// paths ask for.
+    pub(super) fn note_under_way(&mut self, now: Instant, paths: u8) {
+        let mut unused = false;
+        for path in self.paths.iter_mut().flatten() {
+            if paths & path.id.bit() != 0 {
+                unused |= now >= path.carried + IN_USE;
+                path.carried = now;
+            }
+        }
+        if unused {
+            self.set_patience(now);
+        }
     }
 
     /// Looks at what far paths brought.
