@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::link::{LinkFlags, LinkHeader};
-use rtnetlink::packet_route::route::{RouteFlags, RouteType};
+use rtnetlink::packet_route::route::{RouteFlags, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
 
 use super::attributes::{attributes, find, ip, native, text};
@@ -227,11 +227,12 @@ fn add_routes(
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;
-        // A router with a full table of the Internet has a million; those that it learnt (BGP) need none
-        // of ours.
+        // A router with a full table of the Internet has a million.
         let few = observed.foreign_routes.len() < MOST_ROUTES;
+        // Networks of devices are known by the devices' addresses.
+        let connected = message.header.protocol == RouteProtocol::Kernel;
         let of_main = route.table == TableId::MAIN
-            && (destination.is_host() || few && !destination.is_default());
+            && (destination.is_host() || few && !connected && !destination.is_default());
         if (elsewhere || of_main) && device != Some(tunnel) {
             observed.foreign_routes.push(ForeignRoute {
                 table: route.table.0,
