@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::config::{Config, Warning};
+use crate::daemon::look_up_once;
 use crate::host::{self, Reconciler};
 use crate::route::foreign::findings;
 use crate::route::{HostState, Observed};
@@ -69,8 +69,8 @@ async fn look_up(config: &Config, observed: &mut Observed) -> Vec<Warning> {
         if host.parse::<IpAddr>().is_ok() {
             continue;
         }
-        match timeout(PATIENCE, lookup_host((host.as_str(), 0))).await {
-            Ok(Ok(found)) => observed.remotes.extend(found.map(|address| address.ip())),
+        match timeout(PATIENCE, look_up_once(&host)).await {
+            Ok(Ok(found)) => observed.remotes.extend(found),
             Ok(Err(_)) | Err(_) => warnings.push(Warning {
                 place: "remote".to_owned(),
                 text: format!(

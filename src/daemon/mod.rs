@@ -53,6 +53,7 @@ use running::{Desired, Hold, Running, Stop};
 
 pub use lock::{Lock, LockError, check_run_dir};
 pub use logger::{level_of, start as start_log};
+pub(crate) use names::look_up_once;
 
 /// The kernel answers a netlink message within milliseconds, and there are some hundred of them: who
 /// is not done by then never will be. Below the 30 s after which `up` gives up.

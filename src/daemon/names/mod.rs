@@ -7,7 +7,7 @@ pub(super) mod memory;
 mod message;
 mod places;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -50,8 +50,9 @@ pub(super) type Answer = (String, Vec<IpAddr>);
 /// A way to a resolver: from where, and whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Way {
-    origin: Origin,
-    resolver: IpAddr,
+    /// `None`: the host's own routes lead there.
+    origin: Option<Origin>,
+    resolver: SocketAddr,
 }
 
 /// Every resolver over every link that has an address of its family; of each link its own router last,
@@ -100,12 +101,12 @@ fn ways_of(config: &Config, link: &Link, observed: &Observed, resolvers: &[IpAdd
         .filter_map(|&resolver| {
             let (source, _) = *pairs(link, device, &ours, &[resolver]).first()?;
             Some(Way {
-                origin: Origin {
+                origin: Some(Origin {
                     device: link.device.clone(),
                     source,
                     port: None,
-                },
-                resolver,
+                }),
+                resolver: (resolver, PORT).into(),
             })
         })
         .collect()
@@ -260,7 +261,24 @@ async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>,
     Err(reason)
 }
 
-/// What the C library says.
+/// A name's addresses as this host itself finds them, asked once.
+pub(crate) async fn look_up_once(host: &str) -> Result<Vec<IpAddr>, String> {
+    let own = places::of_hosts(host);
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    by_system(host).await
+}
+
+/// What the host's own resolver says. The C library musl would do no more than this, and is 18 kB of a
+/// router's program.
+#[cfg(target_env = "musl")]
+async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
+    by_resolvers(host, places::own_resolvers()).await
+}
+
+/// What the host's own resolver says.
+#[cfg(not(target_env = "musl"))]
 async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
     // Port 0: only the address is asked for.
     let found = tokio::net::lookup_host((host, 0)).await;
@@ -272,6 +290,21 @@ async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
         .collect();
     if found.is_empty() {
         return Err("it has none".to_owned());
+    }
+    Ok(found)
+}
+
+/// What these resolvers say, asked by the host's own routes.
+#[cfg(any(target_env = "musl", test))]
+async fn by_resolvers(host: &str, resolvers: Vec<SocketAddr>) -> Result<Vec<IpAddr>, String> {
+    let own = |resolver| Way {
+        origin: None,
+        resolver,
+    };
+    let ways = resolvers.into_iter().map(own).collect();
+    let found = by_links(host, ways, ASKS * ASK_PATIENCE).await;
+    if found.is_empty() {
+        return Err("no resolver of /etc/resolv.conf knows it".to_owned());
     }
     Ok(found)
 }
@@ -334,9 +367,18 @@ async fn ask_once(way: &Way, host: &str, kind: Kind) -> Option<Vec<IpAddr>> {
     SystemEntropy::new().ok()?.fill(&mut id);
     let id = u16::from_be_bytes(id);
     let question = message::question(id, host, kind)?;
-    let socket = UdpSocket::from_std(question_socket(&way.origin).ok()?).ok()?;
+    let socket = match &way.origin {
+        Some(origin) => UdpSocket::from_std(question_socket(origin).ok()?).ok()?,
+        None => {
+            let any: IpAddr = match way.resolver {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            UdpSocket::bind(SocketAddr::from((any, 0))).await.ok()?
+        }
+    };
     // Only from there comes what is read.
-    socket.connect((way.resolver, PORT)).await.ok()?;
+    socket.connect(way.resolver).await.ok()?;
     socket.send(&question).await.ok()?;
     let mut buffer = [0; LONGEST];
     loop {
@@ -367,6 +409,39 @@ mod tests {
             assert!(found[..2].contains(&truth[0]), "{found:?}");
         }
         assert_eq!(shared(&[lies.clone(), lies.clone()]), lies);
+    }
+
+    /// Where the C library is not asked, one resolver that is not there hides no other.
+    #[test]
+    fn the_hosts_resolvers_are_asked_without_the_c_library() {
+        let server = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let resolver = server.local_addr().unwrap();
+        let dead = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let nobody = dead.local_addr().unwrap();
+        drop(dead);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut buffer) {
+                let mut answer = buffer[..length].to_vec();
+                let kind = answer[length - 3];
+                answer[2] = 0x81;
+                answer[3] = 0x80;
+                if kind == Kind::A as u8 {
+                    answer[7] = 1;
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 203, 0, 113, 2]);
+                }
+                let _ = server.send_to(&answer, from);
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let find = |resolvers| runtime.block_on(by_resolvers("vps.example", resolvers));
+        let found = find(vec![nobody, resolver]);
+        assert_eq!(found, Ok(vec![IpAddr::from([203, 0, 113, 2])]));
+        assert!(find(vec![nobody]).unwrap_err().contains("resolv.conf"));
+        assert!(find(Vec::new()).is_err());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
+#[cfg(any(target_env = "musl", test))]
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 
 /// Names of this host's own (hosts(5)).
 const HOSTS: &str = "/etc/hosts";
@@ -43,6 +45,48 @@ pub(super) fn resolvers() -> Vec<IpAddr> {
     all
 }
 
+/// The resolvers of resolv.conf(5), those on this host too, with its default where it names none.
+#[cfg(target_env = "musl")]
+pub(super) fn own_resolvers() -> Vec<SocketAddr> {
+    own(&read(RESOLVERS[0]))
+}
+
+#[cfg(any(target_env = "musl", test))]
+fn own(text: &str) -> Vec<SocketAddr> {
+    let mut all: Vec<SocketAddr> = named(text).filter_map(with_port).collect();
+    all.truncate(MOST_RESOLVERS);
+    if all.is_empty() {
+        all.push((Ipv4Addr::LOCALHOST, super::PORT).into());
+    }
+    all
+}
+
+/// The words behind `nameserver`.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?
+    })
+}
+
+/// Where a resolver is asked; a link-local one has the number of its device behind a `%`, or its name.
+#[cfg(any(target_env = "musl", test))]
+fn with_port(word: &str) -> Option<SocketAddr> {
+    let (address, zone) = word.split_once('%').unwrap_or((word, ""));
+    match address.parse().ok()? {
+        IpAddr::V4(v4) => Some((v4, super::PORT).into()),
+        IpAddr::V6(v6) => {
+            let index = || std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex"));
+            let number = |text: String| text.trim().parse().ok();
+            let scope = match zone {
+                "" => 0,
+                _ => zone.parse().ok().or_else(|| number(index().ok()?))?,
+            };
+            Some(SocketAddrV6::new(v6, super::PORT, 0, scope).into())
+        }
+    }
+}
+
 fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let of_line = |line: &str| {
@@ -58,12 +102,8 @@ fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 
 /// A resolver on this host is asked by the C library; one with a zone belongs to one device.
 fn add_resolvers(text: &str, all: &mut Vec<IpAddr>) {
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let address = match (words.next(), words.next()) {
-            (Some("nameserver"), Some(word)) => word.parse::<IpAddr>().ok(),
-            _ => None,
-        };
+    for word in named(text) {
+        let address = word.parse::<IpAddr>().ok();
         let outside = |it: &IpAddr| !it.is_loopback() && !it.is_unspecified();
         if let Some(address) = address.filter(outside)
             && !all.contains(&address)
@@ -96,6 +136,25 @@ mod tests {
             .collect();
         add_resolvers(&many, &mut all);
         assert_eq!(all.len(), MOST_RESOLVERS);
+    }
+
+    #[test]
+    fn the_hosts_own_resolvers() {
+        let text = "search lan\nnameserver 127.0.0.1\nnameserver\nnameserver ::1\n\
+             nameserver fe80::1%7\nnameserver fe80::1%lo\nnameserver fe80::1%no-such-device\nnameserver x\n";
+        let words: Vec<String> = own(text).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(words[..3], ["127.0.0.1:53", "[::1]:53", "[fe80::1%7]:53"]);
+        // The loopback's number is 1 where there is /sys.
+        assert!(
+            words[3..].iter().all(|it| it == "[fe80::1%1]:53"),
+            "{words:?}"
+        );
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+        assert_eq!(own("# none\n"), [default]);
+        let many: String = (0..99)
+            .map(|n| format!("nameserver 203.0.113.{n}\n"))
+            .collect();
+        assert_eq!(own(&many).len(), MOST_RESOLVERS);
     }
 
     #[test]
