@@ -23,6 +23,7 @@ mod netns {
     mod ipv6;
     mod killed;
     mod lans;
+    mod leases;
     mod links;
     mod modes;
     mod mtu;

@@ -42,6 +42,8 @@ pub struct Reconciler<H = super::System> {
     reached: Vec<(Group, HostState)>,
     /// Where to glance, and what is to be seen there.
     quiet: Option<(Scope, HostState)>,
+    /// The devices that were seen with a default route.
+    were_links: Vec<IfName>,
 }
 
 impl<H: Host> Reconciler<H> {
@@ -55,6 +57,7 @@ impl<H: Host> Reconciler<H> {
             troubles: Troubles::default(),
             reached: Vec::new(),
             quiet: None,
+            were_links: Vec::new(),
         })
     }
 
@@ -67,6 +70,7 @@ impl<H: Host> Reconciler<H> {
     /// depend on our own work.
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
+        observed.remember_links(&mut self.were_links);
         for (key, present) in observed.settings.iter_mut() {
             if let Some(before) = self.baseline.setting(key) {
                 before.clone_into(present);

@@ -3,9 +3,12 @@
 //! The routes of a link are its DHCP server's (RFC 3442, and the netmask of the lease), and that may be
 //! anybody's: a route for 8.8.8.8 there would take what is sent to it out of the tunnel. So what lies
 //! behind a link is reached beside the tunnel only when it is a private network, which nobody on the
-//! Internet has. Behind other devices, another LAN or somebody's VPN, every network is.
+//! Internet has. Behind other devices, another LAN or somebody's VPN, every network is. Where no links are
+//! configured, a link whose lease has no default route looks like a LAN: then every network is only
+//! behind VPNs.
 
 use super::border::uplinks;
+use super::kinds::is_tunnel;
 use super::links::Observed;
 use crate::config::Config;
 use crate::config::units::{Family, IfName, Prefix, TableId};
@@ -37,9 +40,10 @@ pub(super) fn private(family: Family) -> Vec<Prefix> {
 pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Vec<Prefix> {
     let uplinks = uplinks(config, observed);
     let is_other = |device: &IfName| !uplinks.contains(device) && *device != config.name;
+    let others = || observed.links.iter().filter(|it| is_other(&it.device));
     // What is allowed to cross the tunnel goes into it, unless it is here.
     let here = |net: &Prefix| {
-        let mut own = observed.links.iter().flat_map(|link| &link.addresses);
+        let mut own = others().flat_map(|link| &link.addresses);
         own.any(|own| overlap(net, &own.network()))
     };
     let far = config.allow.iter().filter(|net| !here(net));
@@ -47,11 +51,14 @@ pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Ve
         nets.iter().flat_map(|net| without(*net, hole)).collect()
     });
     let all_private = private(family);
-    let links = observed.links.iter().filter(|link| is_other(&link.device));
-    let connected = links.flat_map(|link| link.addresses.iter().map(Prefix::network));
+    let believed: Vec<_> = others()
+        .filter(|link| !config.links.is_empty() || is_tunnel(link))
+        .collect();
+    let connected = believed.iter().flat_map(|link| &link.addresses);
+    let connected = connected.map(Prefix::network);
     let routed = observed.foreign_routes.iter().filter(|route| {
-        let device = route.device.as_ref().and_then(|name| name.parse().ok());
-        route.table == TableId::MAIN.0 && device.is_some_and(|device| is_other(&device))
+        let leaves_by = |device: &IfName| route.device.as_deref() == Some(device.as_str());
+        route.table == TableId::MAIN.0 && believed.iter().any(|link| leaves_by(&link.device))
     });
     let mut public: Vec<Prefix> = connected
         .filter(|network| !network.is_host())
@@ -93,7 +100,7 @@ fn without(net: Prefix, hole: &Prefix) -> Vec<Prefix> {
         .collect()
 }
 
-fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
+pub(super) fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
     wide.family() == narrow.family()
         && wide.length() <= narrow.length()
         && wide.contains(narrow.address())
@@ -116,10 +123,88 @@ mod tests {
         }
     }
 
+    /// What table main is asked for.
+    fn asked(config: &Config, observed: &Observed) -> Vec<String> {
+        let state = crate::route::desired(config, observed);
+        let main = rules(&state).filter(|rule| rule.table == TableId::MAIN);
+        let mut asked: Vec<String> = main
+            .map(|rule| rule.to.expect("table main is never asked for everything"))
+            .map(|to| to.to_string())
+            .collect();
+        asked.sort();
+        asked.dedup();
+        asked
+    }
+
+    fn with_vpn(mut observed: Observed) -> Observed {
+        let mut vpn = observed.links[0].clone();
+        vpn.device = cases::name("wg0");
+        vpn.kind = "wireguard".to_owned();
+        vpn.addresses = Vec::new();
+        observed.links.push(vpn);
+        observed
+    }
+
+    /// The configuration names no links, and the lease of one has routes but no default one: it is a link
+    /// all the same, whether it had one before or never. A netmask alone makes no network of home either.
+    #[test]
+    fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
+        let config = cases::local_nat();
+        let mut private: Vec<String> = PRIVATE_V4.map(str::to_owned).into();
+        private.sort();
+        for lie in [&["0.0.0.0/1", "128.0.0.0/1"][..], &["8.8.8.8/32"], &[]] {
+            let mut observed = with_vpn(cases::router());
+            observed.links[2].gateways.clear();
+            observed.links[2].addresses = vec!["8.8.0.9/15".parse().unwrap()];
+            let lies: Vec<_> = lie.iter().map(|to| (*to, "wan1")).collect();
+            routes(&mut observed, &lies);
+            assert_eq!(asked(&config, &observed), private, "{lie:?}");
+            let border = crate::route::border::border(&config, &observed);
+            assert_eq!(border.near, ["192.168.7.0/24".parse().unwrap()]);
+            let wans = ["wan0", "wan1"].map(cases::name);
+            assert_eq!(border.uplinks == wans, !lie.is_empty(), "{lie:?}");
+            // It had a default route before.
+            let mut before = vec![cases::name("wan1")];
+            observed.remember_links(&mut before);
+            let border = crate::route::border::border(&config, &observed);
+            assert_eq!(border.uplinks, wans);
+        }
+        // Other devices than links are none: a VPN, another LAN with a network that everybody can reach.
+        let mut observed = with_vpn(cases::router());
+        let mut guest = observed.links[0].clone();
+        guest.device = cases::name("guest");
+        guest.addresses = vec!["2001:db8:7::1/64".parse().unwrap()];
+        observed.links.push(guest);
+        let more = [("198.18.0.0/15", "wg0"), ("2001:db8:7::/64", "guest")];
+        routes(&mut observed, &more);
+        assert_eq!(
+            uplinks(&config, &observed),
+            ["wan0", "wan1"].map(cases::name)
+        );
+        assert!(asked(&config, &observed).contains(&"198.18.0.0/15".to_owned()));
+    }
+
+    /// A network that may cross the tunnel, and that a link's lease claims to be here.
+    #[test]
+    fn a_lease_takes_no_allowed_network_out_of_the_tunnel() {
+        let mut config = cases::local_nat();
+        config.allow = vec!["10.55.0.0/16".parse().unwrap()];
+        let mut observed = cases::router();
+        for lease in ["10.55.0.9/16", "10.0.0.9/8", "10.55.7.9/24"] {
+            observed.links[1].addresses = vec![lease.parse().unwrap()];
+            let all = beside(&config, &observed, Family::V4);
+            let address = "10.55.7.2".parse().unwrap();
+            assert!(!all.iter().any(|net| net.contains(address)), "{lease}");
+        }
+        observed.links[0].addresses = vec!["10.55.7.1/24".parse().unwrap()];
+        let all = beside(&config, &observed, Family::V4);
+        assert!(all.contains(&"10.0.0.0/8".parse().unwrap()));
+    }
+
     /// A lease of a link brings routes and a wide network; the owner has a VPN and a public LAN.
     #[test]
     fn a_links_lease_takes_nothing_out_of_the_tunnel() {
-        let mut observed = cases::router();
+        let mut observed = with_vpn(cases::router());
         observed.links[1].addresses = vec!["8.8.0.7/16".parse().unwrap()];
         let mut dmz = observed.links[0].clone();
         dmz.device = cases::name("dmz");
@@ -134,15 +219,8 @@ mod tests {
                 ("198.18.7.0/24", "wg0"),
             ],
         );
-        let config = cases::local_nat();
-        let state = crate::route::desired(&config, &observed);
-        let main = rules(&state).filter(|rule| rule.table == TableId::MAIN);
-        let mut asked: Vec<String> = main
-            .map(|rule| rule.to.expect("table main is never asked for everything"))
-            .map(|to| to.to_string())
-            .collect();
-        asked.sort();
-        asked.dedup();
+        let mut config = cases::local_nat();
+        config.links = vec![cases::link("wan0"), cases::link("wan1")];
         let expected = [
             "10.0.0.0/8",
             "100.64.0.0/10",
@@ -152,7 +230,7 @@ mod tests {
             "192.168.0.0/16",
             "198.18.0.0/15",
         ];
-        assert_eq!(asked, expected);
+        assert_eq!(asked(&config, &observed), expected);
         // What may cross the tunnel, and is not here, is not looked for in table main.
         let mut allowing = config.clone();
         allowing.allow = vec![

@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::kinds::is_of_machines;
-use super::links::Observed;
+use super::beside::{covers, private};
+use super::kinds::{is_of_machines, is_tunnel};
+use super::links::{Observed, ObservedLink};
 use super::{forwarding, link};
-use crate::config::units::{Family, IfName, Prefix};
+use crate::config::units::{Family, IfName, Prefix, TableId};
 use crate::config::{Config, Deliver, Keep, NativeV6, Role, WithoutTunnel};
 
 /// What the filter has to know for it.
@@ -133,7 +134,9 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
     }
 }
 
-/// The networks of the devices that lead to no Internet, without those that may cross the tunnel.
+/// The networks of the devices that lead to no Internet, without those that may cross the tunnel. Where
+/// no links are configured, one whose lease has no default route looks like a LAN: it takes no part of the
+/// Internet for home.
 pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     if matches!(config.role, Role::Remote(_)) {
         return Vec::new();
@@ -143,7 +146,14 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
         .links
         .iter()
         .filter(|link| !uplinks.contains(&link.device) && link.device != config.name);
-    let networks = at_home.flat_map(|link| link.addresses.iter().map(Prefix::network));
+    let believed = |link: &ObservedLink| {
+        let lans = link::delivery_devices(config);
+        !config.links.is_empty() || lans.contains(&link.device) || is_tunnel(link)
+    };
+    let networks = at_home.flat_map(|link| {
+        let networks = link.addresses.iter().map(Prefix::network);
+        networks.filter(move |it| believed(link) || is_private(it))
+    });
     let overlaps = |one: &Prefix, other: &Prefix| {
         one.contains(other.address()) || other.contains(one.address())
     };
@@ -157,12 +167,18 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     found
 }
 
-/// The links, what has a default route, and what holds the public address.
+/// The links, what has or had a default route, what holds the public address, and at home, where no
+/// links are configured, what leads to the Internet by other routes.
 pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     let holds = |address| observed.holders(address).map(|link| &link.device);
     let holders: Vec<_> = config.public.iter().flat_map(holds).collect();
     let links = config.links.iter().map(|link| &link.device);
-    let defaults = observed.links.iter().filter(|link| link.has_default());
+    let at_home = matches!(config.role, Role::Local(_));
+    let defaults = observed.links.iter().filter(|link| {
+        let leads_out = || config.links.is_empty() && leads_out(config, observed, link);
+        let has_been = || observed.were_links.contains(&link.device) || leads_out();
+        link.has_default() || at_home && has_been()
+    });
     let mut found: Vec<IfName> = links
         .chain(defaults.map(|link| &link.device))
         .chain(holders)
@@ -172,6 +188,28 @@ pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     found.sort();
     found.dedup();
     found
+}
+
+/// True for a device with routes to what is neither private nor its own network. A DHCP server can give
+/// such ones instead of a default route.
+fn leads_out(config: &Config, observed: &Observed, link: &ObservedLink) -> bool {
+    let is_public = |network: &Prefix| {
+        let mut own = link.addresses.iter().map(Prefix::network);
+        let mut client = config.public.iter().map(Prefix::host);
+        !is_private(network) && !own.any(|own| own == *network) && !client.any(|it| it == *network)
+    };
+    let routes = observed.foreign_routes.iter().filter(|route| {
+        let device = route.device.as_deref();
+        route.table == TableId::MAIN.0 && device == Some(link.device.as_str())
+    });
+    !is_tunnel(link)
+        && !is_of_machines(link.device.as_str())
+        && routes.map(|it| it.destination).any(|it| is_public(&it))
+}
+
+fn is_private(network: &Prefix) -> bool {
+    let known = private(network.family());
+    known.iter().any(|known| covers(known, network))
 }
 
 /// The devices of this host that are nobody else's to route between.

@@ -48,9 +48,7 @@ const BRIDGES: [&str; 8] = [
 /// Nothing, or why a device is no WAN.
 pub(super) fn is_wan(link: &ObservedLink) -> Result<(), &'static str> {
     let kind = link.kind.as_str();
-    // A TAP stands for a network, a TUN for somebody's tunnel.
-    let is_tun = kind == "tun" && link.point_to_point;
-    if TUNNELS.contains(&kind) || is_tun {
+    if is_tunnel(link) {
         Err("it is a tunnel of another program")
     } else if INSIDE.contains(&kind) {
         Err("it leads nowhere outside of this host")
@@ -61,6 +59,11 @@ pub(super) fn is_wan(link: &ObservedLink) -> Result<(), &'static str> {
     } else {
         Ok(())
     }
+}
+
+/// A tunnel of another program. A TAP stands for a network, a TUN for somebody's tunnel.
+pub(super) fn is_tunnel(link: &ObservedLink) -> bool {
+    TUNNELS.contains(&link.kind.as_str()) || link.kind == "tun" && link.point_to_point
 }
 
 /// Docker names a network of its own `br-` and twelve hexadecimal digits.

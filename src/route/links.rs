@@ -8,6 +8,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use super::foreign::Ruleset;
+use super::kinds::is_wan;
 use super::reach::HostSocket;
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
@@ -15,6 +16,10 @@ use crate::sorted::Map;
 
 /// Where the kernel itself puts the rule `from all lookup local`.
 pub const KERNEL_LOCAL_PREF: RulePref = RulePref(0);
+
+/// So many devices are remembered, the first ones; a host has fewer, and one that makes up names (ppp0,
+/// ppp1, ...) fills no memory.
+const MOST_REMEMBERED: usize = 64;
 
 /// What was seen of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +40,9 @@ pub struct Observed {
     pub loopback: Vec<Prefix>,
     /// The chains of others who forward packets on this host.
     pub forwarders: Vec<String>,
+    /// Devices that have or had a default route while the daemon ran.
+    #[serde(skip)]
+    pub were_links: Vec<IfName>,
     /// The tunnel carries nothing at the moment.
     #[serde(skip)]
     pub tunnel_down: bool,
@@ -212,6 +220,18 @@ impl Observed {
         self.links
             .iter()
             .filter(move |link| link.holds(address).is_some())
+    }
+
+    /// Adds the devices that have a default route to those that were seen to have one before. A DHCP
+    /// server that leaves it out of the next lease makes no LAN of its link.
+    pub fn remember_links(&mut self, before: &mut Vec<IfName>) {
+        for link in &self.links {
+            let is_new = is_wan(link).is_ok() && !before.contains(&link.device);
+            if is_new && before.len() < MOST_REMEMBERED {
+                before.push(link.device.clone());
+            }
+        }
+        self.were_links.clone_from(before);
     }
 
     /// True when the loopback holds this address, that is, the host by any device.

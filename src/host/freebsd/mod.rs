@@ -135,6 +135,8 @@ pub struct Reconciler {
     loaded: Option<(String, String)>,
     /// What the administrator has been told of pf.
     told: Vec<String>,
+    /// The devices that were seen with a default route.
+    were_links: Vec<IfName>,
 }
 
 impl Reconciler {
@@ -147,6 +149,7 @@ impl Reconciler {
             done: Desired::default(),
             loaded: None,
             told: Vec::new(),
+            were_links: Vec::new(),
         })
     }
 
@@ -160,6 +163,7 @@ impl Reconciler {
         let (v4, v6) = &seen.routes;
         read::add_gateways(&mut observed, Family::V4, v4);
         read::add_gateways(&mut observed, Family::V6, v6);
+        observed.remember_links(&mut self.were_links);
         for key in SETTINGS {
             let before = self.baseline.setting(key).map(str::to_owned);
             if let Some(value) = match before {

@@ -457,6 +457,8 @@ fn shared(
             "out quick on {lan} reply-to ({tunnel} {peer}) {inet} from any to any keep state tagged {tag}"
         ));
     }
+    // Whatever routes say of the machines there.
+    rules.block(format!("out quick {inet} tagged {tag}"));
     let on_link = on_link(address);
     let of_family = |network: &Prefix| network.family() == family;
     let near: Vec<Prefix> = near(config, observed)

@@ -17,6 +17,8 @@ use crate::route::border::{Border, Delivery, Ends, Side};
 
 /// The set of devices that lead to the Internet.
 const UPLINKS: &str = "uplinks";
+/// The set of the LANs' devices.
+const LANS: &str = "lans";
 /// The set of devices between which this host does not forward.
 const DEVICES: &str = "routed";
 
@@ -232,7 +234,7 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 near(table, border, (client, networks), family, ends);
             }
         }
-        Delivery::Nat(_, without_tunnel) => {
+        Delivery::Nat(lans, without_tunnel) => {
             if *without_tunnel == WithoutTunnel::Block {
                 // Answers on what came by the tunnel go back by it, wherever their destination lives.
                 for public in border.ends.iter().filter_map(|ends| ends.public) {
@@ -245,6 +247,10 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
             }
+            // Whatever routes say of the machines there.
+            table.sets.push(Set::devices(LANS, lans));
+            let elsewhere = by_set(Way::Out, false, LANS);
+            table.rule(FORWARD, [comes_by(device), elsewhere, Part::Drop]);
             let handed_on = Part::DestinationWasTranslated;
             table.rule(FORWARD, [comes_by(device), handed_on, Part::Accept]);
             let unasked = Part::ConnectionState(state::INVALID | state::NEW | state::UNTRACKED);

@@ -1,0 +1,125 @@
+//! What a link's DHCP server may say: it may be anybody's.
+
+use std::net::UdpSocket;
+
+use netcombiner_lab::prelude::*;
+
+use super::crossing::home_router;
+use super::modes::into_a_lan;
+use super::support::kernel::sh;
+use super::support::{Case, Outcome, Setup, Watch, case, eventually};
+
+/// A machine of the LAN, which [`into_a_lan`] makes.
+const MACHINE: &str = "192.168.7.20";
+
+fn nat(more: &str) -> Setup {
+    let mut setup = Setup::default();
+    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
+    setup.options.deliver = Some(deliver);
+    setup
+}
+
+/// Changes the text of the local portal's configuration.
+fn rewrite(case: &Case, change: impl FnOnce(&str) -> String) -> Outcome {
+    let file = case.portals.config(Side::Local);
+    let text = std::fs::read_to_string(&file)?;
+    Ok(std::fs::write(&file, change(&text))?)
+}
+
+/// The next lease of `wan1` has routes, and no default one among them.
+fn lease_without_default(lab: &Lab, routes: &[&str]) -> Result<(), Error> {
+    sh(&lab.local, "ip route del default dev wan1")?;
+    for to in routes {
+        let gateway = Lab::wan_gateway(1);
+        sh(
+            &lab.local,
+            &format!("ip route add {to} via {gateway} dev wan1"),
+        )?;
+    }
+    Ok(())
+}
+
+/// What leaves by a link in clear: for the server, and what the tunnel brought for the LAN.
+fn in_clear(lab: &Lab) -> Result<Watch<'_>, Error> {
+    let packets = format!("iifname link* ip daddr {{ {SERVER}, {MACHINE} }}");
+    Watch::start(&lab.internet, "prerouting", &packets)
+}
+
+/// How many of five datagrams to the port that is handed on the LAN's machine hears.
+fn handed_on(lab: &Lab) -> Result<usize, Box<dyn std::error::Error>> {
+    let machine = lab.client.run(|| UdpSocket::bind((MACHINE, 9)))??;
+    machine.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let far = lab.server.run(|| UdpSocket::bind((SERVER, 0)))??;
+    for _ in 0..5 {
+        far.send_to(b"for the machine", (PUBLIC, 9))?;
+    }
+    let mut buffer = [0; 99];
+    Ok((0..5)
+        .filter(|_| machine.recv_from(&mut buffer).is_ok())
+        .count())
+}
+
+/// The configuration names no links, as `init` writes it. A link whose lease leaves the default route out
+/// is no LAN for that: what goes into the tunnel, and what comes out of it, does not leave by it.
+#[test]
+fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
+    let setup = nat(&format!("forwards = [\"udp:9 -> {MACHINE}\"]"));
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        into_a_lan(lab)?;
+        rewrite(case, |text| {
+            let end = text.find("[[link]]").unwrap_or(text.len());
+            text[..end].to_owned()
+        })?;
+        let _portals = case.up()?;
+        let clear = in_clear(lab)?;
+        assert_eq!(case.pings(&lab.client, SERVER)?, 20);
+        assert_eq!(handed_on(lab)?, 5);
+        lease_without_default(lab, &["0.0.0.0/1", "128.0.0.0/1", "198.51.100.0/24"])?;
+        case.wait_for_paths(1)?;
+        eventually("the LAN's packets use the tunnel", || {
+            Ok(case.pings(&lab.client, SERVER)? == 20)
+        })?;
+        assert_eq!(handed_on(lab)?, 5);
+        assert_eq!(clear.packets()?, 0);
+        // And a machine of the LAN is not behind it.
+        let lie = format!("{MACHINE}/32 via {} dev wan1", Lab::wan_gateway(1));
+        sh(&lab.local, &format!("ip route add {lie}"))?;
+        assert_eq!(handed_on(lab)?, 0);
+        assert_eq!(clear.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// The same where the link never had a default route, and `check` or a killed daemon's successor cannot
+/// know that it is one: private routes alone make a LAN of it, and still nothing comes out of the tunnel
+/// by it.
+#[test]
+fn a_link_that_never_had_a_default_route_gets_nothing_out_of_the_tunnel() {
+    let setup = nat(&format!("forwards = [\"udp:9 -> {MACHINE}\"]"));
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        into_a_lan(lab)?;
+        rewrite(case, |text| {
+            let end = text.find("[[link]]").unwrap_or(text.len());
+            text[..end].to_owned()
+        })?;
+        lease_without_default(lab, &[&format!("{MACHINE}/32")])?;
+        sh(&lab.local, "ip address add 198.51.100.77/24 dev wan1")?;
+        let _portals = (case.start(Side::Remote)?, case.start(Side::Local)?);
+        case.wait_for_paths(1)?;
+        let clear = in_clear(lab)?;
+        assert_eq!(handed_on(lab)?, 0);
+        assert_eq!(clear.packets()?, 0);
+        // The lease's own netmask, which names the server's network, neither leads there nor makes
+        // strangers of those who live in it.
+        let route = format!("ip route del {MACHINE}/32 dev wan1");
+        sh(&lab.local, &route)?;
+        assert_eq!(case.pings(&lab.client, SERVER)?, 20);
+        assert_eq!(handed_on(lab)?, 5);
+        assert_eq!(clear.packets()?, 0);
+        Ok(())
+    });
+}
