@@ -132,6 +132,11 @@ pub(super) fn delivery_devices(config: &Config) -> &[IfName] {
     }
 }
 
+/// This router holds the public address, and the LANs share it.
+fn shares_address(config: &Config) -> bool {
+    matches!(&config.role, Role::Local(local) if matches!(local.deliver, Deliver::Nat { .. }))
+}
+
 /// The links of a configuration that names none: every device that a user would call a WAN, as many as
 /// a tunnel can have. A portal that only waits has none.
 pub fn automatic_links(config: &Config, observed: &Observed) -> Vec<Link> {
@@ -302,8 +307,9 @@ fn table(state: &mut HostState, used: &Used<'_>, family: Family, hop: Hop) {
 /// - Reverse path: the kernel takes the larger of `all` and the device's value. Where that is
 ///   strict (1), the link's own value becomes loose (2): an ICMP error of a router on the way
 ///   (path MTU) comes in by the second link, while the way back to that router is the first.
-/// - `accept_local`: a router that itself holds the public address would take the other portal's
-///   packets, which come from that very address, for forged ones.
+/// - `accept_local`: a router that itself holds the other portal's address would take the packets that
+///   come from there for forged ones. It holds it where that is the public address that the LAN shares, or
+///   where a link's DHCP server has leased it, and then the other links carry on.
 pub(super) fn habits(state: &mut HostState, config: &Config, observed: &Observed) {
     let links: Vec<_> = used(config, observed)
         .into_iter()
@@ -318,16 +324,13 @@ pub(super) fn habits(state: &mut HostState, config: &Config, observed: &Observed
         set(state, key, value);
     }
     let targets = flow_targets(config, observed);
-    let holds_remote = match &config.role {
-        Role::Local(local) => {
-            matches!(local.deliver, Deliver::Nat { .. })
-                && config
-                    .public
-                    .v4
-                    .is_some_and(|p| targets.contains(&p.into()))
-        }
-        Role::Remote(_) => false,
+    let holds = |target: IpAddr| {
+        let shared = || config.public.v4.is_some_and(|it| target == it);
+        let leased = observed.holders(target).next().is_some();
+        leased || observed.has_on_loopback(target) || shares_address(config) && shared()
     };
+    let holds_remote = matches!(config.role, Role::Local(_))
+        && targets.iter().any(|it| it.is_ipv4() && holds(*it));
     for used in links {
         let key = |name| device_setting(Family::V4, used.link.device.as_str(), name);
         let all = device_setting(Family::V4, "all", "rp_filter");

@@ -123,3 +123,32 @@ fn a_link_that_never_had_a_default_route_gets_nothing_out_of_the_tunnel() {
         Ok(())
     });
 }
+
+/// One link's DHCP server leases the other portal's address, which is not the public one: what comes from
+/// there by the other link is not taken for forged.
+#[test]
+fn a_lease_of_the_other_portals_address_stops_no_other_link() {
+    for setup in [Setup::default(), nat("")] {
+        let shares = setup.options.deliver.is_some();
+        case(setup, |case| -> Outcome {
+            let lab = &case.lab;
+            sh(&lab.remote, "ip address add 203.0.113.9/32 dev eth0")?;
+            rewrite(case, |text| {
+                text.replace("\"203.0.113.2:4725\"", "\"203.0.113.9:4725\"")
+            })?;
+            if shares {
+                into_a_lan(lab)?;
+            }
+            let _portals = case.up()?;
+            sh(&lab.local, "ip address add 203.0.113.9/32 dev wan1")?;
+            // A path that hears nothing is down by then.
+            std::thread::sleep(Duration::from_secs(15));
+            let up = case.paths_up()?;
+            assert!(up.iter().any(|name| name == "wan0"), "{up:?}");
+            eventually("the tunnel carries", || {
+                Ok(case.pings(&lab.client, SERVER)? == 20)
+            })?;
+            Ok(())
+        });
+    }
+}
