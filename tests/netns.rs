@@ -31,6 +31,7 @@ mod netns {
     mod offloads;
     mod one_card;
     mod openings;
+    mod outside;
     mod paths;
     mod plan;
     mod reach;

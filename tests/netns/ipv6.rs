@@ -8,11 +8,11 @@ use super::support::kernel::{rules_of, sh};
 use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case};
 
 /// What the remote portal and the client own.
-const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
+pub(super) const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 2);
 
 /// IPv6 at the edges of the lab; the links stay IPv4.
-fn furnish(case: &Case) -> Result<(), Error> {
+pub(super) fn furnish(case: &Case) -> Result<(), Error> {
     let lab = &case.lab;
     lab.internet.set_sysctl("ipv6/conf/all/forwarding", "1")?;
     for (host, line) in [
@@ -43,18 +43,24 @@ fn furnish(case: &Case) -> Result<(), Error> {
     Ok(())
 }
 
+/// Both portals' configurations name both addresses.
+pub(super) fn both_addresses(case: &Case) -> Outcome {
+    for side in Side::BOTH {
+        let file = case.portals.config(side);
+        let text = std::fs::read_to_string(&file)?;
+        let one = format!("public_address = \"{PUBLIC}\"");
+        assert!(text.contains(&one));
+        let both = format!("public_address = [\"{PUBLIC}\", \"{PUBLIC_V6}\"]");
+        std::fs::write(&file, text.replace(&one, &both))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_client_owns_both_addresses() {
     case(Setup::default(), |case| -> Outcome {
         furnish(case)?;
-        for side in Side::BOTH {
-            let file = case.portals.config(side);
-            let text = std::fs::read_to_string(&file)?;
-            let one = format!("public_address = \"{PUBLIC}\"");
-            assert!(text.contains(&one));
-            let both = format!("public_address = [\"{PUBLIC}\", \"{PUBLIC_V6}\"]");
-            std::fs::write(&file, text.replace(&one, &both))?;
-        }
+        both_addresses(case)?;
         let lab = &case.lab;
         let before = Side::BOTH.map(|side| host_state(lab.host(side)));
         let ssh = Answers::start(&lab.remote, PUBLIC_V6, 22)?;

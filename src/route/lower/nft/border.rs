@@ -10,13 +10,14 @@ use super::clauses::{
     leaves_by, leaves_by_another_than, port, to,
 };
 use super::model::{End, Part, Rule, Set, Table, Way, state};
+use super::outside;
 use crate::config::WithoutTunnel;
 use crate::config::units::{Family, IfName, Prefix};
 use crate::route::beside::private;
 use crate::route::border::{Border, Delivery, Ends, Side};
 
 /// The set of devices that lead to the Internet.
-const UPLINKS: &str = "uplinks";
+pub(super) const UPLINKS: &str = "uplinks";
 /// The set of the LANs' devices.
 const LANS: &str = "lans";
 /// The set of devices between which this host does not forward.
@@ -64,6 +65,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
         table.sets.push(Set::devices(name, devices));
     }
     host_is_closed(table, border);
+    outside::add(table, border);
     match &border.side {
         Side::Remote => {
             for family in families(border) {
@@ -355,7 +357,7 @@ fn error(family: Family) -> Part {
     }
 }
 
-fn not_to(address: IpAddr) -> Part {
+pub(super) fn not_to(address: IpAddr) -> Part {
     Part::Address {
         end: End::Destination,
         is: false,
@@ -363,7 +365,7 @@ fn not_to(address: IpAddr) -> Part {
     }
 }
 
-fn in_set(end: End, is: bool, family: Family, name: &str) -> Part {
+pub(super) fn in_set(end: End, is: bool, family: Family, name: &str) -> Part {
     Part::AddressIn {
         end,
         is,
@@ -372,7 +374,7 @@ fn in_set(end: End, is: bool, family: Family, name: &str) -> Part {
     }
 }
 
-fn by_set(way: Way, is: bool, set: &str) -> Part {
+pub(super) fn by_set(way: Way, is: bool, set: &str) -> Part {
     Part::DeviceIn {
         way,
         is,

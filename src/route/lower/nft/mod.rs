@@ -15,6 +15,7 @@
 mod border;
 mod clauses;
 pub mod model;
+mod outside;
 mod text;
 mod untracked;
 

@@ -1,0 +1,124 @@
+//! What may pass between the tunnel and those who sit outside of it: the neighbours of a link at home, and
+//! those of the VPS.
+
+use std::net::IpAddr;
+
+use super::border::{UPLINKS, by_set, in_set, not_to};
+use super::clauses::{FORWARD, OUTPUT, comes_by, icmp, leaves_by, leaves_by_another_than};
+use super::model::{End, Part, Rule, Table, Way, state};
+use crate::config::units::Family;
+use crate::route::border::{Border, Delivery, Ends, Side};
+
+/// Adds the rules. They stand before those that accept.
+pub(super) fn add(table: &mut Table, border: &Border) {
+    match &border.side {
+        Side::Remote => border
+            .ends
+            .iter()
+            .for_each(|ends| neighbours_of_the_vps(table, border, ends)),
+        Side::Local(delivery) => {
+            if *delivery != Delivery::Anybody {
+                // A neighbour on a link would speak as the public address.
+                let into = [by_set(Way::In, true, UPLINKS), leaves_by(&border.device)];
+                let [comes, leaves] = into;
+                table.rule(FORWARD, [comes, leaves, Part::Drop]);
+            }
+            for ends in &border.ends {
+                match delivery {
+                    Delivery::Nat(..) => second_channels(table, border, ends),
+                    Delivery::Client(..) | Delivery::Anybody => errors(table, border, ends),
+                }
+            }
+        }
+    }
+}
+
+/// Who is on the VPS's network begins nothing with the private networks that `allow` names at home, nor
+/// with the router: he only needs a route to the VPS.
+fn neighbours_of_the_vps(table: &mut Table, border: &Border, ends: &Ends) {
+    let family = Family::of(ends.local);
+    let mut rule = vec![
+        by_set(Way::In, true, UPLINKS),
+        leaves_by(&border.device),
+        in_set(End::Destination, true, family, "private"),
+        Part::ConnectionState(state::NEW | state::INVALID | state::UNTRACKED),
+    ];
+    // In a cloud that is a private address, too.
+    rule.extend(ends.public.map(not_to));
+    if has_allowed(border, family) {
+        rule.push(in_set(End::Source, false, family, "allow"));
+    }
+    rule.push(Part::Drop);
+    table.rule(FORWARD, rule);
+}
+
+/// An error about a packet for the public address would leave by a link, in that link's name: whoever
+/// traces the route to the public address would learn whose home it is.
+fn errors(table: &mut Table, border: &Border, ends: &Ends) {
+    let Some(public) = ends.public else {
+        return;
+    };
+    for place in [FORWARD, OUTPUT] {
+        let mut rule = vec![by_set(Way::Out, true, UPLINKS)];
+        rule.extend(cites(public));
+        table.rule(place, rule);
+    }
+    if matches!(border.side, Side::Local(Delivery::Client(..))) {
+        // The client's device may lead to the Internet as well.
+        let mut rule = vec![
+            leaves_by_another_than(&border.device),
+            in_set(End::Destination, false, Family::of(public), "near"),
+        ];
+        rule.extend(cites(public));
+        table.rule(OUTPUT, rule);
+    }
+}
+
+/// Drops the ICMP errors about packets to an address: one cites the packet's head behind its own 8 bytes
+/// (RFC 792, RFC 4443 section 3). Among ICMP's types are some that are no errors, and they carry no such
+/// address there.
+fn cites(public: IpAddr) -> Rule {
+    const HEAD: u32 = 8;
+    let (types, offset, length, bits) = match public {
+        // Where the destination is: RFC 791 section 3.1, RFC 8200 section 3.
+        IpAddr::V4(address) => ((3, 12), 16, 4, address.to_bits().into()),
+        IpAddr::V6(address) => ((1, 4), 24, 16, address.to_bits()),
+    };
+    let kind = Part::Icmp {
+        family: Family::of(public),
+        first: types.0,
+        last: types.1,
+    };
+    let cited = Part::Bytes {
+        offset: HEAD + offset,
+        length,
+        first: bits,
+        last: bits,
+    };
+    vec![kind, cited, Part::Drop]
+}
+
+/// A connection that a helper of connection tracking (FTP, SIP) expects is a new one all the same when it
+/// begins at the tunnel: what the LAN was made to say must not open a port.
+fn second_channels(table: &mut Table, border: &Border, ends: &Ends) {
+    let family = Family::of(ends.local);
+    let mut rule = vec![
+        comes_by(&border.device),
+        Part::ConnectionState(state::RELATED),
+        Part::FromOpener,
+        Part::Protocol {
+            is: false,
+            number: icmp(family),
+        },
+    ];
+    rule.push(match has_allowed(border, family) {
+        true => in_set(End::Destination, false, family, "allow"),
+        false => Part::Family(family),
+    });
+    rule.push(Part::Drop);
+    table.rule(FORWARD, rule);
+}
+
+fn has_allowed(border: &Border, family: Family) -> bool {
+    border.allow.iter().any(|it| it.family() == family)
+}

@@ -1,0 +1,194 @@
+//! Who sits outside of the tunnel, on a link at home or beside the VPS, gets nothing by it and hears nothing
+//! about it.
+
+use std::net::{Ipv4Addr, UdpSocket};
+
+use netcombiner::packet::ecn::Codepoint;
+use netcombiner_lab::prelude::*;
+
+use super::crossing::{home_router, pings};
+use super::ipv6;
+use super::modes::into_a_lan;
+use super::support::kernel::sh;
+use super::support::wire::{Datagram, Forger};
+use super::support::{Case, Outcome, Setup, Watch, case, eventually};
+
+const MS: Duration = Duration::from_millis(1);
+const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
+const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);
+const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
+const NAT: &str = "deliver = \"nat\"\nlan = { device = \"lan\" }";
+
+/// A lab whose local portal delivers so, or to the client.
+fn delivering(deliver: Option<&str>) -> Setup {
+    let mut setup = Setup::default();
+    setup.options.deliver = deliver.map(str::to_owned);
+    setup
+}
+
+fn forged(from: Ipv4Addr, to: Ipv4Addr) -> Datagram {
+    Datagram {
+        from: (from, 5555),
+        to: (to, 9),
+        codepoint: Codepoint::NotCapable,
+        payload: b"not from here".to_vec(),
+    }
+}
+
+/// Field row A1: a neighbour on a link speaks as the public address, and comes out at the VPS.
+#[test]
+fn nobody_on_a_link_speaks_by_the_tunnel() {
+    for deliver in [Some(NAT), None] {
+        case(delivering(deliver), |case| -> Outcome {
+            let lab = &case.lab;
+            home_router(case)?;
+            if deliver.is_some() {
+                into_a_lan(lab)?;
+            }
+            let _portals = case.up()?;
+            let far = Ipv4Addr::new(198, 51, 100, 77);
+            for target in [far, REMOTE] {
+                let line = format!("ip route add {target}/32 via 10.10.0.2");
+                sh(&lab.internet, &line)?;
+            }
+            let come = Watch::start(&lab.local, "prerouting", "iifname wan0 udp sport 5555")?;
+            let seen = Watch::start(&lab.remote, "prerouting", "iifname nc0 udp sport 5555")?;
+            let forger = Forger::start(&lab.internet)?;
+            for target in [far, REMOTE] {
+                (0..5).for_each(|_| forger.send(&forged(PUBLIC, target)));
+            }
+            eventually("the router hears them", || Ok(come.packets()? >= 10))?;
+            assert_eq!(case.pings(&lab.client, SERVER)?, 20);
+            assert_eq!(seen.packets()?, 0, "{deliver:?}");
+            // The filter does it, and the counter would tell.
+            sh(&lab.local, "nft flush chain inet netcombiner-nc0 forward")?;
+            forger.send(&forged(PUBLIC, REMOTE));
+            eventually("the VPS hears it", || Ok(seen.packets()? > 0))
+                .map_err(|error| error.to_string().into())
+        });
+    }
+}
+
+/// Field row A1: whoever traces the route to the public address does not learn whose home it is.
+#[test]
+fn errors_about_the_public_address_do_not_leave_by_a_link() {
+    for deliver in [None, Some("deliver = \"none\"")] {
+        case(delivering(deliver), |case| -> Outcome {
+            let lab = &case.lab;
+            home_router(case)?;
+            let _portals = case.up()?;
+            if deliver.is_some() {
+                sh(&lab.local, "ip route add 203.0.113.2/32 dev lan")?;
+            }
+            let packets = "iifname link* meta l4proto icmp";
+            let clear = Watch::start(&lab.internet, "prerouting", packets)?;
+            // On its way to a link, before our filter.
+            let said = "oifname wan* icmp type time-exceeded";
+            let said = Watch::start(&lab.local, "output", said)?;
+            let socket = lab.server.run(|| UdpSocket::bind((SERVER, 0)))??;
+            let trace = || -> Outcome {
+                for hops in 2..6 {
+                    socket.set_ttl(hops)?;
+                    let _ = socket.send_to(b"where are you", (PUBLIC, 33434));
+                    std::thread::sleep(200 * MS);
+                }
+                Ok(())
+            };
+            trace()?;
+            eventually("the router says it", || Ok(said.packets()? > 0))?;
+            assert_eq!(clear.packets()?, 0, "{deliver:?}");
+            // What is wrong with the router's own packets is said as before.
+            sh(&lab.server, "ip route add 10.10.0.2/32 via 198.51.100.1")?;
+            let _ = socket.send_to(b"nobody listens", ("10.10.0.2", 33434));
+            eventually("other errors leave", || Ok(clear.packets()? == 1))?;
+            Ok(())
+        });
+    }
+}
+
+/// Field row A1: the same in IPv6.
+#[test]
+fn errors_about_the_public_ipv6_address_do_not_leave_by_a_link() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        ipv6::furnish(case)?;
+        ipv6::both_addresses(case)?;
+        for (host, line) in [
+            (&lab.local, "address add 2001:db8:10::2/64 dev wan0 nodad"),
+            (
+                &lab.internet,
+                "address add 2001:db8:10::1/64 dev link0 nodad",
+            ),
+            (&lab.local, "address add fe80::a/64 dev wan0 nodad"),
+            (&lab.internet, "address add fe80::b/64 dev link0 nodad"),
+            (&lab.local, "route add default via 2001:db8:10::1"),
+        ] {
+            sh(host, &format!("ip -6 {line}"))?;
+        }
+        let _portals = case.up()?;
+        let packets = "iifname link* icmpv6 type { 1, 2, 3, 4 }";
+        let clear = Watch::start(&lab.internet, "prerouting", packets)?;
+        let said = "oifname wan* icmpv6 type time-exceeded";
+        let said = Watch::start(&lab.local, "output", said)?;
+        let trace = || -> Outcome {
+            for hops in 2..6 {
+                let line = format!("ping -6 -c 1 -W 1 -t {hops} {}", ipv6::PUBLIC_V6);
+                let _ = sh(&lab.server, &line);
+            }
+            Ok(())
+        };
+        eventually("the router says it", || {
+            trace().map_err(|error| Error::failed(error.to_string()))?;
+            Ok(said.packets()? > 0)
+        })?;
+        assert_eq!(clear.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// A router's LAN that the VPS may reach, and a neighbour of the VPS who sends there by it.
+fn allowing(networks: &str, test: impl FnOnce(&Case) -> Outcome) {
+    let mut setup = delivering(Some(NAT));
+    let allow = format!("allow = [{networks}]");
+    setup.options.local.clone_from(&allow);
+    setup.options.remote = allow;
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        let _portals = case.up()?;
+        sh(&lab.remote, "ip route add 192.168.7.0/24 dev nc0")?;
+        for network in ["192.168.7.0/24", "172.19.152.3/32"] {
+            let line = format!("ip route add {network} via {PUBLIC}");
+            sh(&lab.internet, &line)?;
+        }
+        test(case)
+    });
+}
+
+/// Field row A1: `allow` opens the LAN to the VPS, not to everybody beside the VPS.
+#[test]
+fn neighbours_of_the_vps_reach_no_network_that_is_allowed() {
+    allowing("\"192.168.7.0/24\"", |case| -> Outcome {
+        let lab = &case.lab;
+        assert_eq!(pings(&lab.internet, MACHINE)?, 0);
+        assert_eq!(pings(&lab.internet, LOCAL)?, 0);
+        // The VPS itself, and answers to home.
+        assert_eq!(pings(&lab.remote, MACHINE)?, 5);
+        assert_eq!(pings(&lab.remote, LOCAL)?, 5);
+        assert_eq!(pings(&lab.client, SERVER)?, 5);
+        // The filter does it.
+        sh(&lab.remote, "nft flush chain inet netcombiner-nc0 forward")?;
+        assert_eq!(pings(&lab.internet, MACHINE)?, 5);
+        Ok(())
+    });
+}
+
+/// Who is named may.
+#[test]
+fn a_neighbour_of_the_vps_that_is_allowed_reaches_the_lan() {
+    let both = "\"192.168.7.0/24\", \"203.0.113.1/32\"";
+    allowing(both, |case| -> Outcome {
+        assert_eq!(pings(&case.lab.internet, MACHINE)?, 5);
+        Ok(())
+    });
+}
