@@ -17,6 +17,7 @@ mod netns {
     mod filters;
     mod flood;
     mod foreign;
+    mod forwarders;
     mod forwards;
     mod hostile;
     mod hosts_own;

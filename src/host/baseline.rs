@@ -68,6 +68,13 @@ impl Baseline {
         self.borrowed.forwarders = who;
     }
 
+    /// Leaves out those who could have forwarded before we switched it on, and did not. Before that nobody
+    /// did where it is off.
+    pub fn keep_newcomers(&self, forwarders: &mut Vec<String>) {
+        let is_on = SWITCHES.iter().any(|key| self.setting(key).is_some());
+        forwarders.retain(|it| is_on && !self.borrowed.forwarders.contains(it));
+    }
+
     /// Of those who forward now, the first who did not when we switched it on.
     pub fn newcomer<'a>(&self, forwarders: &'a [String]) -> Option<&'a str> {
         let before = &self.borrowed.forwarders;

@@ -327,6 +327,7 @@ impl Host for Fake {
                 .map(link)
                 .collect(),
             settings: settings.collect(),
+            forwarders: self.forwarders.clone(),
             ..Observed::default()
         })
     }

@@ -71,6 +71,7 @@ impl<H: Host> Reconciler<H> {
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
         observed.remember_links(&mut self.were_links);
+        self.baseline.keep_newcomers(&mut observed.forwarders);
         for (key, present) in observed.settings.iter_mut() {
             if let Some(before) = self.baseline.setting(key) {
                 before.clone_into(present);

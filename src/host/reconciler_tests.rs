@@ -209,8 +209,15 @@ async fn forwarding_stays_on_for_others() {
     ] {
         let mut reconciler = Reconciler::open(host(), &tunnel(), &directory).unwrap();
         reconciler.host().forwarders = before.iter().map(|it| (*it).to_owned()).collect();
+        // Those who were there while forwarding was off did not forward, also for a later daemon.
+        assert_eq!(reconciler.links().await.unwrap().forwarders, [""; 0]);
         reconciler.apply(&desired()).await.unwrap();
         reconciler.host().forwarders = after.iter().map(|it| (*it).to_owned()).collect();
+        let again = Baseline::open(&directory, &tunnel()).unwrap();
+        let mut newcomers = reconciler.host().forwarders.clone();
+        again.keep_newcomers(&mut newcomers);
+        assert_eq!(reconciler.links().await.unwrap().forwarders, newcomers);
+        assert_eq!(newcomers.is_empty(), value == "0");
         reconciler.stop().await.unwrap();
         assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
         assert!(!directory.join("nc0.baseline").exists());

@@ -38,7 +38,8 @@ pub struct Observed {
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]
     pub loopback: Vec<Prefix>,
-    /// The chains of others who forward packets on this host.
+    /// The chains of others who forward packets on this host, where they came after forwarding was
+    /// switched on: who was there while it was off did not forward.
     pub forwarders: Vec<String>,
     /// Devices that have or had a default route while the daemon ran.
     #[serde(skip)]

@@ -257,10 +257,7 @@ impl Ruleset {
         };
         let accepts = |rule: &Vec<Step>| {
             let accepts = matches!(rule.last(), Some(Step::Verdict(Verdict::Accept)));
-            let names_a_device = rule
-                .iter()
-                .any(|step| matches!(step, Step::Load(_, Source::Meta(4..=7))));
-            accepts && names_a_device && !ours(rule)
+            accepts && names_a_device(rule) && !ours(rule)
         };
         let translates = |rule: &Vec<Step>| rule.contains(&Step::Translate) && !ours(rule);
         // Docker and libvirt accept in chains of their own, called from the forward hook's.
@@ -299,6 +296,28 @@ impl Chain {
             self.table
         )
     }
+}
+
+/// True when a rule asks for a device, and for another one than the loopback, by which nobody forwards.
+fn names_a_device(rule: &[Step]) -> bool {
+    let (mut devices, mut loopbacks) = (0, 0);
+    let mut register = None;
+    for step in rule {
+        match step {
+            Step::Load(to, Source::Meta(4..=7)) => {
+                devices += 1;
+                register = Some(*to);
+            }
+            // By name or by index, which is 1 everywhere (LOOPBACK_IFINDEX).
+            Step::Compare(from, 0, value) if register == Some(*from) => {
+                let is_loopback = *value == padded("lo") || *value == 1u32.to_ne_bytes();
+                loopbacks += i32::from(is_loopback);
+                register = None;
+            }
+            _ => {}
+        }
+    }
+    devices > loopbacks
 }
 
 /// A device's name as it is compared (IFNAMSIZ).

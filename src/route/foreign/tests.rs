@@ -78,6 +78,17 @@ fn dockers_policy_drops_and_its_own_chain_opens() {
     let docker = "chain POSTROUTING of iptables-legacy table ip nat";
     let forwarders = legacy(DOCKER, "").forwarders("nc0");
     assert!(forwarders.iter().any(|it| it == docker), "{forwarders:?}");
+    // By the loopback nobody forwards.
+    let whose = |rule: &str| {
+        let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule} -j ACCEPT\nCOMMIT\n");
+        legacy(&text, "").forwarders("nc0").len()
+    };
+    for rule in ["-i lo", "-i lo -o lo", "-i nc0 -o eth0", "-p udp"] {
+        assert_eq!(whose(rule), 0, "{rule}");
+    }
+    for rule in ["-i eth0", "-i lo -o eth0", "! -i lo", "-o lo+"] {
+        assert_eq!(whose(rule), 1, "{rule}");
+    }
 }
 
 #[test]
