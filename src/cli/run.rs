@@ -66,10 +66,11 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
         run_dir,
         force,
     };
-    start_log(level, background).map_err(CliError::usage)?;
     if background {
+        close_inherited();
         leave_session();
     }
+    start_log(level, background).map_err(CliError::usage)?;
     let ready = || {
         if background {
             say(READY);
@@ -99,6 +100,32 @@ fn leave_session() {
     // what is wanted.
     unsafe {
         libc::setsid();
+    }
+}
+
+/// Closes the descriptors of whoever said `up`, but for the standard ones: a script's lock (flock(1)) would
+/// be held as long as the tunnel runs. Before anything of ours is open.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "std closes only what it has opened")]
+fn close_inherited() {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = open.filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
+    let inherited: Vec<libc::c_int> = numbers.filter(|it| *it > libc::STDERR_FILENO).collect();
+    for number in inherited {
+        // SAFETY: nothing of this process owns it: only the standard descriptors are in use, and the
+        // folder's own is closed by now, which is no harm.
+        unsafe {
+            libc::close(number);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(unsafe_code, reason = "std closes only what it has opened")]
+fn close_inherited() {
+    // SAFETY: nothing of this process owns them: only the standard descriptors are in use.
+    unsafe {
+        libc::closefrom(libc::STDERR_FILENO + 1);
     }
 }
 

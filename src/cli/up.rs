@@ -184,9 +184,11 @@ fn spawn(
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["run", &format!("--{BACKGROUND}"), "--run-dir"])
-        .arg(run_dir)
+        .arg(std::path::absolute(run_dir)?)
         .arg("-c")
         .arg(std::path::absolute(config)?)
+        // So that no file system stays in use.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);

@@ -277,10 +277,17 @@ fn check_owner(run_dir: &Path) -> io::Result<()> {
     if link.uid() == us && there.uid() == us && there.mode() & 0o022 == 0 {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        "others may write there: take a directory of your own alone (chmod 700)",
-    ))
+    let owners = [link.uid(), there.uid()];
+    let text = match owners.iter().find(|owner| **owner != us) {
+        Some(0) => "it is root's: run this as root".to_owned(),
+        Some(other) => {
+            format!(
+                "others may write there: it belongs to user {other}, take a directory of your own"
+            )
+        }
+        None => "others may write there: take a directory of your own alone (chmod 700)".to_owned(),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 /// Locks without waiting; false: another process has it.
