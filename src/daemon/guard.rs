@@ -5,7 +5,9 @@ use super::Options;
 use crate::config::{Config, Role};
 use crate::host::baseline::Baseline;
 use crate::host::listeners::{sockets, ssh_session};
-use crate::route::reach::{HostSocket, LockOut, lock_out, lost_listeners, newly_locked_out};
+use crate::route::reach::{
+    HostSocket, LockOut, lock_out, locked_out_after, lost_listeners, newly_locked_out,
+};
 
 /// The sockets of this host, where the tunnel could take something from them.
 pub(super) fn sockets_at_risk(config: &Config) -> Vec<HostSocket> {
@@ -22,15 +24,22 @@ pub(super) fn may_start(
     config: &Config,
     sockets: &[HostSocket],
 ) -> Result<(), LockOut> {
-    let Some(reason) = lock_out(config, sockets, ssh_session()) else {
+    let shell = ssh_session();
+    let Some(reason) = lock_out(config, sockets, shell) else {
         return Ok(());
     };
-    let killed = Baseline::open(&options.run_dir, &config.name).is_ok_and(|it| !it.is_empty());
-    if !options.force && !killed {
-        return Err(reason);
+    let killed = Baseline::open(&options.run_dir, &config.name).ok();
+    let newly = match killed.filter(|it| !it.is_empty()) {
+        Some(old) => locked_out_after(old.handed_over(), config, sockets, shell),
+        None => Some(reason.clone()),
+    };
+    match newly {
+        Some(newly) if !options.force => Err(newly),
+        Some(_) | None => {
+            log::warn!("{reason}");
+            Ok(())
+        }
     }
-    log::warn!("{reason}");
-    Ok(())
 }
 
 /// Refuses a change that would lock the administrator out, unless the daemon was started by force.

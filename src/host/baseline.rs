@@ -14,6 +14,7 @@ use super::borrowed::{Before, Borrowed, read_address, write_address};
 use super::{HostError, Scope};
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::forwarding::SWITCHES;
+use crate::route::handed::HandedOver;
 use crate::route::resource::{LocalTable, Setting};
 use crate::route::{HostState, Resource};
 
@@ -61,6 +62,11 @@ impl Baseline {
     /// The value from before of a setting that is borrowed.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.borrowed.settings.get(key).map(String::as_str)
+    }
+
+    /// What has been handed over to the client.
+    pub fn handed_over(&self) -> &HandedOver {
+        &self.borrowed.handed
     }
 
     /// Remembers who could forward before we switched it on.
@@ -159,6 +165,11 @@ impl Baseline {
                 | Resource::Rule(_) => self.borrowed.marked = true,
             }
         }
+        let handed = HandedOver::in_state(desired);
+        // While all is given back, the old one still holds.
+        if !handed.addresses.is_empty() {
+            self.borrowed.handed = handed;
+        }
         if self.borrowed == before {
             return Ok(());
         }
@@ -235,6 +246,7 @@ impl Baseline {
             local_tables,
             addresses,
             marked,
+            handed,
             forwarders,
             undoing: _,
         } = &mut self.borrowed;
@@ -244,6 +256,9 @@ impl Baseline {
             read_address(words).is_some_and(|address| wanted.addresses.contains(&address))
         });
         *marked &= wanted.marked;
+        if !*marked {
+            *handed = HandedOver::default();
+        }
         if !SWITCHES.iter().any(|switch| settings.contains_key(*switch)) {
             forwarders.clear();
         }

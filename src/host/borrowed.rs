@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::config::Keep;
+use crate::route::handed::HandedOver;
 use crate::route::resource::Address;
 use crate::sorted::Map;
 
@@ -22,6 +24,9 @@ pub(super) struct Borrowed {
     pub(super) addresses: Map<AddressWords, Before>,
     /// `marked`: routes, rules or a packet filter of ours may be there.
     pub(super) marked: bool,
+    /// `handed ADDRESS` and `kept ADDRESS KEEP`: what goes to the client since. A start after a crash is
+    /// judged by it.
+    pub(super) handed: HandedOver,
     /// `forwarder NAME`: whose filters were made for forwarding when we switched it on.
     pub(super) forwarders: Vec<String>,
     /// `undo COMMAND`: what undoes what was done, in the order in which it was done; where what is ours
@@ -66,6 +71,12 @@ impl Borrowed {
         }
         if self.marked {
             line(format_args!("marked"));
+        }
+        for address in &self.handed.addresses {
+            line(format_args!("handed {address}"));
+        }
+        for (address, keep) in &self.handed.kept {
+            line(format_args!("kept {address} {keep}"));
         }
         for name in &self.forwarders {
             line(format_args!("forwarder {name}"));
@@ -131,6 +142,14 @@ impl Borrowed {
                 self.addresses.insert(address.to_owned(), before);
             }
             "marked" => self.marked = true,
+            "handed" => {
+                self.handed.addresses.insert(rest.parse().ok()?);
+            }
+            "kept" => {
+                let (address, keep) = pair()?;
+                let keep: Keep = keep.parse().ok()?;
+                self.handed.kept.insert((address.parse().ok()?, keep));
+            }
             "forwarder" => self.forwarders.push(rest.to_owned()),
             "undo" => self.undoing.push(rest.to_owned()),
             _ => return None,
@@ -185,6 +204,12 @@ mod tests {
             ]
             .into(),
             marked: true,
+            handed: HandedOver {
+                addresses: ["203.0.113.2".parse().unwrap()].into(),
+                kept: ["tcp:22", "udp:60000-61000"]
+                    .map(|keep| ("203.0.113.2".parse().unwrap(), keep.parse().unwrap()))
+                    .into(),
+            },
             forwarders: vec![text("table ip docker, chain post"), text("ufw")],
             undoing: vec![text("route delete -host 203.0.113.2"), text("second")],
         }
@@ -223,6 +248,9 @@ mod tests {
             "local-table 5 0",
             "local-table 4 first",
             "address there lan",
+            "handed lan",
+            "kept 203.0.113.2",
+            "kept 203.0.113.2 tcp:0",
             "address here lan 192.168.1.1/24",
             "other",
         ] {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 #[cfg(target_os = "linux")]
-pub use super::linux::sockets;
+pub use super::linux::{holders, sockets};
 
 /// Where the ssh session that this process was started from ends on this host.
 ///
@@ -54,6 +54,12 @@ fn parent(stat: &str) -> Option<u32> {
 /// Without a reader of this system's sockets, the session of the shell is all that is known.
 #[cfg(not(target_os = "linux"))]
 pub fn sockets() -> Vec<crate::route::reach::HostSocket> {
+    Vec::new()
+}
+
+/// Nor is it known who has a port.
+#[cfg(not(target_os = "linux"))]
+pub fn holders(_: crate::config::PortProtocol, _: u16) -> Vec<crate::route::reach::HostSocket> {
     Vec::new()
 }
 

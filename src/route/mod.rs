@@ -10,6 +10,7 @@ pub mod conflicts;
 pub mod diff;
 pub mod foreign;
 pub mod forwarding;
+pub mod handed;
 mod kinds;
 mod link;
 pub mod links;

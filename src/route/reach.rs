@@ -5,31 +5,58 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
+use super::handed::HandedOver;
 use super::links::Observed;
-use super::remote::{FIRST_SHARED, kept};
-use crate::config::{Config, PortProtocol, Role, Warning};
+use super::remote::FIRST_SHARED;
+use crate::config::{Config, PortProtocol, Warning};
 use crate::sorted::Set;
 
-/// Programs by which people log in over TCP. A newer sshd gives each session to `sshd-session`.
-const LOGIN_PROGRAMS: [&str; 11] = [
-    "sshd",
-    "sshd-session",
-    "sshd-auth",
-    "dropbear",
-    "dropbearmulti",
-    "tinysshd",
-    "lshd",
-    "telnetd",
-    "in.telnetd",
-    "utelnetd",
-    "in.rlogind",
-];
+/// A program by which people log in over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// Its command line says how far its client has come.
+    Titled,
+    /// It does not.
+    Untitled,
+}
+
+impl Login {
+    /// By a program's name. A newer sshd gives each session to `sshd-session`.
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "sshd" | "sshd-session" | "sshd-auth" => Some(Self::Titled),
+            "dropbear" | "dropbearmulti" | "tinysshd" | "lshd" | "telnetd" | "in.telnetd"
+            | "utelnetd" | "in.rlogind" => Some(Self::Untitled),
+            _ => None,
+        }
+    }
+}
 
 /// Programs that wait for others' connections and start them when one comes: `ssh.socket`, for one.
 const STARTERS: [&str; 5] = ["systemd", "init", "inetd", "xinetd", "tcpsvd"];
 
 /// How sshd calls a process whose client has not logged in yet: a stranger who tries passwords.
 const BEFORE_LOGIN: [&str; 3] = ["[net]", "[accepted]", "[preauth]"];
+/// How it calls the process that hands a new connection on.
+const LISTENER: &str = "[listener]";
+/// The program that asks for the password, where the one that holds the connection does not.
+const ASKS_PASSWORD: &str = "login";
+
+/// True for the command line of an sshd whose client has not logged in yet.
+pub fn is_stranger(title: &str) -> bool {
+    let title = title.trim_end_matches(|c: char| c == '\0' || c.is_whitespace());
+    BEFORE_LOGIN.iter().any(|word| title.ends_with(word)) || title.contains(LISTENER)
+}
+
+/// True when this process has started something for its client, so that he has logged in; the others are
+/// parent, process and name.
+pub fn has_shell(process: u32, family: &[(u32, u32, String)]) -> bool {
+    let has_child = |process| family.iter().any(|(parent, ..)| *parent == process);
+    let children = family.iter().filter(|(parent, ..)| *parent == process);
+    children
+        .into_iter()
+        .any(|(_, child, name)| name != ASKS_PASSWORD || has_child(*child))
+}
 
 /// DHCP clients (RFC 2131, RFC 8415): they hear answers to what they asked, and those stay theirs.
 const DHCP_CLIENTS: [u16; 2] = [68, 546];
@@ -46,6 +73,8 @@ pub struct HostSocket {
     pub local: SocketAddr,
     /// The other end of a TCP connection; `None`: it listens.
     pub peer: Option<SocketAddr>,
+    /// The user it was made by.
+    pub user: u32,
     /// The programs that hold it, as far as they could be found; the kernel's own have none.
     pub programs: Vec<Program>,
 }
@@ -55,29 +84,21 @@ pub struct HostSocket {
 pub struct Program {
     /// Its short name: `sshd`.
     pub name: String,
-    /// Its command line: `sshd: root [priv]`.
-    pub title: String,
+    /// Its number.
+    pub process: u32,
     /// It is root's. Any user may give his own the name of another, and nobody logs in by it.
     pub is_root: bool,
-}
-
-impl Program {
-    fn is_login(&self) -> bool {
-        self.is_root && LOGIN_PROGRAMS.contains(&self.name.as_str())
-    }
-
-    fn is_before_login(&self) -> bool {
-        BEFORE_LOGIN
-            .iter()
-            .any(|word| self.title.trim_end().ends_with(word))
-    }
+    /// Its client has not logged in yet, and may be anybody.
+    pub is_before_login: bool,
 }
 
 impl HostSocket {
     /// The program that lets people log in by it.
     fn login_program(&self) -> Option<&str> {
-        let mut programs = self.programs.iter();
-        Some(programs.find(|it| it.is_login())?.name.as_str())
+        // A newer dropbear becomes the user who has logged in.
+        let was_root = self.peer.is_some() && self.user == 0;
+        let is_login = |it: &&Program| (it.is_root || was_root) && Login::of(&it.name).is_some();
+        Some(self.programs.iter().find(is_login)?.name.as_str())
     }
 
     /// True when people may log in at this port.
@@ -100,11 +121,11 @@ impl HostSocket {
 
     /// True when somebody is logged in by this connection.
     fn is_session(&self) -> bool {
-        self.login_program().is_some() && !self.programs.iter().any(Program::is_before_login)
+        self.login_program().is_some() && !self.programs.iter().any(|it| it.is_before_login)
     }
 
     /// The public addresses at which it hears.
-    fn places(&self, config: &Config) -> impl Iterator<Item = SocketAddr> {
+    fn places(&self, handed: &HandedOver) -> impl Iterator<Item = SocketAddr> {
         let (own, port) = (self.local.ip(), self.local.port());
         let hears = move |public: &IpAddr| match own {
             // A socket of all IPv6 addresses hears IPv4 as well (ipv6(7), IPV6_V6ONLY).
@@ -112,9 +133,9 @@ impl HostSocket {
             IpAddr::V4(any) if any.is_unspecified() => public.is_ipv4(),
             own @ (IpAddr::V4(_) | IpAddr::V6(_)) => own.to_canonical() == *public,
         };
-        let public = config.public.iter().filter(hears);
+        let public = handed.addresses.iter().filter(|it| hears(it));
         public
-            .map(move |public| SocketAddr::new(public, port))
+            .map(move |public| SocketAddr::new(*public, port))
             .collect::<Vec<_>>()
             .into_iter()
     }
@@ -165,23 +186,44 @@ pub fn lock_out(
     sockets: &[HostSocket],
     shell: Option<SocketAddr>,
 ) -> Option<LockOut> {
+    let handed = HandedOver::by(config);
     shell
-        .filter(|place| is_cut(config, *place))
+        .filter(|place| handed.takes(PortProtocol::Tcp, *place))
         .map(LockOut::Shell)
-        .or_else(|| sessions(config, sockets).next())
-        .or_else(|| service(config, sockets))
+        .or_else(|| sessions(&handed, sockets).next())
+        .or_else(|| service(&handed, sockets))
 }
 
 /// The same for a change of the configuration: only what the old one did not cut.
 pub fn newly_locked_out(old: &Config, new: &Config, sockets: &[HostSocket]) -> Option<LockOut> {
-    let before: Vec<_> = sessions(old, sockets).collect();
-    sessions(new, sockets)
+    let (old, new) = (HandedOver::by(old), HandedOver::by(new));
+    let before: Vec<_> = sessions(&old, sockets).collect();
+    sessions(&new, sockets)
         .find(|session| !before.contains(session))
-        .or_else(|| service(new, sockets).filter(|_| service(old, sockets).is_none()))
+        .or_else(|| new_service(&old, &new, sockets))
+}
+
+/// The same for a start after a crash, where the old daemon had handed this over: of the sessions only
+/// the one that we were started from counts, or one that was left open would keep the tunnel down.
+pub fn locked_out_after(
+    old: &HandedOver,
+    new: &Config,
+    sockets: &[HostSocket],
+    shell: Option<SocketAddr>,
+) -> Option<LockOut> {
+    let (tcp, new) = (PortProtocol::Tcp, HandedOver::by(new));
+    shell
+        .filter(|place| new.takes(tcp, *place) && !old.takes(tcp, *place))
+        .map(LockOut::Shell)
+        .or_else(|| new_service(old, &new, sockets))
+}
+
+fn new_service(old: &HandedOver, new: &HandedOver, sockets: &[HostSocket]) -> Option<LockOut> {
+    service(new, sockets).filter(|_| service(old, sockets).is_none())
 }
 
 /// The login sessions that would be cut off.
-fn sessions(config: &Config, sockets: &[HostSocket]) -> impl Iterator<Item = LockOut> {
+fn sessions(handed: &HandedOver, sockets: &[HostSocket]) -> impl Iterator<Item = LockOut> {
     sockets.iter().filter_map(|socket| {
         let from = socket.peer.filter(|_| socket.is_session())?;
         // One that sshd opened itself, for `ssh -L` or `-D`.
@@ -189,18 +231,18 @@ fn sessions(config: &Config, sockets: &[HostSocket]) -> impl Iterator<Item = Loc
         if port >= FIRST_SHARED && !sockets.iter().any(|it| it.admits_to(port)) {
             return None;
         }
-        (socket.protocol == PortProtocol::Tcp && is_cut(config, socket.local)).then(|| {
-            LockOut::Session {
+        handed
+            .takes(socket.protocol, socket.local)
+            .then(|| LockOut::Session {
                 program: socket.login_program().unwrap_or_default().to_owned(),
                 from: canonical(from),
                 at: canonical(socket.local),
-            }
-        })
+            })
     })
 }
 
 /// The first login service, when all that hear at a public address are lost.
-fn service(config: &Config, sockets: &[HostSocket]) -> Option<LockOut> {
+fn service(handed: &HandedOver, sockets: &[HostSocket]) -> Option<LockOut> {
     let listens =
         |socket: &&HostSocket| socket.peer.is_none() && socket.protocol == PortProtocol::Tcp;
     let lost = |program: fn(&HostSocket) -> Option<&str>| {
@@ -209,8 +251,8 @@ fn service(config: &Config, sockets: &[HostSocket]) -> Option<LockOut> {
             let Some(program) = program(socket) else {
                 continue;
             };
-            for at in socket.places(config) {
-                if !is_cut(config, at) {
+            for at in socket.places(handed) {
+                if !handed.takes(PortProtocol::Tcp, at) {
                     return Err(());
                 }
                 first.get_or_insert_with(|| LockOut::Service {
@@ -233,27 +275,9 @@ fn canonical(place: SocketAddr) -> SocketAddr {
     SocketAddr::new(place.ip().to_canonical(), place.port())
 }
 
-/// True when a TCP connection to this place on this host would end with the tunnel's start.
-pub fn is_cut(config: &Config, place: SocketAddr) -> bool {
-    goes_to_client(config, PortProtocol::Tcp, place)
-}
-
-fn goes_to_client(config: &Config, protocol: PortProtocol, place: SocketAddr) -> bool {
-    let address = place.ip().to_canonical();
-    match &config.role {
-        Role::Remote(role) if config.manage_routing => {
-            config.public.iter().any(|public| public == address)
-                && !kept(config, role, address).iter().any(|keep| {
-                    keep.protocol == protocol && (keep.first..=keep.last).contains(&place.port())
-                })
-        }
-        Role::Remote(_) | Role::Local(_) => false,
-    }
-}
-
 /// The listeners that nobody outside would reach any more, each once.
 pub fn lost_listeners(config: &Config, sockets: &[HostSocket]) -> Vec<Warning> {
-    let mut lost = Set::new();
+    let (handed, mut lost) = (HandedOver::by(config), Set::new());
     for socket in sockets.iter().filter(|socket| socket.peer.is_none()) {
         let (protocol, port) = (socket.protocol, socket.local.port());
         if protocol == PortProtocol::Udp && DHCP_CLIENTS.contains(&port) {
@@ -263,20 +287,22 @@ pub fn lost_listeners(config: &Config, sockets: &[HostSocket]) -> Vec<Warning> {
         // WireGuard's is the kernel's, for one.
         let who = socket.login_program().or(first);
         let who = who.unwrap_or("the kernel or an unknown program");
-        for place in socket.places(config) {
-            if goes_to_client(config, protocol, place) {
-                lost.insert((protocol, place, who));
+        for place in socket.places(&handed) {
+            if handed.takes(protocol, place) {
+                lost.insert((protocol, place, socket.user != 0, who));
             }
         }
     }
     // A port that several programs share is named once.
     let mut lost: Vec<_> = lost.into_iter().collect();
-    lost.dedup_by_key(|(protocol, place, _)| (*protocol, *place));
+    lost.dedup_by_key(|(protocol, place, ..)| (*protocol, *place));
+    // Any user may have many: root's and the kernel's come first.
+    lost.sort_by_key(|(_, _, is_users, _)| *is_users);
     let more = lost.len().saturating_sub(NAMED);
     let mut warnings: Vec<_> = lost
         .into_iter()
         .take(NAMED)
-        .map(|(protocol, place, who)| {
+        .map(|(protocol, place, _, who)| {
             let port = place.port();
             let text = format!(
                 "{who} listens at {protocol} {place}: what comes there from outside will go to the \
@@ -308,7 +334,7 @@ pub(super) fn listeners(warnings: &mut Vec<Warning>, config: &Config, observed: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Keep, Remote};
+    use crate::config::{Keep, Remote, Role};
     use crate::route::{cases, conflicts};
 
     /// A socket of a program: `sshd`, or `sshd/sshd: root [net]` with its command line.
@@ -316,13 +342,15 @@ mod tests {
         let (name, title) = who.split_once('/').unwrap_or((who, who));
         let program = Program {
             name: name.to_owned(),
-            title: title.to_owned(),
+            process: 77,
             is_root: true,
+            is_before_login: is_stranger(title),
         };
         HostSocket {
             protocol,
             local: local.parse().unwrap(),
             peer: peer.map(|peer| peer.parse().unwrap()),
+            user: 0,
             programs: if name.is_empty() {
                 Vec::new()
             } else {
@@ -351,6 +379,10 @@ mod tests {
             }),
             ..cases::remote()
         }
+    }
+
+    fn is_cut(config: &Config, place: SocketAddr) -> bool {
+        HandedOver::by(config).takes(PortProtocol::Tcp, place)
     }
 
     #[test]
@@ -438,8 +470,49 @@ mod tests {
             tcp("0.0.0.0:2222", "systemd"),
         ] {
             feigned.programs[0].is_root = false;
+            feigned.user = 65_534;
             assert_eq!(is_locked_out(&[feigned]), None);
         }
+    }
+
+    /// Field row B1: a stranger who only connects has not logged in.
+    #[test]
+    fn who_has_logged_in() {
+        for stranger in [
+            "sshd: root [net]\0\0",
+            "sshd-session: [accepted] ",
+            "sshd: /usr/sbin/sshd -D [listener] 1 of 10-100 startups\0",
+        ] {
+            assert!(is_stranger(stranger), "{stranger}");
+        }
+        for session in ["sshd: root@pts/0\0", "sshd: root [priv]", ""] {
+            assert!(!is_stranger(session), "{session}");
+        }
+        let family = [
+            (1, 10, "dropbear"),
+            (10, 11, "dropbear"),
+            (10, 12, "dropbear"),
+            (12, 13, "sh"),
+            (1, 20, "in.telnetd"),
+            (20, 21, "login"),
+            (1, 30, "in.telnetd"),
+            (30, 31, "login"),
+            (31, 32, "sh"),
+        ];
+        let family = family.map(|(parent, own, name)| (parent, own, name.to_owned()));
+        let shells = [11, 12, 20, 30].map(|process| has_shell(process, &family));
+        assert_eq!(shells, [false, true, false, true]);
+        // A newer dropbear gives up root's rights with the login.
+        let mut session = connection("203.0.113.2:2222", "dropbear");
+        session.programs[0].is_root = false;
+        assert!(
+            lock_out(
+                &keeping(&[22]),
+                &[tcp("0.0.0.0:2222", "dropbear"), session],
+                None
+            )
+            .is_some()
+        );
     }
 
     /// Field row B1: a narrower `keep`.
@@ -460,6 +533,25 @@ mod tests {
         // By force it was cut already, or it comes back.
         assert_eq!(change(&[22], &[22, 80]), None);
         assert_eq!(change(&[], &[22, 2222]), None);
+
+        // After a crash. A session that is left open does not keep the tunnel down.
+        let restart = |old: &HandedOver, new: &[u16], shell: Option<&str>| {
+            let shell = shell.map(|it| it.parse().unwrap());
+            locked_out_after(old, &keeping(new), &sockets, shell)
+        };
+        let old = HandedOver::by(&keeping(&[22, 2222]));
+        assert!(matches!(
+            restart(&old, &[], None),
+            Some(LockOut::Service { .. })
+        ));
+        assert_eq!(restart(&old, &[22], None), None);
+        let shell = restart(&old, &[22], Some("203.0.113.2:2222"));
+        assert!(matches!(shell, Some(LockOut::Shell(_))));
+        // The same again, whatever it cuts off.
+        let old = HandedOver::by(&keeping(&[]));
+        assert_eq!(restart(&old, &[], Some("203.0.113.2:22")), None);
+        // It had handed nothing over yet, or did not manage the routing.
+        assert!(restart(&HandedOver::default(), &[], None).is_some());
     }
 
     #[test]
@@ -501,5 +593,12 @@ mod tests {
         let warnings = lost_listeners(&cases::remote(), &many);
         assert_eq!(warnings.len(), NAMED + 1);
         assert!(warnings[NAMED].text.starts_with("30 more listeners"));
+        // Any user may have as many as he likes.
+        let mut users: Vec<_> = (1025..1050)
+            .map(|port| tcp(&format!("0.0.0.0:{port}"), "nc"))
+            .collect();
+        users.iter_mut().for_each(|it| it.user = 1000);
+        let warnings = lost_listeners(&cases::remote(), &[users, sockets.to_vec()].concat());
+        assert!(warnings[0].text.contains("udp:51820"), "{warnings:?}");
     }
 }

@@ -4,30 +4,41 @@ use std::fs::Permissions;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::namespace::{in_namespace, snapshot};
 
-/// A process of this name that holds a socket, as sshd and its sessions do.
+/// A process of this name that holds a socket, as sshd and its sessions do, and has a child, as they do.
 struct Holder(Child);
 
 impl Holder {
     fn start(directory: &Path, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        Self::run(directory, name, socket, "sleep 600 & wait")
+    }
+
+    /// One whose client has not logged in.
+    fn alone(directory: &Path, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        Self::run(directory, name, socket, "read word")
+    }
+
+    fn run(directory: &Path, name: &str, socket: impl Into<OwnedFd>, script: &str) -> Self {
         let program = directory.join(name);
         if !program.exists() {
             // A process is called as the link is.
             std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
         }
         let child = Command::new(program)
-            .args(["-c", "while :; do sleep 1; done"])
+            .args(["-c", script])
             .stdin(Stdio::from(socket.into()))
+            .process_group(0)
             .spawn()
             .unwrap();
         Self(child)
@@ -36,7 +47,9 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        if let Ok(group) = i32::try_from(self.0.id()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
         let _ = self.0.wait();
     }
 }
@@ -84,6 +97,13 @@ impl Portal {
         assert_eq!(snapshot(), before);
     }
 
+    fn refused_after_crash(&self, verb: &str, words: &str) {
+        let refused = self.say(verb, &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+
     fn well(&self, verb: &str, more: &[&str]) {
         let done = self.say(verb, more);
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -113,11 +133,15 @@ impl Portal {
         }
     }
 
-    /// Changes a line of the configuration and says SIGHUP; waits for an answer in the log.
-    fn change(&self, from: &str, to: &str, answer: &str) {
+    fn edit(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.file).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(&self.file, text.replace(from, to)).unwrap();
+    }
+
+    /// Changes a line of the configuration and says SIGHUP; waits for an answer in the log.
+    fn change(&self, from: &str, to: &str, answer: &str) {
+        self.edit(from, to);
         let before = self.log().len();
         self.signal(Signal::SIGHUP);
         for _ in 0..600 {
@@ -204,6 +228,55 @@ fn a_restart_after_a_crash_is_never_refused() {
     });
 }
 
+/// Field row B1: the configuration became another one before the daemon died.
+#[test]
+fn after_a_crash_a_narrower_keep_is_refused_too() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let before = snapshot();
+        let ssh = listen("0.0.0.0:22");
+        let (session, _shell) = connect(&ssh);
+        let _service = Holder::start(&directory, "sshd", ssh);
+        let _session = Holder::start(&directory, "sshd-session", session);
+        portal.well("up", &[]);
+        let (keep, less) = ("keep = [\"tcp:22\"]", "keep = []");
+        portal.change(keep, less, "the configuration stays as it was");
+        portal.killed();
+        for verb in ["up", "run"] {
+            portal.refused_after_crash(verb, "sshd listens at 203.0.113.2:22");
+        }
+        // As it was, or by force.
+        portal.edit(less, keep);
+        portal.well("up", &[]);
+        portal.killed();
+        portal.edit(keep, less);
+        portal.well("up", &["--force"]);
+        // From now on that is what was there before.
+        portal.killed();
+        portal.well("up", &[]);
+        portal.well("down", &[]);
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// Field row B1: who only connects to an ssh server that does not say how far he has come.
+#[test]
+fn a_stranger_who_connects_does_not_stop_a_start() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let _kept = Holder::start(&directory, "dropbear", listen("0.0.0.0:22"));
+        let second = listen("0.0.0.0:2222");
+        let (stranger, _his) = connect(&second);
+        let (session, _shell) = connect(&second);
+        let _second = Holder::start(&directory, "dropbear", second);
+        let _stranger = Holder::alone(&directory, "dropbear", stranger);
+        portal.well("up", &[]);
+        portal.well("down", &[]);
+        let _session = Holder::start(&directory, "dropbear", session);
+        portal.refused(&["the login session (dropbear)", "203.0.113.2:2222"]);
+    });
+}
+
 /// Field row B1: SIGHUP with a narrower `keep`. Field row D10: refused keys are named.
 #[test]
 fn a_new_configuration_locks_nobody_out() {
@@ -243,8 +316,12 @@ fn no_other_user_holds_the_lock() {
     in_namespace(async |directory: PathBuf| {
         let portal = Portal::new(&directory);
         let before = snapshot();
-        let name = SocketAddr::from_abstract_name("netcombiner/host").unwrap();
-        let _taken = UnixDatagram::bind_addr(&name).unwrap();
+        let namespace = std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        let names = ["host".to_owned(), format!("net-{namespace}")];
+        let _taken = names.map(|name| {
+            let name = format!("netcombiner/{name}");
+            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+        });
         portal.well("up", &[]);
         portal.killed();
         portal.well("down", &[]);
@@ -271,5 +348,36 @@ fn the_log_is_not_opened_in_somebody_elses_directory() {
         std::fs::set_permissions(&portal.run_dir, Permissions::from_mode(0o700)).unwrap();
         assert!(!portal.say("up", &[]).status.success());
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "before");
+    });
+}
+
+/// Where and by whom `up` was said is no matter to the daemon: a lock that a script holds ends with the
+/// script, and a file system can be unmounted.
+#[test]
+fn nothing_of_the_shell_is_held() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        let script = "exec 9>script.lock; exec \"$0\" up remote/nc0.toml --run-dir run";
+        let up = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_netcombiner")])
+            .env_remove("SSH_CONNECTION")
+            .current_dir(&directory)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&up.stderr).into_owned();
+        assert!(up.status.success(), "{said}");
+        let process = format!("/proc/{}", portal.process());
+        let link = |path: PathBuf| std::fs::read_link(path).unwrap();
+        let working = link(Path::new(&process).join("cwd"));
+        let open: Vec<_> = std::fs::read_dir(format!("{process}/fd"))
+            .unwrap()
+            .filter_map(|it| std::fs::read_link(it.unwrap().path()).ok())
+            .collect();
+        portal.well("down", &[]);
+        assert_eq!(working, Path::new("/"));
+        assert!(
+            !open.iter().any(|it| it.ends_with("script.lock")),
+            "{open:?}"
+        );
     });
 }

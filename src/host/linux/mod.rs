@@ -42,7 +42,7 @@ use netlink::Handle;
 use rules::Listed;
 use watch::Watch;
 
-pub use sockets::sockets;
+pub use sockets::{holders, sockets};
 /// How often a request is made whose answer is lost. Doing something a second time is answered by
 /// "it is there already", which is as good.
 const TRIES: u32 = 3;

@@ -1,15 +1,16 @@
 //! The TCP and UDP sockets of this network namespace (proc_net_tcp.rst), with the programs that hold
 //! them: the number of a socket's inode stands in both /proc/net and /proc/PID/fd.
 
-use std::fs;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::time::Duration;
 
 use crate::config::PortProtocol;
+use crate::io::clock;
 use crate::plain::plain;
-use crate::route::reach::{HostSocket, Program};
+use crate::route::reach::{self, HostSocket, Login, Program};
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
 const LISTEN: &str = "0A";
@@ -18,12 +19,35 @@ const ESTABLISHED: &str = "01";
 /// TCP_CLOSE: a UDP socket that anybody may send to.
 const UNCONNECTED: &str = "07";
 
-/// So much of a program's command line is read, bytes: it may be as long as its user likes.
-const MOST_TITLE: u64 = 4096;
+/// The most bytes of a file about a process that are read: its command line may be as long as its user
+/// likes.
+const MOST_TEXT: u64 = 4096;
+/// The most sockets of users other than root that are listed. Nobody logs in by those, and a user may have
+/// as many as he likes.
+const MOST_OTHERS: usize = 4096;
+/// The most programs that are named for one socket.
+const MOST_HOLDERS: usize = 8;
+/// The most descriptors that are looked at of a process that is not root's.
+const MOST_DESCRIPTORS: usize = 4096;
+/// How long the processes of users other than root are looked through. A user may have thousands, and the
+/// daemon does nothing else meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The sockets that wait for others, and the TCP connections, of this thread's network namespace.
 pub fn sockets() -> Vec<HostSocket> {
-    let (mut found, mut inodes) = (Vec::new(), Vec::new());
+    read(|it| it.protocol == PortProtocol::Tcp || it.peer.is_none())
+}
+
+/// The sockets that keep others from this port.
+pub fn holders(protocol: PortProtocol, port: u16) -> Vec<HostSocket> {
+    read(|it| {
+        let holds = it.protocol == PortProtocol::Udp || it.peer.is_none();
+        holds && (it.protocol, it.local.port()) == (protocol, port)
+    })
+}
+
+fn read(is_wanted: impl Fn(&HostSocket) -> bool) -> Vec<HostSocket> {
+    let (mut found, mut inodes, mut others) = (Vec::new(), Vec::new(), 0);
     for (protocol, file) in [
         (PortProtocol::Tcp, "tcp"),
         (PortProtocol::Tcp, "tcp6"),
@@ -31,9 +55,15 @@ pub fn sockets() -> Vec<HostSocket> {
         (PortProtocol::Udp, "udp6"),
     ] {
         // A kernel without one of the families has no such file, and no sockets.
-        let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        for line in text.unwrap_or_default().lines() {
-            if let Some((inode, socket)) = socket(protocol, line) {
+        let Ok(file) = File::open(format!("/proc/thread-self/net/{file}")) else {
+            continue;
+        };
+        for line in BufReader::new(file).lines().map_while(Result::ok) {
+            let Some((inode, socket)) = socket(protocol, &line) else {
+                continue;
+            };
+            if is_wanted(&socket) && (socket.user == 0 || others < MOST_OTHERS) {
+                others += usize::from(socket.user != 0);
                 inodes.push((inode, found.len()));
                 found.push(socket);
             }
@@ -41,6 +71,7 @@ pub fn sockets() -> Vec<HostSocket> {
     }
     inodes.sort_unstable();
     add_holders(&mut found, &inodes);
+    judge_logins(&mut found);
     found
 }
 
@@ -52,19 +83,19 @@ fn socket(protocol: PortProtocol, line: &str) -> Option<(u64, HostSocket)> {
     let other = place(words.next()?)?;
     let peer = match (protocol, words.next()?) {
         (PortProtocol::Tcp, LISTEN) | (PortProtocol::Udp, UNCONNECTED) => None,
-        (PortProtocol::Tcp, ESTABLISHED) => Some(other),
+        (_, ESTABLISHED) => Some(other),
         _ => return None,
     };
-    let inode = words.nth(5)?.parse().ok()?;
-    Some((
-        inode,
-        HostSocket {
-            protocol,
-            local,
-            peer,
-            programs: Vec::new(),
-        },
-    ))
+    let user = words.nth(3)?.parse().ok()?;
+    let inode = words.nth(1)?.parse().ok()?;
+    let socket = HostSocket {
+        protocol,
+        local,
+        peer,
+        user,
+        programs: Vec::new(),
+    };
+    Some((inode, socket))
 }
 
 /// An address, as 32-bit words of this machine, and a port.
@@ -85,46 +116,115 @@ fn place(text: &str) -> Option<SocketAddr> {
     ))
 }
 
-/// Adds the programs that hold these sockets, whose places stand beside their inodes. Other programs may
-/// have as many others as they like. What may not be looked at, or ends meanwhile, is left out.
+/// Adds the programs that hold these sockets, whose places stand beside their inodes: root's first. What
+/// may not be looked at, or ends meanwhile, is left out.
 fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) {
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let folder = process.path();
-        let mut program = None;
-        for file in fs::read_dir(folder.join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let place = fs::read_link(file.path()).ok().and_then(|link| {
-                let link = link.to_str()?.strip_prefix("socket:[")?;
-                let inode: u64 = link.strip_suffix(']')?.parse().ok()?;
-                let found = inodes.binary_search_by_key(&inode, |(inode, _)| *inode);
-                Some(inodes.get(found.ok()?)?.1)
+    let mut others = Vec::new();
+    for process in processes() {
+        if is_root(process) {
+            add_holder(sockets, inodes, process, true);
+        } else {
+            others.push(process);
+        }
+    }
+    let end = clock::now() + PATIENCE;
+    for process in others {
+        if clock::now() > end {
+            break;
+        }
+        add_holder(sockets, inodes, process, false);
+    }
+}
+
+fn add_holder(sockets: &mut [HostSocket], inodes: &[(u64, usize)], process: u32, is_root: bool) {
+    let most = if is_root {
+        usize::MAX
+    } else {
+        MOST_DESCRIPTORS
+    };
+    let files = fs::read_dir(format!("/proc/{process}/fd"));
+    let mut program = None;
+    for file in files.into_iter().flatten().flatten().take(most) {
+        let place = fs::read_link(file.path()).ok().and_then(|link| {
+            let link = link.to_str()?.strip_prefix("socket:[")?;
+            let inode: u64 = link.strip_suffix(']')?.parse().ok()?;
+            let found = inodes.binary_search_by_key(&inode, |(inode, _)| *inode);
+            Some(inodes.get(found.ok()?)?.1)
+        });
+        let Some(socket) = place.and_then(|place| sockets.get_mut(place)) else {
+            continue;
+        };
+        let holders = &mut socket.programs;
+        // It may have many descriptors of one socket.
+        let is_named = holders.last().is_some_and(|it| it.process == process);
+        if !is_named && holders.len() < MOST_HOLDERS {
+            let program = program.get_or_insert_with(|| Program {
+                name: plain(text(process, "comm").trim()),
+                process,
+                is_root,
+                is_before_login: false,
             });
-            let Some(socket) = place.and_then(|place| sockets.get_mut(place)) else {
-                continue;
-            };
-            let program = program.get_or_insert_with(|| read_program(&folder));
-            socket.programs.push(program.clone());
+            holders.push(program.clone());
         }
     }
 }
 
-fn read_program(folder: &Path) -> Program {
-    let text = |file| {
-        let mut bytes = Vec::new();
-        if let Ok(file) = fs::File::open(folder.join(file)) {
-            // What there was before an error is as good as nothing.
-            let _ = file.take(MOST_TITLE).read_to_end(&mut bytes);
-        }
-        plain(String::from_utf8_lossy(&bytes).replace('\0', " ").trim())
+fn processes() -> impl Iterator<Item = u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|it| it.file_name().to_str()?.parse().ok())
+}
+
+/// True for a process that root started. A user's own that asks for a password (passwd, su) only has root's
+/// rights, and is called what he likes.
+fn is_root(process: u32) -> bool {
+    let real = || {
+        let status = text(process, "status");
+        let line = status.lines().find_map(|it| it.strip_prefix("Uid:"));
+        line.is_some_and(|it| it.split_whitespace().next() == Some("0"))
     };
-    Program {
-        name: text("comm"),
-        title: text("cmdline"),
-        is_root: fs::metadata(folder).is_ok_and(|it| it.uid() == 0),
+    fs::metadata(format!("/proc/{process}")).is_ok_and(|it| it.uid() == 0) && real()
+}
+
+/// A file about a process; empty when it has ended.
+fn text(process: u32, file: &str) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{process}/{file}")) {
+        // What there was before an error is as good as nothing.
+        let _ = file.take(MOST_TEXT).read_to_end(&mut bytes);
     }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Finds out which login programs still wait for their client's password. Only connections that root
+/// accepted are looked at: to read the command line of any user's program may take as long as he likes
+/// (it may lie in a file system of his own).
+fn judge_logins(sockets: &mut [HostSocket]) {
+    let mut family = None;
+    let accepted = sockets
+        .iter_mut()
+        .filter(|it| it.peer.is_some() && it.user == 0);
+    for program in accepted.flat_map(|it| it.programs.iter_mut()) {
+        program.is_before_login = match Login::of(&program.name) {
+            None => false,
+            Some(Login::Titled) => reach::is_stranger(&text(program.process, "cmdline")),
+            Some(Login::Untitled) => {
+                !reach::has_shell(program.process, family.get_or_insert_with(read_family))
+            }
+        };
+    }
+}
+
+/// Every process: its parent, its number and its name.
+fn read_family() -> Vec<(u32, u32, String)> {
+    let relation = |process| {
+        let stat = text(process, "stat");
+        // The name may hold brackets itself.
+        let (name, rest) = stat.rsplit_once(')')?;
+        let name = name.split_once('(')?.1.to_owned();
+        let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
+        Some((parent, process, name))
+    };
+    processes().filter_map(relation).collect()
 }
 
 #[cfg(test)]
@@ -185,28 +285,52 @@ mod tests {
         assert_eq!(names, [r"s\u{1b}[2J\nsshd"]);
     }
 
-    /// Field row A5: any user may have thousands of sockets, in a namespace of his own too, and a command line
-    /// of megabytes.
+    /// Field row A5: any user may have thousands of descriptors of one socket, and a command line of
+    /// megabytes.
     #[test]
-    fn a_long_command_line_is_not_read_to_its_end() {
+    fn descriptors_and_command_lines_of_others_cost_no_memory() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "while :; do sleep 1; done"])
-            .args(vec!["x".repeat(100_000); 10])
-            .stdin(std::os::fd::OwnedFd::from(listener))
+        // Unlike std's, these are inherited.
+        let duplicates: Vec<_> = (0..300)
+            .map(|_| rustix::io::dup(&listener).unwrap())
+            .collect();
+        let mut children: Vec<_> = (0..12)
+            .map(|_| {
+                let mut command = std::process::Command::new("sh");
+                command
+                    .args(["-c", "read x"])
+                    .args(vec!["x".repeat(100_000); 10]);
+                command.stdin(std::process::Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        drop(duplicates);
+        let seen = sockets();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let socket = seen.iter().find(|socket| socket.local == place).unwrap();
+        let mut holders: Vec<_> = socket.programs.iter().map(|it| it.process).collect();
+        assert_eq!(holders.len(), MOST_HOLDERS);
+        holders.dedup();
+        assert_eq!(holders.len(), MOST_HOLDERS);
+        assert!(text(std::process::id(), "environ").len() <= MOST_TEXT as usize);
+    }
+
+    #[test]
+    fn relations_of_processes_are_read() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
             .spawn()
             .unwrap();
-        let seen = sockets();
+        let family = read_family();
         child.kill().unwrap();
         child.wait().unwrap();
-        let socket = seen.iter().find(|socket| socket.local == place).unwrap();
-        let lengths: Vec<_> = socket.programs.iter().map(|it| it.title.len()).collect();
-        assert!(!lengths.is_empty());
-        assert!(
-            lengths.iter().all(|it| *it <= MOST_TITLE as usize),
-            "{lengths:?}"
-        );
+        let relation = (std::process::id(), child.id(), "sleep".to_owned());
+        assert!(family.contains(&relation));
+        assert!(reach::has_shell(std::process::id(), &family));
+        assert!(!reach::has_shell(child.id(), &family));
     }
 
     #[test]
@@ -220,7 +344,8 @@ mod tests {
         ] {
             assert_eq!(socket(PortProtocol::Tcp, line), None, "{line}");
         }
-        let line = "0: 0100007F:0016 00000000:0000 0A 0:0 00:0 0 0 0 77 1 0";
-        assert_eq!(socket(PortProtocol::Tcp, line).unwrap().0, 77);
+        let line = "0: 0100007F:0016 00000000:0000 0A 0:0 00:0 0 65534 0 77 1 0";
+        let (inode, socket) = socket(PortProtocol::Tcp, line).unwrap();
+        assert_eq!((inode, socket.user), (77, 65_534));
     }
 }
