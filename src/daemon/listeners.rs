@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::packet_loop::{Command, PacketThread};
 use crate::config::units::Family;
-use crate::config::{Config, Listen, Transport};
+use crate::config::{Config, Listen, PortProtocol, Transport};
+use crate::host::listeners::holders;
 use crate::io::socket::{OpenError, any_address};
 use crate::io::tcp::TcpListener;
 use crate::io::udp::UdpSocket;
@@ -79,8 +80,84 @@ impl Listeners {
 }
 
 fn open(listen: &Listen, place: SocketAddr) -> Result<Command, OpenError> {
-    Ok(match listen.transport {
-        Transport::Udp => Command::ListenUdp(UdpSocket::listen(place)?),
-        Transport::Tcp => Command::ListenTcp(TcpListener::listen(place)?),
+    let opened = match listen.transport {
+        Transport::Udp => UdpSocket::listen(place).map(Command::ListenUdp),
+        Transport::Tcp => TcpListener::listen(place).map(Command::ListenTcp),
+    };
+    opened.map_err(|error| match error.is_taken() {
+        true => match holder(listen.transport, place) {
+            Some(who) => error.held_by(&who),
+            None => error,
+        },
+        false => error,
     })
+}
+
+/// Ports from here on may be taken by any user (ip(7), ip_unprivileged_port_start).
+const FIRST_OF_USERS: u16 = 1024;
+
+/// Who has this place: any user may take the port while no tunnel runs.
+fn holder(transport: Transport, place: SocketAddr) -> Option<String> {
+    let protocol = match transport {
+        Transport::Udp => PortProtocol::Udp,
+        Transport::Tcp => PortProtocol::Tcp,
+    };
+    let hinders = |own: SocketAddr| {
+        let (own, wanted) = (own.ip().to_canonical(), place.ip());
+        own == wanted
+            || own.is_unspecified() && (own.is_ipv6() || wanted.is_ipv4())
+            || wanted.is_unspecified() && wanted.is_ipv4() == own.is_ipv4()
+    };
+    let sockets = holders(protocol, place.port());
+    let socket = sockets.iter().find(|it| hinders(it.local))?;
+    let mut who = match socket.programs.first() {
+        Some(program) => format!("{}, process {} of", program.name, program.process),
+        None => "an unknown program of".to_owned(),
+    };
+    who += &format!(" user {}", socket.user);
+    if socket.user != 0 && place.port() >= FIRST_OF_USERS {
+        who += ", as any user may above port 1023,";
+    }
+    Some(who)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Field row A5: any user may take the port while the daemon is dead.
+    #[test]
+    fn who_has_the_port_is_named() {
+        let own = std::fs::read_to_string("/proc/self/comm").unwrap();
+        let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
+        let words = format!(
+            "({}, process {} of user {user}",
+            own.trim(),
+            std::process::id()
+        );
+        for transport in [Transport::Udp, Transport::Tcp] {
+            for own in ["127.0.0.1:0", "0.0.0.0:0"] {
+                let udp = std::net::UdpSocket::bind(own).unwrap();
+                let tcp = std::net::TcpListener::bind(own).unwrap();
+                let place = match transport {
+                    Transport::Udp => udp.local_addr().unwrap(),
+                    Transport::Tcp => tcp.local_addr().unwrap(),
+                };
+                // A connected socket holds its port too.
+                udp.connect("127.0.0.1:9").unwrap();
+                let listen = Listen {
+                    transport,
+                    address: None,
+                    port: place.port(),
+                };
+                for wanted in ["127.0.0.1", "0.0.0.0"] {
+                    let wanted = SocketAddr::new(wanted.parse().unwrap(), place.port());
+                    let Err(error) = open(&listen, wanted) else {
+                        panic!("{wanted} was free");
+                    };
+                    assert!(error.to_string().contains(&words), "{error}");
+                }
+            }
+        }
+    }
 }

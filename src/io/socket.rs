@@ -1,5 +1,6 @@
 //! What UDP and TCP sockets have in common when they are opened: device, source address, buffers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +19,7 @@ pub struct OpenError {
     place: String,
     step: &'static str,
     source: io::Error,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl OpenError {
@@ -28,6 +29,17 @@ impl OpenError {
             || self.source.kind() == io::ErrorKind::AddrNotAvailable
     }
 
+    /// True when somebody else has the address.
+    pub fn is_taken(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EADDRINUSE)
+    }
+
+    /// The same, with who has the address.
+    pub fn held_by(mut self, who: &str) -> Self {
+        self.hint = Cow::Owned(format!(" ({who} has it)"));
+        self
+    }
+
     /// A failure after the socket was bound.
     pub(super) fn late(transport: Transport, place: String, source: io::Error) -> Self {
         Self {
@@ -35,7 +47,7 @@ impl OpenError {
             place,
             step: "set its options",
             source,
-            hint: "",
+            hint: Cow::Borrowed(""),
         }
     }
 }
@@ -107,7 +119,7 @@ pub(super) fn bind_listen(transport: Transport, address: SocketAddr) -> Result<S
             place: address.to_string(),
             step,
             source,
-            hint,
+            hint: Cow::Borrowed(hint),
         }
     };
     let socket =
@@ -149,7 +161,7 @@ pub(super) fn bind_link(transport: Transport, origin: &Origin) -> Result<Socket,
             place: origin.to_string(),
             step,
             source,
-            hint,
+            hint: Cow::Borrowed(hint),
         }
     };
     let socket =
