@@ -88,34 +88,46 @@ impl Crossing {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         };
-        match towards {
+        let crosses = match towards {
             Towards::Home => {
-                (ends.is_home(destination) || self.allows(family, destination))
-                    && !ends.is_home(source)
-                    && !never(family, source)
-                    && !never(family, destination)
+                self.leads_home(family, ends, source, destination) && !ends.is_home(source)
+            }
+            Towards::Internet if Some(source) == ends.public => {
+                self.lies_outside(family, ends, destination)
+            }
+            Towards::Internet if Some(source) == ends.local => {
+                // The router asks for what the remote portal's host keeps of the public address.
+                Some(destination) == ends.public || self.knows_router(family, ends, destination)
             }
             Towards::Internet => {
-                (ends.is_home(source) || self.allows(family, source))
-                    && self.lies_outside(family, ends, source, destination)
-                    && !never(family, source)
-                    && !never(family, destination)
+                self.allows(family, source) && self.lies_outside(family, ends, destination)
             }
-        }
+        };
+        crosses && !never(family, source) && !never(family, destination)
     }
 
-    /// True when the local portal may send to this address.
-    fn lies_outside(&self, family: Family, ends: &Ends, source: Bits, destination: Bits) -> bool {
+    /// True when the remote portal may send from and to these addresses.
+    fn leads_home(&self, family: Family, ends: &Ends, source: Bits, destination: Bits) -> bool {
         if Some(destination) == ends.local {
-            return false;
+            return self.knows_router(family, ends, source);
         }
-        if Some(destination) == ends.public {
-            // The router asks for what the remote portal's host keeps of the public address.
-            return Some(source) == ends.local;
+        Some(destination) == ends.public || self.allows(family, destination)
+    }
+
+    /// True when the local portal may send there what is not its own.
+    fn lies_outside(&self, family: Family, ends: &Ends, destination: Bits) -> bool {
+        if ends.is_home(destination) {
+            return false;
         }
         !private(family, destination)
             || Some(destination) == ends.remote
             || self.allows(family, destination)
+    }
+
+    /// True for those who talk with the router by its address inside the tunnel. Answers to anybody else
+    /// would follow the router's default route, in clear.
+    fn knows_router(&self, family: Family, ends: &Ends, address: Bits) -> bool {
+        Some(address) == ends.remote || Some(address) != ends.local && self.allows(family, address)
     }
 
     fn allows(&self, family: Family, address: Bits) -> bool {

@@ -43,6 +43,11 @@ fn towards_home_goes_what_is_for_home() {
     assert!(goes("10.55.0.2", PUBLIC));
     assert!(goes("172.19.152.2", "172.19.152.3"));
     assert!(goes("172.19.152.2", PUBLIC));
+    // Nobody else knows the router: its answers would leave in clear.
+    for source in ["198.51.100.2", "10.55.0.2", "172.19.152.4", PUBLIC] {
+        assert!(!goes(source, "172.19.152.3"), "{source}");
+    }
+    assert!(!goes("2001:db8:51::2", "fd6e:6362:172:19:152::3"));
     assert!(goes("2001:db8:51::2", PUBLIC_V6));
     assert!(goes("fd6e:6362:172:19:152::2", "fd6e:6362:172:19:152::3"));
     // Networks of the house, and the rest of the world.
@@ -70,6 +75,10 @@ fn towards_the_internet_goes_what_comes_from_home() {
     assert!(goes(PUBLIC, "172.19.152.2"));
     assert!(goes("172.19.152.3", "172.19.152.2"));
     assert!(goes("172.19.152.3", PUBLIC));
+    for destination in ["198.51.100.2", "10.55.0.2", "172.19.152.3", "192.168.1.1"] {
+        assert!(!goes("172.19.152.3", destination), "{destination}");
+    }
+    assert!(!goes("fd6e:6362:172:19:152::3", "2001:db8:51::2"));
     assert!(goes(PUBLIC_V6, "2001:db8:51::2"));
     assert!(goes(PUBLIC_V6, "64:ff9b::8.8.8.8"));
     for source in ["9.9.9.9", "192.168.1.20", "172.19.152.2", "127.0.0.1"] {
@@ -114,6 +123,13 @@ fn more_networks_on_request() {
     assert!(home("172.19.152.2", "192.168.1.20") && out("192.168.1.20", "172.19.152.2"));
     assert!(home("10.55.0.2", "192.168.1.20") && out("192.168.1.20", "10.55.0.2"));
     assert!(out(PUBLIC, "10.55.0.2"));
+    let router = "172.19.152.3";
+    assert!(home("10.55.0.2", router) && out(router, "10.55.0.2"));
+    assert!(!home("198.51.100.2", router) && !out(router, "198.51.100.2"));
+    // A network around the router's own address opens that to nobody else.
+    let around = crossing(false, &["172.16.0.0/12"]);
+    assert!(!crosses(&around, Towards::Home, "198.51.100.2", router));
+    assert!(!crosses(&around, Towards::Internet, router, "198.51.100.2"));
     assert!(!home("172.19.152.2", "192.168.2.20") && !out("192.168.2.20", "8.8.8.8"));
     assert!(home("2001:db8::1", "fd00:7::1") && out("fd00:7::1", "2001:db8::1"));
     assert!(!out("fd00:8::1", "2001:db8::1"));
@@ -244,7 +260,10 @@ proptest! {
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
         let named = |address: IpAddr| [PUBLIC, "172.19.152.3"].contains(&&*address.to_string());
-        let home = |address: IpAddr| named(address) || allow.contains(address);
+        let is = |address: IpAddr, text: &str| address.to_string() == text;
+        let (local, remote) = ("172.19.152.3", "172.19.152.2");
+        let home = |address: IpAddr| is(address, PUBLIC) || allow.contains(address);
+        let knows_router = |address: IpAddr| is(address, remote) || allow.contains(address);
         let never = |address: IpAddr| {
             let address = v4(address);
             address.is_multicast() || address.is_loopback() || address.is_link_local()
@@ -257,15 +276,16 @@ proptest! {
         let packet = packet(source, destination);
         prop_assert_eq!(
             crossing.admits(Towards::Home, &packet),
-            home(destination) && !named(source) && !never(source)
+            (home(destination) || is(destination, local) && knows_router(source))
+                && !named(source) && !never(source)
         );
-        let to_own = named(destination)
-            && !(destination.to_string() == PUBLIC && source.to_string() == "172.19.152.3");
-        let far = !private(destination) || destination.to_string() == "172.19.152.2"
-            || allow.contains(destination);
+        let far = !private(destination) || knows_router(destination);
+        let by_router = is(destination, PUBLIC) || knows_router(destination);
         prop_assert_eq!(
             crossing.admits(Towards::Internet, &packet),
-            home(source) && !to_own && !never(destination) && far
+            !never(destination)
+                && (home(source) && !named(destination) && far
+                    || is(source, local) && by_router)
         );
     }
 

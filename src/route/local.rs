@@ -26,6 +26,7 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
     }
     link::tables(&mut state, config, observed);
     link::habits(&mut state, config, observed);
+    portals(&mut state, config);
     let border = FilterClause::Border(Box::new(border(config, observed)));
     match &role.deliver {
         Deliver::Client { device, gateway } => {
@@ -66,6 +67,32 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
     state
 }
 
+/// The portals' addresses inside the tunnel, whatever a link's routes say, and while the daemon is dead. The
+/// router's answers to a network of `allow` go by the tunnel as well, unless that is here.
+fn portals(state: &mut HostState, config: &Config) {
+    let (near, out) = (table(config, 0), table(config, 1));
+    for family in link::tunnel_families(config) {
+        into_tunnel(state, config, family);
+        state.insert(Resource::Rule(Rule {
+            to: Some(Prefix::host(link::tunnel_peer(config, family))),
+            ..Rule::new(family, config.numbers.link_pref, out)
+        }));
+        let allowed = config.allow.iter().filter(|it| it.family() == family);
+        for network in allowed {
+            let answers = |table: TableId, into| Rule {
+                from: Some(Prefix::host(link::tunnel_own(config, family))),
+                to: Some(network.network()).filter(|it| !it.is_default()),
+                ..Rule::new(family, RulePref(table.0), into)
+            };
+            state.insert(Resource::Rule(Rule {
+                suppress_prefix_length: Some(SUPPRESSED),
+                ..answers(near, TableId::MAIN)
+            }));
+            state.insert(Resource::Rule(answers(out, out)));
+        }
+    }
+}
+
 /// The client's gateway on its device, unless the device has it anyway, with the prefix length of
 /// a whole LAN. For IPv6 the client's gateway is the device's link-local address.
 fn gateway_address(state: &mut HostState, device: &IfName, gateway: Ipv4Addr, observed: &Observed) {
@@ -103,7 +130,6 @@ fn to_client(
         }
     }
     state.insert(Resource::Route(Route::unreachable(back, host)));
-    into_tunnel(state, config, family);
     state.insert(Resource::Rule(Rule {
         from: Some(host),
         iif: Some(device.clone()),
@@ -155,7 +181,6 @@ fn hold(
         prefix: host,
         peer: None,
     }));
-    into_tunnel(state, config, family);
     let beside = beside(config, observed, family);
     let mut into = |from, iif: Option<IfName>, into| {
         for network in &beside {
@@ -344,7 +369,8 @@ mod tests {
             let state = state(&config, &cases::router());
             for rule in rules(&state) {
                 let of_links = rule.table.0 >= config.numbers.link_table_base.0;
-                assert_eq!(of_links, rule.pref.0 < 19, "{rule:?}");
+                let to_portal = rule.to == Some("172.19.152.2/32".parse().unwrap());
+                assert_eq!(of_links || to_portal, rule.pref.0 < 19, "{rule:?}");
                 if of_links {
                     assert!(rule.oif.is_some() || rule.from.is_some() && rule.to.is_some());
                 }

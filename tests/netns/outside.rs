@@ -192,3 +192,67 @@ fn a_neighbour_of_the_vps_that_is_allowed_reaches_the_lan() {
         Ok(())
     });
 }
+
+/// Field row A1: the addresses inside the tunnel stay inside, whatever a link's DHCP server says of them,
+/// and when the daemon is dead.
+#[test]
+fn addresses_of_the_portals_do_not_leave_by_a_link() {
+    for deliver in [None, Some(NAT), Some("deliver = \"none\"")] {
+        case(delivering(deliver), |case| -> Outcome {
+            let lab = &case.lab;
+            home_router(case)?;
+            if deliver == Some(NAT) {
+                into_a_lan(lab)?;
+            }
+            let (_remote, local) = case.up()?;
+            let clear = "iifname link* udp dport 9";
+            let clear = Watch::start(&lab.internet, "prerouting", clear)?;
+            let router = lab.local.run(|| UdpSocket::bind((LOCAL, 0)))??;
+            let anybody = lab.local.run(|| UdpSocket::bind(("0.0.0.0", 0)))??;
+            let say = || -> Outcome {
+                for _ in 0..5 {
+                    let _ = router.send_to(b"from LOCAL", (SERVER, 9));
+                    let _ = anybody.send_to(b"to REMOTE", (REMOTE, 9));
+                }
+                std::thread::sleep(500 * MS);
+                Ok(())
+            };
+            sh(
+                &lab.local,
+                "ip route replace 172.19.152.2/32 via 10.10.0.1 dev wan0",
+            )?;
+            assert_eq!(pings(&lab.local, REMOTE)?, 5, "{deliver:?}");
+            assert_eq!(pings(&lab.remote, LOCAL)?, 5, "{deliver:?}");
+            say()?;
+            assert_eq!(clear.packets()?, 0, "{deliver:?}");
+            sh(
+                &lab.local,
+                "ip route del 172.19.152.2/32 via 10.10.0.1 dev wan0",
+            )?;
+            local.kill();
+            say()?;
+            assert_eq!(clear.packets()?, 0, "{deliver:?}");
+            // It starts again with all that still there.
+            let _local = case.start(Side::Local)?;
+            case.wait_for_paths(2)?;
+            eventually("they talk again", || Ok(pings(&lab.local, REMOTE)? == 5))
+                .map_err(|error| error.to_string().into())
+        });
+    }
+}
+
+/// The router answers who is allowed by the tunnel.
+#[test]
+fn answers_to_an_allowed_network_go_by_the_tunnel() {
+    let mut setup = delivering(None);
+    setup.options.local = "allow = [\"10.55.0.0/16\"]".into();
+    setup.options.remote = setup.options.local.clone();
+    case(setup, |case| -> Outcome {
+        let lab = &case.lab;
+        sh(&lab.remote, "ip address add 10.55.0.2/32 dev lo")?;
+        let _portals = case.up()?;
+        let line = format!("ping -c 3 -i 0.2 -W 5 -I 10.55.0.2 {LOCAL}");
+        assert!(sh(&lab.remote, &line)?.contains(" 0% packet loss"));
+        Ok(())
+    });
+}

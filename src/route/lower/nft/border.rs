@@ -55,6 +55,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
         } else {
             internet_comes(table, device, ends, !allow.is_empty());
         }
+        outside::router_is_known(table, border, ends);
     }
     if !border.ends.iter().any(|ends| ends.local.is_ipv6()) {
         let v6 = [comes_by(device), Part::Family(Family::V6), Part::Drop];

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use super::border::{UPLINKS, by_set, in_set, not_to};
-use super::clauses::{FORWARD, OUTPUT, comes_by, icmp, leaves_by, leaves_by_another_than};
+use super::clauses::{
+    FORWARD, OUTPUT, PREROUTING, comes_by, from, icmp, leaves_by, leaves_by_another_than, to,
+};
 use super::model::{End, Part, Rule, Table, Way, state};
 use crate::config::units::Family;
 use crate::route::border::{Border, Delivery, Ends, Side};
@@ -24,6 +26,8 @@ pub(super) fn add(table: &mut Table, border: &Border) {
                 table.rule(FORWARD, [comes, leaves, Part::Drop]);
             }
             for ends in &border.ends {
+                let by_link = by_set(Way::Out, true, UPLINKS);
+                table.rule(OUTPUT, [from(ends.local, true), by_link, Part::Drop]);
                 match delivery {
                     Delivery::Nat(..) => second_channels(table, border, ends),
                     Delivery::Client(..) | Delivery::Anybody => errors(table, border, ends),
@@ -50,6 +54,28 @@ fn neighbours_of_the_vps(table: &mut Table, border: &Border, ends: &Ends) {
     }
     rule.push(Part::Drop);
     table.rule(FORWARD, rule);
+}
+
+/// The router's address inside the tunnel is for the other portal, and for `allow`. On the VPS nothing
+/// from there goes elsewhere either.
+pub(super) fn router_is_known(table: &mut Table, border: &Border, ends: &Ends) {
+    let family = Family::of(ends.local);
+    let (end, mut rule) = match border.side {
+        Side::Local(_) => (End::Source, vec![to(ends.local), from(ends.remote, false)]),
+        Side::Remote => (
+            End::Destination,
+            vec![from(ends.local, true), not_to(ends.remote)],
+        ),
+    };
+    rule.insert(0, comes_by(&border.device));
+    if border.side == Side::Remote {
+        rule.extend(ends.public.map(not_to));
+    }
+    if has_allowed(border, family) {
+        rule.push(in_set(end, false, family, "allow"));
+    }
+    rule.push(Part::Drop);
+    table.rule(PREROUTING, rule);
 }
 
 /// An error about a packet for the public address would leave by a link, in that link's name: whoever
