@@ -17,6 +17,9 @@ use crate::config::{Config, Deliver, Forward, Local, WithoutTunnel};
 /// pbr delete every rule that suppresses 0, whose ever it is (PLATFORMS.md 0.4).
 const SUPPRESSED: u8 = 7;
 
+/// The last preference before the kernel's rule for table main, which is 32766 (ip-rule(8)).
+const BEFORE_MAIN: u32 = 32_765;
+
 /// The local portal's host.
 pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState {
     let mut state = HostState::new();
@@ -58,6 +61,9 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
             state.insert(Resource::Filter(filter));
         }
         Deliver::Nothing => {
+            for address in config.public.iter() {
+                not_by_default(&mut state, config, address);
+            }
             state.insert(Resource::Filter(Filter {
                 tunnel: config.name.clone(),
                 clauses: [border].into(),
@@ -91,6 +97,23 @@ fn portals(state: &mut HostState, config: &Config) {
             state.insert(Resource::Rule(answers(out, out)));
         }
     }
+}
+
+/// Packets for the public address that the administrator has no way for: by the default route they would go
+/// out in clear, and come back by the tunnel. His own rules stand before these, and his routes in table main.
+fn not_by_default(state: &mut HostState, config: &Config, address: IpAddr) {
+    let (host, end) = (Prefix::host(address), table(config, 2));
+    let comes = |pref, table| Rule {
+        to: Some(host),
+        iif: Some(config.name.clone()),
+        ..Rule::new(Family::of(address), RulePref(pref), table)
+    };
+    state.insert(Resource::Rule(Rule {
+        suppress_prefix_length: Some(SUPPRESSED),
+        ..comes(BEFORE_MAIN - 1, TableId::MAIN)
+    }));
+    state.insert(Resource::Rule(comes(BEFORE_MAIN, end)));
+    state.insert(Resource::Route(Route::unreachable(end, host)));
 }
 
 /// The client's gateway on its device, unless the device has it anyway, with the prefix length of

@@ -256,3 +256,49 @@ fn answers_to_an_allowed_network_go_by_the_tunnel() {
         Ok(())
     });
 }
+
+/// Field row A1: while the administrator has no route for the public address, its packets did not end: they
+/// left by the default route, and came back by the tunnel.
+#[test]
+fn what_the_administrator_does_not_route_goes_nowhere() {
+    case(delivering(Some("deliver = \"none\"")), |case| -> Outcome {
+        let lab = &case.lab;
+        home_router(case)?;
+        let _portals = case.up()?;
+        let packets = "ip daddr 203.0.113.2 udp dport 9";
+        let clear = format!("iifname link* {packets}");
+        let clear = Watch::start(&lab.internet, "prerouting", &clear)?;
+        let come = Watch::start(&lab.local, "prerouting", packets)?;
+        let client = Watch::start(&lab.client, "prerouting", packets)?;
+        let socket = lab.server.run(|| UdpSocket::bind((SERVER, 0)))??;
+        let reaches = |seen: &Watch<'_>, what: &str| {
+            let before = seen.packets()?;
+            eventually(what, || {
+                let _ = socket.send_to(b"for whom", (PUBLIC, 9));
+                std::thread::sleep(50 * MS);
+                Ok(seen.packets()? > before)
+            })
+        };
+        for _ in 0..5 {
+            reaches(&come, "the router gets it")?;
+        }
+        assert_eq!(clear.packets()?, 0);
+        // Wherever he routes it, and by which table.
+        let route = "203.0.113.2/32 dev lan";
+        let rule = "pref 30000 to 203.0.113.2 lookup 77";
+        sh(&lab.local, &format!("ip route add {route}"))?;
+        reaches(&client, "the client gets it")?;
+        sh(&lab.local, &format!("ip route del {route}"))?;
+        sh(&lab.local, &format!("ip route add {route} table 77"))?;
+        sh(&lab.local, &format!("ip rule add {rule}"))?;
+        reaches(&client, "the client gets it by another table")?;
+        sh(&lab.local, &format!("ip rule del {rule}"))?;
+        assert_eq!(clear.packets()?, 0);
+        sh(
+            &lab.local,
+            "ip route add 203.0.113.2/32 via 10.10.0.1 dev wan0",
+        )?;
+        reaches(&clear, "a link gets it")?;
+        Ok(())
+    });
+}
