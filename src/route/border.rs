@@ -134,10 +134,25 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
     }
 }
 
-/// The networks of the devices that lead to no Internet, without those that may cross the tunnel. Where
-/// no links are configured, one whose lease has no default route looks like a LAN: it takes no part of the
-/// Internet for home.
+/// The networks at home, without those that may cross the tunnel.
 pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
+    let overlaps = |one: &Prefix, other: &Prefix| {
+        one.contains(other.address()) || other.contains(one.address())
+    };
+    let mut found = at_home(config, observed);
+    found.retain(|network| {
+        !network.is_host()
+            && !config.allow.iter().any(|it| overlaps(it, network))
+            && !config.public.iter().any(|it| network.contains(it))
+    });
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The networks of the devices that lead to no Internet. Where no links are configured, one whose lease has
+/// no default route looks like a LAN: it takes no part of the Internet for home.
+pub(super) fn at_home(config: &Config, observed: &Observed) -> Vec<Prefix> {
     if matches!(config.role, Role::Remote(_)) {
         return Vec::new();
     }
@@ -154,17 +169,7 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
         let networks = link.addresses.iter().map(Prefix::network);
         networks.filter(move |it| believed(link) || is_private(it))
     });
-    let overlaps = |one: &Prefix, other: &Prefix| {
-        one.contains(other.address()) || other.contains(one.address())
-    };
-    let mut found: Vec<Prefix> = networks
-        .filter(|network| !network.is_host())
-        .filter(|network| !config.allow.iter().any(|it| overlaps(it, network)))
-        .filter(|network| !config.public.iter().any(|it| network.contains(it)))
-        .collect();
-    found.sort();
-    found.dedup();
-    found
+    networks.collect()
 }
 
 /// The links, what has or had a default route, what holds the public address, and at home, where no

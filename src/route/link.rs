@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::border::at_home;
 use super::links::{Observed, ObservedLink, device_setting};
 use super::resource::{Address, HostState, Resource, Route, Rule, Setting};
 use super::ways::Way;
@@ -204,19 +205,39 @@ pub(super) fn used<'a>(config: &Config, observed: &'a Observed) -> Vec<Used<'a>>
 }
 
 /// Where the flows lead: the addresses of the other portal that are known. When none is, the
-/// public addresses, which they are unless a cloud translates between the two.
+/// public addresses, which they are unless a cloud translates between the two. A resolver may be anybody's:
+/// what it names is not within the tunnel, nor on a network at home.
 pub(super) fn flow_targets(config: &Config, observed: &Observed) -> Set<IpAddr> {
     let named = config.links.iter().filter_map(|link| link.remote.as_ref());
     let targets: Set<IpAddr> = named
         .chain(&config.remote)
         .filter_map(|endpoint| endpoint.host.parse().ok())
-        .chain(observed.remotes.iter().copied())
+        .chain(
+            observed
+                .remotes
+                .iter()
+                .copied()
+                .filter(|it| !is_inside(config, observed, *it)),
+        )
         .collect();
     if targets.is_empty() {
         config.public.iter().collect()
     } else {
         targets
     }
+}
+
+/// True for an address that is reached by no link.
+fn is_inside(config: &Config, observed: &Observed, address: IpAddr) -> bool {
+    if config.public.iter().any(|public| public == address) {
+        return false;
+    }
+    let family = Family::of(address);
+    let portals = [tunnel_own(config, family), tunnel_peer(config, family)];
+    portals.contains(&address)
+        || at_home(config, observed)
+            .iter()
+            .any(|network| network.contains(address))
 }
 
 /// A table for each link, and the rules that send our flows there and nobody else:

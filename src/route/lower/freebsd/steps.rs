@@ -317,6 +317,25 @@ mod tests {
         );
     }
 
+    /// A resolver that lies leads neither the tunnel's addresses nor a machine at home to a link, also one
+    /// that may cross the tunnel.
+    #[test]
+    fn a_lying_resolver_moves_nobody() {
+        let mut observed = cases::router();
+        observed.remotes = ["172.19.152.2", "172.19.152.3", "192.168.7.20", "198.18.0.9"]
+            .map(|it| it.parse().unwrap())
+            .to_vec();
+        for allow in [None, Some("192.168.7.0/24")] {
+            let mut config = cases::local_nat();
+            config.allow = allow.iter().map(|it| it.parse().unwrap()).collect();
+            if let Some(remote) = &mut config.remote {
+                remote.host = "vps.example".into();
+            }
+            let by_first = "route add -host 198.18.0.9 198.51.100.1";
+            assert_eq!(routes(&config, &observed), [by_first]);
+        }
+    }
+
     #[test]
     fn no_route_where_there_is_one() {
         // The client's, which is the other portal's address; a neighbour; one's own.
