@@ -160,21 +160,25 @@ fn read_name(bytes: &[u8], start: usize) -> Option<(String, usize)> {
     }
 }
 
-/// An address that another host may have.
+/// The address in a record's data.
 fn address(kind: Kind, data: &[u8]) -> Option<IpAddr> {
     let address: IpAddr = match kind {
         Kind::A => Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?).into(),
-        Kind::Aaaa => {
-            let address = Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?);
-            if address.to_ipv4_mapped().is_some() || address.is_unicast_link_local() {
-                return None;
-            }
-            address.into()
-        }
+        Kind::Aaaa => Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).into(),
     };
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    let nobody = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    (!nobody && !broadcast).then_some(address)
+    is_of_another_host(&address).then_some(address)
+}
+
+/// True for an address that another host may have, wherever it is.
+pub(super) fn is_of_another_host(address: &IpAddr) -> bool {
+    match address {
+        // This network, the loopback, multicast, reserved ones and the broadcast address.
+        IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 127 | 224..),
+        IpAddr::V6(v6) => {
+            let nobody = v6.is_unspecified() || v6.is_loopback() || v6.is_multicast();
+            !nobody && v6.to_ipv4_mapped().is_none() && !v6.is_unicast_link_local()
+        }
+    }
 }
 
 #[cfg(test)]

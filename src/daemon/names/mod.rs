@@ -10,13 +10,15 @@ mod places;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use log::Level;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::choice::pairs;
 use crate::config::{Config, Link, Role};
+use crate::io::clock;
 use crate::io::entropy::SystemEntropy;
 use crate::io::socket::{Origin, question_socket};
 use crate::proto::Entropy as _;
@@ -39,6 +41,10 @@ const ASK_PATIENCE: Duration = Duration::from_secs(2);
 const ASKS: u32 = 2;
 /// After the first answer over a link the others may come for so long.
 const OTHERS: Duration = Duration::from_millis(300);
+/// What the log says of one name in [`WINDOW`] at most; a change that lasts is told.
+const LINES: u32 = 6;
+/// Names are asked for once a minute: less would hold nothing back.
+const WINDOW: Duration = Duration::from_secs(3600);
 /// The port of DNS.
 const PORT: u16 = 53;
 /// The longest answer that is read, bytes: what UDP carries without extensions, and some more.
@@ -171,6 +177,38 @@ impl Resolver {
     }
 }
 
+/// What the log says of a name: a resolver may answer differently, or fail, each time.
+#[derive(Debug, Default)]
+struct Said {
+    since: Option<Instant>,
+    lines: u32,
+    hidden: u32,
+}
+
+impl Said {
+    fn say(&mut self, level: Level, text: &str) {
+        match self.next(clock::now()) {
+            Some(0) => log::log!(level, "{text}"),
+            Some(hidden) => log::log!(level, "{text} (after {hidden} changes that were not told)"),
+            None => {}
+        }
+    }
+
+    /// Whether the next line is said, and how many before it were not.
+    fn next(&mut self, now: Instant) -> Option<u32> {
+        let is_over = |since| now.saturating_duration_since(since) >= WINDOW;
+        if self.since.is_none_or(is_over) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == LINES {
+            self.hidden = self.hidden.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.hidden))
+    }
+}
+
 async fn look_up(
     host: String,
     mut manner: watch::Receiver<Manner>,
@@ -178,6 +216,7 @@ async fn look_up(
 ) {
     let mut known = Vec::new();
     let mut pause = FIRST_PAUSE;
+    let mut said = Said::default();
     loop {
         let now = manner.borrow_and_update().clone();
         let doubted = now.doubt;
@@ -188,7 +227,7 @@ async fn look_up(
                 let is_new = found.iter().any(|address| !known.contains(address))
                     || known.iter().any(|address| !found.contains(address));
                 if is_new {
-                    log::info!("{host} is {}", list(&found));
+                    said.say(Level::Info, &format!("{host} is {}", list(&found)));
                     known.clone_from(&found);
                     if answers.send((host.clone(), found)).is_err() {
                         return;
@@ -203,7 +242,9 @@ async fn look_up(
             }
             Err(reason) => {
                 if pause == FIRST_PAUSE {
-                    log::warn!("cannot find the address of {host} ({reason}); trying again");
+                    let text =
+                        format!("cannot find the address of {host} ({reason}); trying again");
+                    said.say(Level::Warn, &text);
                 }
                 // A link that comes back is a reason to ask again now.
                 let _ = timeout(pause, manner.changed()).await;
@@ -286,6 +327,7 @@ async fn by_system(host: &str) -> Result<Vec<IpAddr>, String> {
     let found: Vec<IpAddr> = found
         .map_err(|error| error.to_string())?
         .map(|it| it.ip())
+        .filter(message::is_of_another_host)
         .take(message::MOST_ADDRESSES)
         .collect();
     if found.is_empty() {
@@ -397,6 +439,46 @@ fn list(addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name that is another one each minute, for a day.
+    #[test]
+    fn a_name_that_never_rests_costs_few_lines() {
+        let (mut said, start) = (Said::default(), clock::now());
+        let (mut lines, mut told) = (0, 0);
+        for minute in 0..1440 {
+            if let Some(hidden) = said.next(start + minute * REFRESH) {
+                lines += 1;
+                told += hidden + 1;
+            }
+        }
+        assert_eq!(lines, 24 * LINES);
+        assert_eq!(told + said.hidden, 1440);
+        // And one that moves now and then is always told.
+        let calm = (1..9).map(|hour| said.next(start + (24 + hour) * WINDOW));
+        assert!(calm.into_iter().all(|it| it.is_some()));
+    }
+
+    /// What the system's resolver says is anybody's, too.
+    #[cfg(not(target_env = "musl"))]
+    #[test]
+    fn an_address_of_this_host_or_of_many_is_no_answer() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let found = |host| runtime.block_on(by_system(host)).unwrap_or_default();
+        for host in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "224.0.0.251",
+            "255.255.255.255",
+            "::1",
+            "ff02::1",
+        ] {
+            assert_eq!(found(host), [] as [IpAddr; 0], "{host}");
+        }
+        assert_eq!(found("198.51.100.2"), [IpAddr::from([198, 51, 100, 2])]);
+    }
 
     /// One resolver names sixteen addresses for everything, another one the right one.
     #[test]
