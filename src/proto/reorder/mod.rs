@@ -9,6 +9,7 @@
 mod bucket;
 mod holes;
 mod skew;
+mod steady;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::wire::{MAX_PATHS, PathId, Stamp};
 use crate::packet::Packet;
 use bucket::{BucketQueue, Content, Load, Waiting};
 use skew::Skew;
+pub(super) use steady::{LONG_RTT, Steady};
 
 /// What a packet may wait for a repair where round trips are short (PROTOCOL.md 5).
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
@@ -111,6 +113,11 @@ impl Resequencer {
     /// inserted after this, then `release` is called.
     pub fn on_arrival(&mut self, now: Instant, path: PathId, sent: Stamp) {
         self.paths[path.index()].on_arrival(now, sent);
+    }
+
+    /// When something that was sent at `sent` by a path comes at the latest, by what the path showed lately.
+    pub(super) fn expected_by(&self, now: Instant, path: PathId, sent: Stamp) -> Option<Instant> {
+        self.paths[path.index()].expected_steadily_by(now, sent)
     }
 
     /// The peer's clock or ours has jumped: what the paths showed of their delays is void.

@@ -14,6 +14,11 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// of the longest wait.
 const STALE: Duration = Duration::from_secs(3);
 
+/// A path carries little when it brings fewer datagrams in a period: probes and pings.
+const QUIET: u32 = 20;
+/// What it showed then is believed for so long.
+const QUIET_FOR: Duration = Duration::from_secs(10);
+
 /// The arrivals of one path against the peer's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Skew {
@@ -26,6 +31,10 @@ pub(super) struct Skew {
     /// The shortest ones.
     least: Option<i64>,
     least_before: Option<i64>,
+    /// Datagrams of this period.
+    count: u32,
+    /// The longest one-way delay of a period with few of them, and when that was.
+    quiet: Option<(Instant, i64)>,
 }
 
 impl Skew {
@@ -37,10 +46,20 @@ impl Skew {
             (self.worst, self.least) = (None, None);
         }
         if age >= PERIOD {
+            if let Some(worst) = self.worst
+                && self.count < QUIET
+                && self
+                    .quiet
+                    .is_none_or(|(at, quiet)| worst > quiet || now.since(at) >= QUIET_FOR)
+            {
+                self.quiet = Some((now, worst));
+            }
+            self.count = 0;
             self.worst_before = self.worst.take();
             self.least_before = self.least.take();
             self.period_start = now;
         }
+        self.count += 1;
         let delay = now.as_micros() as i64 - sent.as_micros() as i64;
         self.worst = self.worst.max(Some(delay));
         self.least = Some(self.least.map_or(delay, |least| least.min(delay)));
@@ -63,6 +82,13 @@ impl Skew {
     /// When something sent at `sent` should have come at the latest, by our clock.
     pub(super) fn expected_by(&self, sent: Stamp) -> Option<Instant> {
         after(sent, self.worst.max(self.worst_before)?)
+    }
+
+    /// The same, by what the path showed in the last ten seconds while it carried little: no queue of its
+    /// own is in that.
+    pub(super) fn expected_steadily_by(&self, now: Instant, sent: Stamp) -> Option<Instant> {
+        let (_, delay) = self.quiet.filter(|(at, _)| now.since(*at) < QUIET_FOR)?;
+        after(sent, delay)
     }
 
     /// When something sent at `sent` could come at the soonest, if the path brought anything lately.
@@ -109,5 +135,21 @@ mod tests {
         skew.on_arrival(at(3300), peer(3250));
         assert_eq!(skew.soonest(at(3300), peer(3250)), Some(at(3300)));
         assert_eq!(skew.expected_by(peer(3250)), Some(at(3300)));
+    }
+
+    #[test]
+    fn what_a_quiet_path_showed_is_believed_for_ten_seconds() {
+        let peer = |ms: u64| Stamp::of(Instant::from_micros(5_000_000 + ms * 1000));
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let mut skew = Skew::default();
+        let mut arrive = |ms: u64, delay: u64| skew.on_arrival(at(ms + delay), peer(ms));
+        // Probes with jitter, then a flow with a queue.
+        (0..10).for_each(|n| arrive(1000 + 200 * n, 20 + 7 * (n % 5)));
+        (0..2000).for_each(|ms| arrive(3000 + ms, 90));
+        assert_eq!(
+            skew.expected_steadily_by(at(5090), peer(5000)),
+            Some(at(5048))
+        );
+        assert_eq!(skew.expected_steadily_by(at(14_000), peer(13_900)), None);
     }
 }

@@ -16,6 +16,7 @@ use crate::proto::Instant;
 use crate::proto::crypto::Sealed;
 use crate::proto::event::{Event, SocketId};
 use crate::proto::path::{Path, Place, Proof, Told, Urgent};
+use crate::proto::reorder::LONG_RTT;
 use crate::proto::stats::Discard;
 use crate::proto::wire::frame::{Frame, Frames};
 use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
@@ -119,7 +120,7 @@ impl Tunnel {
                 authentic |= self.on_datagram(now, origin, claim, datagram);
             }
         }
-        self.reorder.release(now, &mut self.delivered);
+        self.release(now);
         self.report(now);
         authentic
     }
@@ -363,6 +364,7 @@ impl Tunnel {
         frames: &[u8],
     ) {
         let (mut eliciting, mut carried) = (false, false);
+        let before = self.delivered.len();
         for frame in Frames::new(frames) {
             eliciting |= !matches!(frame, Ok(Frame::Ack(_)));
             match frame {
@@ -428,6 +430,12 @@ impl Tunnel {
                 }
             }
         }
+        if carried {
+            let even = self.quickest.is_some_and(|rtt| rtt > LONG_RTT);
+            let expected = self.reorder.expected_by(now, opened.id, sent);
+            let until = expected.filter(|_| even).unwrap_or(now);
+            self.steady.hold(now, until, before, &mut self.delivered);
+        }
         if let Some(path) = self.paths[opened.id.index()].as_deref_mut()
             && eliciting
         {
@@ -437,6 +445,14 @@ impl Tunnel {
             let min_rtt = path.rtt.min();
             path.arrivals.on_eliciting(now, min_rtt);
         }
+    }
+
+    /// Delivers what need not wait any longer.
+    pub(super) fn release(&mut self, now: Instant) {
+        let before = self.delivered.len();
+        self.reorder.release(now, &mut self.delivered);
+        self.steady.hold(now, now, before, &mut self.delivered);
+        self.steady.release(now, &mut self.delivered);
     }
 
     /// Nothing measured with both clocks holds any more.

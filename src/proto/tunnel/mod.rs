@@ -21,7 +21,7 @@ use super::event::{Attachment, Event, LinkId, PathState, PathTerms, Side, Socket
 use super::path::{Gate, Opener, Path, Place};
 use super::queue::{self, Queue};
 use super::recovery::KeptId;
-use super::reorder::{Resequencer, patience};
+use super::reorder::{Resequencer, Steady, patience};
 use super::repair::Repairs;
 use super::scheduler::{Spread, Trials, Yields};
 use super::stats::Discard;
@@ -97,8 +97,8 @@ pub struct Tunnel {
     repairs: Repairs,
     /// The repair for which no path had room after it had been patient, and since when it waited.
     no_path_for: Option<(KeptId, Instant)>,
-    /// A repair comes before the peer stops waiting for it.
-    repairs_in_time: bool,
+    /// The round trip of the quickest path.
+    quickest: Option<Duration>,
     /// How long a packet waits at its receiver for a repair.
     patience: Duration,
     /// When it was last learned what became of what was sent.
@@ -110,6 +110,8 @@ pub struct Tunnel {
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
+    /// What is in order and held all the same.
+    steady: Steady,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
     pool: Pool,
@@ -167,13 +169,14 @@ impl Tunnel {
             domains: vec![Domain::default(); 256],
             repairs: Repairs::default(),
             no_path_for: None,
-            repairs_in_time: true,
+            quickest: None,
             patience: patience(Duration::ZERO),
             collected: now,
             trials: Trials::default(),
             yields: Yields::default(),
             first_path: None,
             reorder: Resequencer::default(),
+            steady: Steady::default(),
             peer_clock: None,
             pool,
             outbox,

@@ -61,7 +61,7 @@ impl Tunnel {
         if bulk {
             domain.bulk_until = now + BULK_FOR;
         }
-        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_in_time
+        (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
     }
 
     /// Looks anew at what is asked for with every packet and changes with acknowledgements and time
@@ -70,12 +70,16 @@ impl Tunnel {
         for path in self.paths.iter_mut().flatten() {
             path.set_pace();
         }
-        self.repairs_in_time = self.repairs_come_in_time();
+        self.quickest = self.quickest_rtt();
     }
 
     /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
     /// peer waits no longer: then waiting only delays.
     fn repairs_come_in_time(&self) -> bool {
+        self.quickest.is_none_or(|rtt| rtt < self.patience)
+    }
+
+    fn quickest_rtt(&self) -> Option<Duration> {
         // The paths of the order, but not sorted: those that are up, else the suspects, of the
         // lowest tier.
         let usable = self.paths.iter().flatten().filter_map(|path| {
@@ -86,8 +90,7 @@ impl Tunnel {
             };
             Some((suspect, path.metric, path.rtt.smoothed()))
         });
-        let quickest = usable.min().and_then(|(_, _, rtt)| rtt);
-        quickest.is_none_or(|rtt| rtt < self.patience)
+        usable.min().and_then(|(_, _, rtt)| rtt)
     }
 
     /// Keeps a packet that leaves with the next datagram of a path.

@@ -22,7 +22,7 @@ impl Tunnel {
         for path in self.paths.iter_mut().flatten() {
             path.on_timeout(now);
         }
-        self.reorder.release(now, &mut self.delivered);
+        self.release(now);
         self.report(now);
     }
 
@@ -31,6 +31,7 @@ impl Tunnel {
         let mut due = [
             self.keys_due(),
             self.reorder.next_deadline(),
+            self.steady.next_deadline(),
             self.inner.raise_at(),
         ]
         .into_iter()
