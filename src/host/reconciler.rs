@@ -315,7 +315,7 @@ impl<H: Host> Hold for Reconciler<H> {
 
     async fn raise(&mut self) -> Result<(), HostError> {
         let (now, nothing) = (clock::now(), HostState::new());
-        let group = Group::Device(self.tunnel.clone());
+        let group = Group::Tunnel;
         let steps = [format!("ip link set {} up", self.tunnel)];
         if !self.troubles.rests(&group, &nothing, &steps, now)
             && self.host.raise(&self.tunnel).await?

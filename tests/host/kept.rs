@@ -14,6 +14,9 @@ use crate::portals::{local, remote};
 /// Far more than a change takes to be put back, and far less than the loop waits without notices.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is promised is a second; the rest is for a busy machine.
+const PROMPT: Duration = Duration::from_secs(3);
+
 type Told = mpsc::UnboundedReceiver<Event>;
 
 /// Runs the loop beside a script, and stops it.
@@ -55,6 +58,14 @@ async fn changed(told: &mut Told, what: &str) -> Vec<String> {
     next(told, what, is_it).await
 }
 
+/// Changes something, waits until that is put back, and gives the steps and how long it took.
+async fn put_back(told: &mut Told, program: &str, arguments: &str) -> (Vec<String>, Duration) {
+    run(program, arguments);
+    let start = tokio::time::Instant::now();
+    let steps = changed(told, arguments).await;
+    (steps, start.elapsed())
+}
+
 async fn failed(told: &mut Told) -> String {
     let is_it = |event| match event {
         Event::Failed(reason) => Some(reason),
@@ -83,16 +94,44 @@ fn what_others_change_is_put_back() {
                 ("ip", "link set nc0 down"),
             ] {
                 let what = format!("{program} {arguments}");
-                run(program, arguments);
-                let steps = changed(told, &what).await;
-                assert!(!steps.is_empty(), "{what}");
-                assert_eq!(observed(&remote()).await, remote(), "{what}");
+                let mut fastest = PATIENCE;
+                for _ in 0..2 {
+                    let (steps, took) = put_back(told, program, arguments).await;
+                    assert!(!steps.is_empty(), "{what}");
+                    assert_eq!(observed(&remote()).await, remote(), "{what}");
+                    fastest = fastest.min(took);
+                }
+                assert!(fastest < PROMPT, "{what}: {fastest:?}");
             }
             assert!(ip("link show nc0").contains(",UP"));
         })
         .await;
         assert_eq!(snapshot(), before);
     });
+}
+
+/// Field rows B6 and B8: also when somebody does it again and again.
+#[test]
+fn what_others_change_again_and_again_is_put_back() {
+    for (program, arguments) in [
+        ("ip", "rule delete pref 20"),
+        ("ip", "link set nc0 down"),
+        ("nft", "flush ruleset"),
+    ] {
+        in_namespace(async move |directory| {
+            keeping(directory, local, async |told| {
+                changed(told, "the start").await;
+                let mut took = Vec::new();
+                for _ in 0..16 {
+                    took.push(put_back(told, program, arguments).await.1);
+                }
+                took.sort_unstable();
+                // All but a few, for a busy machine.
+                assert!(took[12] < PROMPT, "{arguments}: {took:?}");
+            })
+            .await;
+        });
+    }
 }
 
 /// A setting that only a link borrows, and that no notice tells of.

@@ -489,7 +489,13 @@ impl<'a> Running<'a> {
                 log::info!("routing: all is as it should be again");
             }
             host::Event::Changed(outcome) => {
-                log::info!("routing: {} operations", outcome.executed.len());
+                // In a fight, which was warned of, that is so every second.
+                let level = if self.routing_error.is_some() {
+                    log::Level::Debug
+                } else {
+                    log::Level::Info
+                };
+                log::log!(level, "routing: {} operations", outcome.executed.len());
                 for operation in &outcome.executed {
                     log::debug!("{operation}");
                 }
