@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::namespace::{in_namespace, snapshot};
+use crate::namespace::{in_namespace, ip, snapshot};
 
 /// A process of this name that holds a socket, as sshd and its sessions do, and has a child, as they do.
 struct Holder(Child);
@@ -63,6 +63,8 @@ struct Portal {
 impl Portal {
     fn new(directory: &Path) -> Self {
         std::fs::create_dir_all(directory).unwrap();
+        // The daemon makes it itself.
+        ip("link delete nc0");
         let dir = directory.to_str().unwrap();
         let portal = Self {
             file: format!("{dir}/remote/nc0.toml"),
@@ -125,9 +127,15 @@ impl Portal {
 
     /// SIGKILL, and its end: all that a dead process held is gone with its descriptors.
     fn killed(&self) {
-        let descriptors = format!("/proc/{}/fd", self.process());
+        let process = format!("/proc/{}", self.process());
         self.signal(Signal::SIGKILL);
-        let lives = || std::fs::read_dir(&descriptors).is_ok_and(|mut all| all.next().is_some());
+        // Its files are closed, the TUN with them, before its last thread is gone.
+        let threads = || std::fs::read_dir(format!("{process}/task")).map_or(0, Iterator::count);
+        let has_ended = || {
+            let stat = std::fs::read_to_string(format!("{process}/stat"));
+            stat.map_or(true, |it| it.contains(") Z "))
+        };
+        let lives = || threads() > 1 || !has_ended();
         while lives() {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::namespace::{in_namespace, snapshot};
+use crate::namespace::{in_namespace, ip, snapshot};
 
 #[test]
 fn nobody_cuts_himself_off() {
@@ -15,6 +15,8 @@ fn nobody_cuts_himself_off() {
                 .unwrap()
         };
         std::fs::create_dir_all(&directory).unwrap();
+        // The daemon makes it itself.
+        ip("link delete nc0");
         let dir = directory.to_str().unwrap();
         let init = ["init", "--public-address", "203.0.113.2", "--dir", dir];
         assert!(program(&init, "").status.success());

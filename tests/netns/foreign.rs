@@ -145,3 +145,35 @@ fn the_filter_and_the_device_return() {
         Ok(())
     });
 }
+
+/// Field row F5 on Linux: somebody's device of the tunnel's name is neither taken over nor changed, of
+/// whatever kind it is.
+#[test]
+fn a_device_of_the_tunnels_name_is_left_alone() {
+    case(Setup::default(), |case| -> Outcome {
+        let host = &case.lab.remote;
+        for line in [
+            "ip tuntap add dev nc0 mode tun user 65534",
+            "ip tuntap add dev nc0 mode tun",
+            "ip tuntap add dev nc0 mode tap",
+            "ip link add nc0 type bridge",
+            "ip link add nc0 type veth peer name nc0-other",
+        ] {
+            sh(host, line)?;
+            let seen = || sh(host, "ip -d -o link show nc0");
+            let before = (seen()?, rules(host)?, routes(host)?);
+            let mut command = case.portals.command("run");
+            command.arg(case.portals.config(Side::Remote));
+            command.arg("--run-dir").arg(case.dir.path().join("run"));
+            let refused = run(host, command).err();
+            let said = refused.ok_or(line)?.to_string();
+            assert!(said.contains("nc0"), "{line}: {said}");
+            assert!(said.contains("rename the tunnel"), "{line}: {said}");
+            assert_eq!(before, (seen()?, rules(host)?, routes(host)?), "{line}");
+            sh(host, "ip link delete nc0")?;
+        }
+        // With the name free again there is nothing in the way.
+        case.up()?;
+        Ok(())
+    });
+}

@@ -1,8 +1,9 @@
 //! The TUN of Linux (/dev/net/tun), made by the `tun` crate.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use tun::AbstractDevice as _;
 
@@ -61,14 +62,6 @@ fn with_header(name: &IfName, mtu: Mtu, carries_v6: bool) -> Result<(File, Offlo
 }
 
 fn create(name: &IfName, mtu: Mtu, header: bool, carries_v6: bool) -> Result<File, TunError> {
-    let mut settings = tun::Configuration::default();
-    settings
-        .tun_name(name.as_str())
-        .mtu(mtu.bytes())
-        .layer(tun::Layer::L3)
-        .platform_config(|linux| {
-            linux.vnet_hdr(header);
-        });
     let fail = |step| {
         move |error| {
             let source = if let tun::Error::Io(source) = error {
@@ -79,15 +72,52 @@ fn create(name: &IfName, mtu: Mtu, header: bool, carries_v6: bool) -> Result<Fil
             TunError::new(name, step, source)
         }
     };
+    let file = new_device(name, header).map_err(|source| TunError::new(name, "create", source))?;
+    let mut settings = tun::Configuration::default();
+    settings.tun_name(name.as_str()).raw_fd(file.into_raw_fd());
     let mut device = tun::create(&settings).map_err(fail("create"))?;
+    device.set_mtu(mtu.bytes()).map_err(fail("set its MTU"))?;
     silence(name, carries_v6);
     device.enabled(true).map_err(fail("bring up"))?;
-    device
-        .set_nonblock()
-        .map_err(|source| TunError::new(name, "set non-blocking", source))?;
     // A shorter queue only drops earlier.
     let _ = set_queue_length(name);
     Ok(own(device))
+}
+
+/// Makes a TUN that was not there: one of this name is somebody else's, for ours goes with its
+/// descriptor. The `tun` crate would take it over, its owner and its settings included.
+#[expect(unsafe_code, reason = "the tun crate does not have IFF_TUN_EXCL")]
+fn new_device(name: &IfName, header: bool) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+    if header {
+        flags |= libc::IFF_VNET_HDR;
+    }
+    let mut request = request(name);
+    // All of them are within the 16 bits of ifr_flags.
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the descriptor is open and the request lives through the call, which writes within it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
+/// A request about this device, with nothing asked yet.
+#[expect(unsafe_code, reason = "libc's ifreq has no default")]
+fn request(name: &IfName) -> libc::ifreq {
+    // SAFETY: an ifreq of zeros is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // An IfName is at most 15 bytes, so the last byte stays the NUL.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
 }
 
 /// The kernel does nothing of its own on the device, before it is up: it takes no router's
@@ -126,12 +156,7 @@ fn own(device: tun::Device) -> File {
 #[expect(unsafe_code, reason = "neither std nor socket2 has SIOCSIFTXQLEN")]
 fn set_queue_length(name: &IfName) -> io::Result<()> {
     let control = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-    // SAFETY: an ifreq of zeros is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // An IfName is at most 15 bytes, so the last byte stays the NUL.
-    for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
-        *to = from as libc::c_char;
-    }
+    let mut request = request(name);
     // The kernel reads ifr_qlen, which shares its place with ifru_metric (both int).
     request.ifr_ifru.ifru_metric = QUEUE_LENGTH;
     // SAFETY: the descriptor is open and the request lives through the call, which only reads it.

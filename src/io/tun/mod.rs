@@ -43,7 +43,7 @@ impl TunError {
     fn new(name: &IfName, step: &'static str, source: io::Error) -> Self {
         let hint = match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => " (run as root, or with CAP_NET_ADMIN)",
-            Some(libc::EBUSY) => " (another program has a device of this name)",
+            Some(libc::EBUSY) => " (another program has a device of this name: rename the tunnel)",
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
                 " (the kernel has no TUN: load the module `tun` or `if_tuntap`)"
             }
