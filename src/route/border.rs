@@ -66,11 +66,10 @@ pub enum Delivery {
     Anybody,
 }
 
-/// Devices of containers and virtual machines, by the names that their managers give them. What these
-/// send and get is routed by somebody else, who may come after us.
-const MANAGED: [&str; 8] = [
-    "docker", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman",
-];
+/// Bridges of containers and virtual machines, by the names that their managers give them. What these
+/// send and get is routed by somebody else, who may come after us. A port of such a bridge (`veth`,
+/// `vnet`) routes nothing; one that does is somebody's own, and was closed while forwarding was off.
+const MANAGED: [&str; 6] = ["docker", "virbr", "lxc", "lxd", "cni", "podman"];
 
 /// The border of a configuration on a host.
 pub(super) fn border(config: &Config, observed: &Observed) -> Border {

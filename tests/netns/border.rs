@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use netcombiner_lab::net::{Netlink, VethEnd};
 use netcombiner_lab::prelude::*;
 
 use super::crossing::{home_router, pings};
@@ -122,6 +123,48 @@ fn nobody_elses_subnet_is_routed() {
         sh(&lab.local, "nft delete table inet netcombiner-nc0")?;
         say();
         assert_ne!(seen.packets()?, 0);
+        Ok(())
+    });
+}
+
+/// Field row A1: nor anybody's machine that has a device of its own, whatever that is called.
+#[test]
+fn nobody_elses_machine_is_routed() {
+    case(Setup::default(), |case| -> Outcome {
+        let remote = &case.lab.remote;
+        let _portals = case.up()?;
+        for device in ["veth9", "vnet9", "vethc0ffee"] {
+            let machine = Namespace::new(device)?;
+            let end = |namespace, device| VethEnd { namespace, device };
+            Netlink::add_veth(end(remote, device), end(&machine, "eth0"))?;
+            sh(remote, &format!("ip address add 10.9.0.1/24 dev {device}"))?;
+            sh(remote, &format!("ip link set {device} up"))?;
+            sh(&machine, "ip address add 10.9.0.2/24 dev eth0")?;
+            sh(&machine, "ip link set eth0 up")?;
+            sh(&machine, "ip route add default via 10.9.0.1")?;
+            let packets = "iifname remote udp dport 9";
+            let seen = Watch::start(&case.lab.internet, "prerouting", packets)?;
+            let socket = machine.run(|| UdpSocket::bind(("10.9.0.2", 0)))??;
+            assert_eq!(pings(&machine, Ipv4Addr::new(10, 9, 0, 1))?, 5);
+            eventually(&format!("{device} is not routed"), || {
+                let before = seen.packets()?;
+                for _ in 0..5 {
+                    let _ = socket.send_to(b"not routed before", (SERVER, 9));
+                }
+                std::thread::sleep(500 * MS);
+                Ok(seen.packets()? == before)
+            })?;
+            let before = seen.packets()?;
+            // The filter does it, and the counter would tell.
+            let line =
+                format!("nft insert rule inet netcombiner-nc0 forward iifname {device} accept");
+            sh(remote, &line)?;
+            eventually("it is routed", || {
+                let _ = socket.send_to(b"routed", (SERVER, 9));
+                Ok(seen.packets()? != before)
+            })?;
+            sh(remote, &format!("ip link delete {device}"))?;
+        }
         Ok(())
     });
 }
