@@ -269,6 +269,40 @@ fn what_others_publish_is_not_published_to_the_tunnel() {
     });
 }
 
+/// Nor is a port that another program publishes on the VPS taken from the client; those that the VPS keeps
+/// are the other program's to lead on.
+#[test]
+fn what_others_publish_on_the_vps_is_not_taken_from_the_client() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        let container = Ipv4Addr::new(10, 9, 0, 1);
+        for line in [
+            "ip address add 10.9.0.1/32 dev lo",
+            "nft add table ip docker",
+            "nft add chain ip docker pre { type nat hook prerouting priority -100 ; }",
+            "nft add rule ip docker pre fib daddr type local meta l4proto { tcp, udp } \
+             th dport { 22, 9090 } dnat to 10.9.0.1:80",
+        ] {
+            sh(&lab.remote, line)?;
+        }
+        let _published = Answers::start(&lab.remote, container, 80)?;
+        let ask = |port| -> Result<String, Error> {
+            Talk::open(&lab.server, SocketAddr::new(PUBLIC.into(), port))?.ask()
+        };
+        assert!(ask(9090)?.starts_with("remote to"));
+        let _service = Answers::start(&lab.client, PUBLIC, 9090)?;
+        let _portals = case.up()?;
+        assert!(ask(9090)?.starts_with("client to"));
+        assert!(ask(22)?.starts_with("remote to"));
+        let game = lab.client.run(|| UdpSocket::bind((PUBLIC, 9090)))??;
+        game.set_read_timeout(Some(10_000 * MS))?;
+        let player = lab.server.run(|| UdpSocket::bind((SERVER, 0)))??;
+        player.send_to(b"hello", (PUBLIC, 9090))?;
+        assert_eq!(game.recv(&mut [0; 16])?, 5);
+        Ok(())
+    });
+}
+
 /// Field row A1: nobody on the other side speaks as a machine of the LAN.
 #[test]
 fn no_neighbour_comes_out_of_the_tunnel() {

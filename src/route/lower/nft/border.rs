@@ -54,6 +54,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             neighbours_do_not_come(table, border, family);
         } else {
             internet_comes(table, device, ends, !allow.is_empty());
+            nobody_publishes(table, border, ends);
         }
         outside::router_is_known(table, border, ends);
     }
@@ -213,6 +214,21 @@ fn internet_comes(table: &mut Table, device: &IfName, ends: &Ends, allows: bool)
     }
     rule.push(Part::Drop);
     table.rule(PREROUTING, rule);
+}
+
+/// What comes for the public address by an uplink is not led elsewhere by another program's rule (a
+/// container's published port), which would take the port from the client; those that this host keeps are.
+fn nobody_publishes(table: &mut Table, border: &Border, ends: &Ends) {
+    let Some(public) = ends.public else { return };
+    let comes = [by_set(Way::In, true, UPLINKS), to(public)];
+    for keep in &border.keep {
+        let kept = [port(keep, End::Destination), Part::Accept];
+        let rule = comes.iter().cloned().chain(kept);
+        table.rule(CLOSED_DESTINATION_NAT, rule.collect::<Rule>());
+    }
+    let [by_uplink, to_public] = comes;
+    let rule = [by_uplink, to_public, Part::DestinationNat(public)];
+    table.rule(CLOSED_DESTINATION_NAT, rule);
 }
 
 /// Where the local portal passes on what came.
