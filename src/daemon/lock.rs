@@ -39,11 +39,14 @@ pub enum LockError {
     /// A killed tunnel has left the host as it had made it.
     #[error(
         "{name} was killed and has left its routing and settings on this host (take them away with \
-         `netcombiner down {name}`)"
+         `netcombiner down {name}{}`)",
+        option(.run_dir)
     )]
     LeftBehind {
         /// The killed tunnel.
         name: String,
+        /// Its run directory, where that is another one.
+        run_dir: Option<PathBuf>,
     },
     /// The run directory or the file is unusable.
     #[error("{place}: {source}")]
@@ -57,6 +60,11 @@ pub enum LockError {
 
 fn of(process: &Option<u32>) -> String {
     process.map_or(String::new(), |process| format!(" as process {process}"))
+}
+
+fn option(run_dir: &Option<PathBuf>) -> String {
+    let option = |it: &PathBuf| format!(" --run-dir {}", it.display());
+    run_dir.as_ref().map_or(String::new(), option)
 }
 
 fn other(tunnel: &Option<String>, process: &Option<u32>) -> String {
@@ -83,22 +91,23 @@ impl Lock {
     }
 
     fn take_of(
-        host: impl FnOnce() -> Result<Option<HostLock>, LockError>,
+        host: impl FnOnce(&str) -> Result<Option<HostLock>, LockError>,
         run_dir: &Path,
         name: &str,
     ) -> Result<Self, LockError> {
         check_run_dir(run_dir)?;
         let file = |name: &str| run_dir.join(format!("{name}.lock"));
-        let tunnel = match FileLock::take(file(name))? {
+        let tunnel = match FileLock::take(file(name), "")? {
             Ok(lock) => lock,
             Err(process) => {
                 let name = name.to_owned();
                 return Err(LockError::Taken { name, process });
             }
         };
-        let Some(host) = host()? else {
+        let here = std::fs::canonicalize(run_dir).map_err(failed(run_dir))?;
+        let Some(mut host) = host(&format!("{}\n{}", cookie(), here.display()))? else {
             let other = others(run_dir, name, "lock").find_map(|other| {
-                match FileLock::take(file(&other)) {
+                match FileLock::take(file(&other), "") {
                     Ok(Err(process)) => Some((other, process)),
                     Ok(Ok(_)) | Err(_) => None,
                 }
@@ -106,16 +115,33 @@ impl Lock {
             let (tunnel, process) = other.map_or((None, None), |(name, it)| (Some(name), it));
             return Err(LockError::HostTaken { tunnel, process });
         };
-        // One that lives all the same does so in another network namespace.
-        let dead = |other: &String| matches!(FileLock::take(file(other)), Ok(Ok(_)));
-        match others(run_dir, name, "baseline").find(dead) {
-            Some(name) => Err(LockError::LeftBehind { name }),
-            None => Ok(Self {
-                _host: host,
-                _tunnel: tunnel,
-            }),
+        let baseline = |name: &str| format!("{name}.baseline");
+        if let Some(dir) = host.last_run_dir().filter(|dir| *dir != here)
+            && let Some(name) = dead(&dir, "")
+        {
+            host.leave_to(dir.join(baseline(&name)));
+            let run_dir = Some(dir);
+            return Err(LockError::LeftBehind { name, run_dir });
         }
+        if let Some(name) = dead(run_dir, name) {
+            host.leave_to(run_dir.join(baseline(&name)));
+            let run_dir = None;
+            return Err(LockError::LeftBehind { name, run_dir });
+        }
+        host.stays_with(run_dir.join(baseline(name)));
+        Ok(Self {
+            _host: host,
+            _tunnel: tunnel,
+        })
     }
+}
+
+/// A tunnel that was killed and not cleaned up after, but for `name`. One that lives all the same does so
+/// in another network namespace.
+fn dead(run_dir: &Path, name: &str) -> Option<String> {
+    let lock = |name: &String| run_dir.join(format!("{name}.lock"));
+    others(run_dir, name, "baseline")
+        .find(|other| matches!(FileLock::take(lock(other), ""), Ok(Ok(_))))
 }
 
 /// The names of the other tunnels that have a file of this kind in the run directory.
@@ -136,26 +162,67 @@ fn others(run_dir: &Path, name: &str, kind: &str) -> impl Iterator<Item = String
 /// cleaning up.
 #[derive(Debug)]
 enum HostLock {
-    File(#[expect(dead_code, reason = "held, not used")] FileLock),
+    File(FileLock),
     #[cfg(target_os = "linux")]
     Socket(#[expect(dead_code, reason = "held, not used")] std::os::unix::net::UnixDatagram),
 }
 
 impl HostLock {
-    /// `None`: another process has it.
-    fn take() -> Result<Option<Self>, LockError> {
+    /// `None`: another process has it. The note says whose it is: see [`Self::last_run_dir`].
+    fn take(note: &str) -> Result<Option<Self>, LockError> {
         let directory = Path::new(RUN_DIRECTORY);
         let name = namespace()?;
         match check_run_dir(directory) {
-            Ok(()) => Self::file(directory.join(format!("{name}.host"))),
+            Ok(()) => Self::file(directory.join(format!("{name}.host")), note),
             #[cfg(target_os = "linux")]
             Err(LockError::Io { .. }) if !is_root_of_the_machine() => Self::socket(&name),
             Err(error) => Err(error),
         }
     }
 
-    fn file(path: PathBuf) -> Result<Option<Self>, LockError> {
-        Ok(FileLock::take(path)?.ok().map(Self::File))
+    fn file(path: PathBuf, note: &str) -> Result<Option<Self>, LockError> {
+        Ok(FileLock::take(path, note)?.ok().map(Self::File))
+    }
+
+    /// The run directory of the last one who had this host and was killed. Numbers of namespaces are given
+    /// again to others; the cookie is not.
+    fn last_run_dir(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(lock) => {
+                let mut lines = lock.left.splitn(3, '\n').skip(1);
+                let is_this = lines.next()? == cookie().to_string();
+                is_this.then(|| {
+                    lines
+                        .next()
+                        .map(|it| PathBuf::from(it.trim_end_matches('\n')))
+                })?
+            }
+            #[cfg(target_os = "linux")]
+            Self::Socket(_) => None,
+        }
+    }
+
+    /// The file stays while this other one is there.
+    fn stays_with(&mut self, baseline: PathBuf) {
+        match self {
+            Self::File(lock) => lock.stays_with = Some(baseline),
+            #[cfg(target_os = "linux")]
+            Self::Socket(_) => {}
+        }
+    }
+
+    /// The file stays as it was found, while the baseline that it leads to is there.
+    fn leave_to(&mut self, baseline: PathBuf) {
+        match self {
+            Self::File(lock) => {
+                let left = lock.left.clone();
+                // Where that fails a later start does not learn of the killed one.
+                let _ = lock.write(&left);
+            }
+            #[cfg(target_os = "linux")]
+            Self::Socket(_) => {}
+        }
+        self.stays_with(baseline);
     }
 
     /// In a user namespace whose root cannot write to /run: an abstract socket, of which there is one
@@ -191,6 +258,35 @@ fn namespace() -> Result<String, LockError> {
     Ok("the".to_owned())
 }
 
+/// What tells this thread's network namespace from those that had its inode before; 0 where the kernel
+/// does not say.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "neither std nor socket2 has SO_NETNS_COOKIE")]
+fn cookie() -> u64 {
+    /// asm-generic/socket.h and mips' asm/socket.h; since Linux 5.14.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else {
+        return 0;
+    };
+    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to the number.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { cookie } else { 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cookie() -> u64 {
+    0
+}
+
 /// True where user ids are the machine's own, not those of a user namespace (user_namespaces(7)).
 #[cfg(target_os = "linux")]
 fn is_root_of_the_machine() -> bool {
@@ -203,11 +299,16 @@ fn is_root_of_the_machine() -> bool {
 struct FileLock {
     file: File,
     path: PathBuf,
+    /// What somebody had written who was killed.
+    left: String,
+    /// It does not go while this file is there.
+    stays_with: Option<PathBuf>,
 }
 
 impl FileLock {
-    /// The inner error: another process has it, and this is its number if it wrote it.
-    fn take(path: PathBuf) -> Result<Result<Self, Option<u32>>, LockError> {
+    /// The inner error: another process has it, and this is its number if it wrote it. Our own is written
+    /// there, and the note below.
+    fn take(path: PathBuf, note: &str) -> Result<Result<Self, Option<u32>>, LockError> {
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -218,11 +319,12 @@ impl FileLock {
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .map_err(failed(&path))?;
-            if !lock(&file).map_err(failed(&path))? {
-                let mut text = String::new();
-                // A file that cannot be read only leaves the number out.
-                let _ = file.read_to_string(&mut text);
-                return Ok(Err(text.trim().parse().ok()));
+            let is_ours = lock(&file).map_err(failed(&path))?;
+            let mut left = String::new();
+            // A file that cannot be read only leaves the number out.
+            let _ = file.read_to_string(&mut left);
+            if !is_ours {
+                return Ok(Err(left.lines().next().and_then(|it| it.parse().ok())));
             }
             // Its last owner may have removed it between our open and our lock: then the file at
             // the path is another one, or none.
@@ -230,22 +332,32 @@ impl FileLock {
             let is_same = std::fs::metadata(&path)
                 .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
             if is_same {
-                let mut held = Self { file, path };
-                held.write_process().map_err(failed(&held.path))?;
+                let stays_with = None;
+                let mut held = Self {
+                    file,
+                    path,
+                    left,
+                    stays_with,
+                };
+                let text = format!("{}\n{note}", std::process::id());
+                held.write(&text).map_err(failed(&held.path))?;
                 return Ok(Ok(held));
             }
         }
     }
 
-    fn write_process(&mut self) -> io::Result<()> {
+    fn write(&mut self, text: &str) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
-        writeln!(self.file, "{}", std::process::id())
+        self.file.write_all(text.as_bytes())
     }
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
+        if self.stays_with.as_ref().is_some_and(|it| it.exists()) {
+            return;
+        }
         // Removed while it is held, so that nobody else's file is hit.
         let _ = std::fs::remove_file(&self.path);
     }
@@ -314,7 +426,7 @@ mod tests {
     }
 
     fn take(host: &Path, run_dir: &Path, name: &str) -> Result<Lock, LockError> {
-        Lock::take_of(|| HostLock::file(host.to_owned()), run_dir, name)
+        Lock::take_of(|note| HostLock::file(host.to_owned(), note), run_dir, name)
     }
 
     fn folder(test: &str) -> PathBuf {
@@ -381,13 +493,41 @@ mod tests {
         drop(take(&host.with_extension("other"), &folder, "nc1").unwrap());
         drop(held);
         let refused = take(&host, &folder, "nc1").unwrap_err();
-        assert!(matches!(&refused, LockError::LeftBehind { name } if name == "nc0"));
+        assert!(matches!(&refused, LockError::LeftBehind { name, .. } if name == "nc0"));
         assert!(
             refused.to_string().contains("netcombiner down nc0"),
             "{refused}"
         );
         drop(take(&host, &folder, "nc0").unwrap());
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Field row A5: what a killed one has borrowed is on record in its run directory alone.
+    #[test]
+    fn the_leftovers_in_another_run_directory_come_first() {
+        let (near, far, host) = (folder("left-near"), folder("left-far"), host("elsewhere"));
+        let killed = take(&host, &near, "nc0").unwrap();
+        std::fs::write(near.join("nc0.baseline"), "{}").unwrap();
+        drop(killed);
+        // However often it is tried, under whatever name.
+        for name in ["nc0", "nc1", "nc0"] {
+            let refused = take(&host, &far, name).unwrap_err().to_string();
+            let line = format!("`netcombiner down nc0 --run-dir {}`", near.display());
+            assert!(refused.contains(&line), "{refused}");
+            take(&host, &near, "nc1").unwrap_err();
+        }
+        let cleaned = take(&host, &near, "nc0").unwrap();
+        std::fs::remove_file(near.join("nc0.baseline")).unwrap();
+        drop(cleaned);
+        drop(take(&host, &far, "nc0").unwrap());
+        assert!(!host.exists());
+        // A note of another namespace, whose number this one was given.
+        std::fs::write(near.join("nc0.baseline"), "{}").unwrap();
+        let note = format!("7\n{}\n{}", u64::MAX, near.display());
+        std::fs::write(&host, note).unwrap();
+        drop(take(&host, &far, "nc0").unwrap());
+        std::fs::remove_dir_all(&near).unwrap();
+        std::fs::remove_dir_all(&far).unwrap();
     }
 
     /// Field row A8.
@@ -405,7 +545,7 @@ mod tests {
         // Nor is a lock file followed elsewhere.
         let file = folder.join("nc0.lock");
         std::os::unix::fs::symlink(folder.join("victim"), &file).unwrap();
-        assert!(FileLock::take(file).is_err());
+        assert!(FileLock::take(file, "").is_err());
         assert!(!folder.join("victim").exists());
         std::fs::remove_file(&link).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();

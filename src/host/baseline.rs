@@ -146,6 +146,9 @@ impl Baseline {
     /// remembered already, and writes the file. Nothing may be changed before this.
     pub fn borrow(&mut self, desired: &HostState, present: &HostState) -> Result<(), HostError> {
         let before = self.borrowed.clone();
+        if self.is_empty() {
+            self.heed_unknown(desired, present);
+        }
         for resource in desired.iter() {
             match resource {
                 Resource::Setting(setting) => self.borrow_setting(&setting.key, present),
@@ -176,6 +179,35 @@ impl Baseline {
         self.save().map_err(|error| self.refuse(error))
     }
 
+    /// A killed instance was here whose file is gone, or in another run directory. The kernel's own place of
+    /// table local is known all the same; a setting that it made is not.
+    fn heed_unknown(&mut self, desired: &HostState, present: &HostState) {
+        let is_marked = |it: &Resource| {
+            use Resource::{Filter, Route, Rule};
+            matches!(it, Route(_) | Filter(_) | Rule(_))
+        };
+        if !present.iter().any(is_marked) {
+            return;
+        }
+        for resource in desired.iter() {
+            if let Resource::LocalTable(local) = resource {
+                let number = number(local.family);
+                self.borrowed.local_tables.insert(number, 0);
+            }
+        }
+        let made = present.iter().filter_map(|resource| match resource {
+            Resource::Setting(setting) if desired.contains(resource) => Some(setting.key.as_str()),
+            _ => None,
+        });
+        let made: Vec<&str> = made.collect();
+        log::warn!(
+            "a netcombiner was killed here, and what it changed is not on record in {}; these settings may be \
+             its own, and will stay: {}",
+            self.path.display(),
+            made.join(" ")
+        );
+    }
+
     fn borrow_setting(&mut self, key: &str, present: &HostState) {
         for resource in present.iter() {
             if let Resource::Setting(setting) = resource
@@ -189,10 +221,7 @@ impl Baseline {
     }
 
     fn borrow_local_table(&mut self, family: Family, present: &HostState) {
-        let number = match family {
-            Family::V4 => 4,
-            Family::V6 => 6,
-        };
+        let number = number(family);
         // Two can stand there when an earlier instance was killed amid the move: the first is the
         // kernel's. None at all is a broken host, to which the kernel's own place is given back.
         let mut pref = None;
@@ -328,6 +357,14 @@ impl Baseline {
     }
 }
 
+/// A family's number in the file.
+fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    }
+}
+
 /// The file's number of a family.
 fn family(number: u8) -> Family {
     if number == 4 { Family::V4 } else { Family::V6 }
@@ -401,6 +438,24 @@ mod tests {
         baseline.remove().unwrap();
         baseline.remove().unwrap();
         assert!(Baseline::open(&directory, &tunnel).unwrap().is_empty());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// The file of the one that was killed is gone: what is ours stands there, and table local where it was put.
+    #[test]
+    fn the_kernels_place_of_table_local_needs_no_record() {
+        use crate::route::resource::Rule;
+        let directory = directory("unknown");
+        let desired = HostState::from_iter([setting("a", "1"), local(Family::V4, 20)]);
+        for (is_marked, pref) in [(true, 0), (false, 20)] {
+            let rule = Rule::new(Family::V4, RulePref(19), crate::config::units::TableId(19));
+            let rule = is_marked.then_some(Resource::Rule(rule));
+            let present = desired.iter().cloned().chain(rule).collect();
+            let mut baseline = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap();
+            baseline.borrow(&desired, &present).unwrap();
+            assert!(baseline.state().contains(&local(Family::V4, pref)));
+            baseline.remove().unwrap();
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -3,6 +3,7 @@
 
 use netcombiner_lab::prelude::*;
 
+use super::support::kernel::rules;
 use super::support::{Answers, Case, Outcome, Setup, Steady, Talk, case};
 
 const MS: Duration = Duration::from_millis(1);
@@ -90,4 +91,52 @@ fn content(case: &Case) -> Outcome {
         transfer(&connection, 1_000_000, 5000 * MS)?;
     }
     Ok(())
+}
+
+/// Field row A5: what a killed daemon borrowed is on record in its run directory, and another one's start
+/// would take its work for the host's own.
+#[test]
+fn another_run_directory_is_no_way_around_what_was_left() {
+    case(Setup::default(), |case| -> Outcome {
+        let host = &case.lab.remote;
+        let before = host_state(host)?;
+        case.start(Side::Remote)?.kill();
+        // Where /run is another user's, the host's lock is a socket, and nothing stays of it.
+        if std::fs::create_dir_all("/run/netcombiner").is_ok() {
+            let left = case.portals.run_dir(Side::Remote);
+            for verb in ["run", "down"] {
+                let mut command = case.portals.command(verb);
+                match verb {
+                    "down" => command.arg("nc0"),
+                    _ => command.arg(case.portals.config(Side::Remote)),
+                };
+                command.arg("--run-dir");
+                command.arg(case.dir.path().join("elsewhere"));
+                let said = run(host, command).err().ok_or(verb)?.to_string();
+                let line = format!("`netcombiner down nc0 --run-dir {}`", left.display());
+                assert!(said.contains(&line), "{verb}: {said}");
+            }
+        }
+        case.lab.down(&case.portals, Side::Remote)?;
+        assert_eq!(before.differences(&host_state(host)?), [""; 0]);
+        Ok(())
+    });
+}
+
+/// The record is lost: where the kernel has table local is known all the same.
+#[test]
+fn table_local_goes_back_without_a_record() {
+    case(Setup::default(), |case| -> Outcome {
+        let host = &case.lab.remote;
+        let before = rules(host)?;
+        case.start(Side::Remote)?.kill();
+        std::fs::remove_file(case.portals.run_dir(Side::Remote).join("nc0.baseline"))?;
+        let again = case.start(Side::Remote)?;
+        let log = again.log();
+        assert!(log.contains("these settings may be its own"), "{log}");
+        assert!(log.contains("net.ipv4.ip_forward"), "{log}");
+        again.stop()?;
+        assert_eq!(before, rules(host)?);
+        Ok(())
+    });
 }
