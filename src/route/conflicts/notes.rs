@@ -29,12 +29,16 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
             warn(&mut notes, "keep", text);
         }
         Role::Local(role) => match role.deliver {
-            Deliver::Nat { .. } if role.without_tunnel == WithoutTunnel::Direct => warn(
-                &mut notes,
-                "without_tunnel",
-                "while the tunnel is down, the LAN leaves by the default route, in clear",
-            ),
-            Deliver::Nat { .. } => {}
+            Deliver::Nat { .. } => {
+                if role.without_tunnel == WithoutTunnel::Direct {
+                    warn(
+                        &mut notes,
+                        "without_tunnel",
+                        "while the tunnel is down, the LAN leaves by the default route, in clear",
+                    );
+                }
+                own(&mut notes, config, observed);
+            }
             Deliver::Client { .. } | Deliver::Nothing => {
                 let text = format!(
                     "what the VPS keeps, like its ssh, is reached from here at {inside}, not at {public}, which belongs to this side"
@@ -46,6 +50,16 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
         Role::Remote(_) => {}
     }
     notes
+}
+
+/// What this host sends itself.
+fn own(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
+    // FreeBSD's leaves by table main, whatever it is.
+    let is_linux = observed.number("net.ipv4.ip_forward").is_some();
+    if config.manage_routing && config.public.v4.is_some() && is_linux {
+        let text = "of what this host sends itself only IPv4 uses the tunnel, and only from programs that choose no source address; IPv6 and the others leave by a link, in clear";
+        warn(notes, "deliver", text);
+    }
 }
 
 /// pf has no chain for what is forwarded, and so no word for what this host did not forward before.

@@ -272,7 +272,12 @@ fn what_the_client_does_not_expect_is_noted() {
     assert!(said[0].contains("172.19.152.2 and fd6e:6362:172:19:152::2"));
     // Behind a shared address the public one works for both.
     let mut config = cases::local_nat();
-    assert_eq!(noted(&config, &cases::router()), [""; 0]);
+    let said = noted(&config, &cases::router());
+    assert_eq!(said.len(), 1, "{said:?}");
+    // Field row D2.
+    for word in ["deliver: ", "only IPv4 uses the tunnel", "IPv6"] {
+        assert!(said[0].contains(word), "{said:?}");
+    }
     let Role::Local(local) = &mut config.role else {
         panic!("a local portal");
     };
