@@ -168,6 +168,7 @@ mod tests {
                 .collect(),
             gateways: gateways.iter().map(|it| it.parse().unwrap()).collect(),
             v4_by_v6: Vec::new(),
+            advertised: false,
             mtu: 1500,
         }
     }

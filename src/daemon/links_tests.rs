@@ -41,6 +41,7 @@ fn device(name: &str, index: u32, address: &str, gateway: Option<&str>) -> Obser
         flaws: Map::new(),
         gateways: gateway.map(|it| it.parse().unwrap()).into_iter().collect(),
         v4_by_v6: Vec::new(),
+        advertised: false,
         mtu: 1500,
     }
 }

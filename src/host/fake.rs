@@ -313,6 +313,7 @@ impl Host for Fake {
             flaws: Map::new(),
             gateways: Vec::new(),
             v4_by_v6: Vec::new(),
+            advertised: false,
             mtu: 1500,
         };
         let settings = self.state.iter().filter_map(|resource| match resource {

@@ -91,6 +91,7 @@ mod tests {
             flaws: Map::new(),
             gateways: vec!["192.0.2.1".parse().unwrap()],
             v4_by_v6: Vec::new(),
+            advertised: false,
             mtu: 1500,
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use super::beside::private;
 use super::foreign::Ruleset;
 use super::kinds::is_wan;
 use super::reach::HostSocket;
@@ -89,6 +90,9 @@ pub struct ObservedLink {
     /// The IPv6 next hops of its IPv4 default routes (RFC 8950), best first.
     #[serde(default)]
     pub v4_by_v6: Vec<IpAddr>,
+    /// A router's advertisement made each of these (RFC 4861): anybody on its network can be that router.
+    #[serde(default)]
+    pub advertised: bool,
     /// The largest packet, bytes.
     #[serde(default = "ethernet")]
     pub mtu: u32,
@@ -285,9 +289,18 @@ impl ObservedLink {
             .filter(move |prefix| prefix.family() == family)
     }
 
-    /// True when it carries a default route of any family.
+    /// True when it carries a default route of any family. One that was only advertised does not count on
+    /// a private IPv4 network: a machine of a LAN can do that to its router, and the LAN is no way out.
     pub fn has_default(&self) -> bool {
-        !self.gateways.is_empty() || !self.v4_by_v6.is_empty()
+        let has_any = !self.gateways.is_empty() || !self.v4_by_v6.is_empty();
+        has_any && !(self.advertised && self.is_private_network())
+    }
+
+    fn is_private_network(&self) -> bool {
+        let private = private(Family::V4);
+        let is_private = |own: &Prefix| private.iter().any(|net| net.contains(own.address()));
+        self.addresses_of(Family::V4)
+            .any(|own| !own.is_host() && is_private(own))
     }
 
     /// The next hop of its best default route of a family; the unspecified address for one that

@@ -393,3 +393,37 @@ fn a_default_route_into_another_tunnel_is_no_way_out() {
         assert_eq!(seen.loopback, [namespace::prefix("192.0.2.7/32")]);
     });
 }
+
+/// A machine of a LAN sends router's advertisements: its network is no way out because of that.
+#[test]
+fn what_a_machine_of_a_lan_advertises_is_no_way_out() {
+    in_namespace(async |directory| {
+        let advertise = |device: &str, metric: u32| {
+            let way = format!("via fe80::1 dev {device} metric {metric} proto ra");
+            ip(&format!("-6 route add default {way}"));
+        };
+        let has_default = async |device: &str| {
+            let seen = reconciler(&directory).links().await.unwrap();
+            let link = seen.link(&name(device)).unwrap();
+            assert!(link.gateways.contains(&address("fe80::1")), "{link:?}");
+            link.has_default()
+        };
+        advertise("lan", 9);
+        // By itself it may be a provider's network, with IPv6 alone.
+        assert!(has_default("lan").await);
+        ip("address add 192.168.9.1/24 dev lan");
+        assert!(!has_default("lan").await);
+        // With an IPv4 default route it is one, as a network behind a provider's router.
+        ip("route add default via 192.168.9.2 dev lan metric 9");
+        assert!(has_default("lan").await);
+        ip("route del default via 192.168.9.2 dev lan metric 9");
+        // So is one whose default route somebody typed.
+        ip("-6 route add default via fe80::2 dev lan metric 10");
+        assert!(has_default("lan").await);
+        // A public network is one.
+        advertise("wan0", 11);
+        ip("route del default via 203.0.113.1 dev wan0");
+        ip("-6 route del default via 2001:db8:113::1 dev wan0");
+        assert!(has_default("wan0").await);
+    });
+}

@@ -171,6 +171,7 @@ fn device(line: &str) -> Option<ObservedLink> {
         flaws: Map::new(),
         gateways: Vec::new(),
         v4_by_v6: Vec::new(),
+        advertised: false,
         mtu: after(rest, "mtu")?.parse().ok()?,
     })
 }

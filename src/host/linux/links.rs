@@ -143,6 +143,7 @@ pub(super) async fn observe(handle: &Handle, tunnel: &IfName) -> io::Result<Obse
                 flaws: Map::new(),
                 gateways: Vec::new(),
                 v4_by_v6: Vec::new(),
+                advertised: false,
                 mtu: message
                     .attributes
                     .find(libc::IFLA_MTU)
@@ -223,7 +224,8 @@ fn add_routes(
             let hops = route.hops.iter();
             let hops =
                 hops.filter(|(index, _)| route.table == TableId::MAIN || !tunnels.contains(index));
-            defaults.extend(hops.map(|(index, via)| (rank, *index, *via)));
+            let is_advertised = message.header.protocol == RouteProtocol::Ra;
+            defaults.extend(hops.map(|(index, via)| (rank, *index, *via, is_advertised)));
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;
@@ -242,13 +244,15 @@ fn add_routes(
         }
     }
     defaults.sort_by_key(|(rank, ..)| *rank);
-    for (_, index, via) in defaults {
+    for (_, index, via, is_advertised) in defaults {
         let Some(device) = names.name(index) else {
             continue;
         };
         let Some(link) = link_of(observed, device) else {
             continue;
         };
+        let is_first = link.gateways.is_empty() && link.v4_by_v6.is_empty();
+        link.advertised = is_advertised && (is_first || link.advertised);
         let gateways = if Family::of(via) == family {
             &mut link.gateways
         } else {
