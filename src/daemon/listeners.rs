@@ -22,12 +22,16 @@ impl Listeners {
         let mut commands = Vec::new();
         let mut waiting = Self::default();
         for listen in &config.listen {
+            let open = |place| {
+                let named = |error| with_holder(error, listen.transport, place);
+                open(listen, place).map_err(named)
+            };
             let opened = match listen.address {
-                Some(address) => open(listen, SocketAddr::new(address, listen.port)),
+                Some(address) => open(SocketAddr::new(address, listen.port)),
                 None => {
                     let any = |family| SocketAddr::new(any_address(family), listen.port);
-                    commands.push(open(listen, any(Family::V4))?);
-                    open(listen, any(Family::V6))
+                    commands.push(open(any(Family::V4))?);
+                    open(any(Family::V6))
                 }
             };
             match opened {
@@ -80,17 +84,21 @@ impl Listeners {
 }
 
 fn open(listen: &Listen, place: SocketAddr) -> Result<Command, OpenError> {
-    let opened = match listen.transport {
-        Transport::Udp => UdpSocket::listen(place).map(Command::ListenUdp),
-        Transport::Tcp => TcpListener::listen(place).map(Command::ListenTcp),
-    };
-    opened.map_err(|error| match error.is_taken() {
-        true => match holder(listen.transport, place) {
-            Some(who) => error.held_by(&who),
-            None => error,
-        },
-        false => error,
+    Ok(match listen.transport {
+        Transport::Udp => Command::ListenUdp(UdpSocket::listen(place)?),
+        Transport::Tcp => Command::ListenTcp(TcpListener::listen(place)?),
     })
+}
+
+/// The same error, with who has the place. To find him means to look through all processes, which is
+/// nothing to repeat.
+fn with_holder(error: OpenError, transport: Transport, place: SocketAddr) -> OpenError {
+    if error.is_taken()
+        && let Some(who) = holder(transport, place)
+    {
+        return error.held_by(&who);
+    }
+    error
 }
 
 /// Ports from here on may be taken by any user (ip(7), ip_unprivileged_port_start).
@@ -155,6 +163,7 @@ mod tests {
                     let Err(error) = open(&listen, wanted) else {
                         panic!("{wanted} was free");
                     };
+                    let error = with_holder(error, transport, wanted);
                     assert!(error.to_string().contains(&words), "{error}");
                 }
             }

@@ -45,6 +45,12 @@ impl Baseline {
                 ))
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Borrowed::default(),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(refuse(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "only its owner may read it: run this as root",
+                )));
+            }
             Err(error) => return Err(refuse(error)),
         };
         Ok(Self {

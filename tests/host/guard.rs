@@ -389,3 +389,36 @@ fn nothing_of_the_shell_is_held() {
         );
     });
 }
+
+/// Field row A8: a user who is not root is told so, and not to change root's directory.
+#[test]
+fn a_user_is_told_to_be_root() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        // It makes the directories.
+        portal.well("up", &[]);
+        portal.well("down", &[]);
+        let program = directory.join("program");
+        std::fs::copy(env!("CARGO_BIN_EXE_netcombiner"), &program).unwrap();
+        let files = Path::new(&portal.file).parent().unwrap();
+        for (path, mode) in [(&*directory, 0o755), (files, 0o755), (&program, 0o755)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        for file in std::fs::read_dir(files).unwrap() {
+            let path = file.unwrap().path();
+            std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        }
+        for arguments in [
+            vec!["up", &portal.file, "--run-dir", &portal.run_dir],
+            vec!["check", &portal.file, "--host"],
+        ] {
+            let mut command = Command::new(&program);
+            let refused = command.args(&arguments).uid(65_534).gid(65_534).output();
+            let refused = refused.unwrap();
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{said}");
+            assert!(said.contains("run this as root"), "{arguments:?}: {said}");
+            assert!(!said.contains("chmod 700"), "{said}");
+        }
+    });
+}
