@@ -6,6 +6,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
+use super::blake::NoiseHash;
 use super::identity::Identity;
 use crate::proto::Entropy;
 
@@ -67,9 +68,9 @@ pub(super) fn x25519() -> Box<dyn Dh> {
         .expect("X25519 is built in")
 }
 
-/// snow's own algorithms, and a handshake's one random number, drawn beforehand: a handshake makes
-/// exactly one ephemeral key, and snow wants a generator that it owns. The choice is a constant here, so
-/// that the linker leaves out what is never chosen: BLAKE2b alone is 27 kB on MIPS.
+/// snow's own X25519 and cipher, our BLAKE2s, and a handshake's one random number, drawn beforehand: a
+/// handshake makes exactly one ephemeral key, and snow wants a generator that it owns. The choice is a
+/// constant here, so that the linker leaves out what is never chosen: BLAKE2b alone is 27 kB on MIPS.
 struct Resolver(Zeroizing<[u8; 32]>);
 
 impl CryptoResolver for Resolver {
@@ -84,7 +85,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
         let ours = matches!(choice, HashChoice::Blake2s);
-        ours.then(|| DefaultResolver.resolve_hash(&HashChoice::Blake2s))?
+        ours.then(|| Box::new(NoiseHash::default()) as Box<dyn Hash>)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
