@@ -201,11 +201,12 @@ impl Baseline {
                 self.borrowed.local_tables.insert(number, 0);
             }
         }
-        let made = present.iter().filter_map(|resource| match resource {
-            Resource::Setting(setting) if desired.contains(resource) => Some(setting.key.as_str()),
-            _ => None,
-        });
-        let made: Vec<&str> = made.collect();
+        let mut made = Vec::new();
+        for resource in present.iter().filter(|it| desired.contains(it)) {
+            if let Resource::Setting(setting) = resource {
+                made.push(setting.key.as_str());
+            }
+        }
         log::warn!(
             "a netcombiner was killed here, and what it changed is not on record in {}; these settings may be \
              its own, and will stay: {}",

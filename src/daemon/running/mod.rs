@@ -489,12 +489,7 @@ impl<'a> Running<'a> {
                 log::info!("routing: all is as it should be again");
             }
             host::Event::Changed(outcome) => {
-                // In a fight, which was warned of, that is so every second.
-                let level = if self.routing_error.is_some() {
-                    log::Level::Debug
-                } else {
-                    log::Level::Info
-                };
+                let level = self.level_of_repairs();
                 log::log!(level, "routing: {} operations", outcome.executed.len());
                 for operation in &outcome.executed {
                     log::debug!("{operation}");

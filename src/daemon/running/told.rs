@@ -6,6 +6,14 @@ use super::Running;
 use crate::proto::event::{Event, PathState};
 
 impl Running<'_> {
+    /// In a fight, which was warned of, something is put back every second.
+    pub(super) fn level_of_repairs(&self) -> Level {
+        match self.routing_error {
+            Some(_) => Level::Debug,
+            None => Level::Info,
+        }
+    }
+
     /// Says it, unless the same has been said often enough.
     pub(super) fn log(&mut self, event: &Event) {
         let (level, text) = self.line(event);

@@ -303,18 +303,17 @@ fn names_a_device(rule: &[Step]) -> bool {
     let (mut devices, mut loopbacks) = (0, 0);
     let mut register = None;
     for step in rule {
-        match step {
-            Step::Load(to, Source::Meta(4..=7)) => {
-                devices += 1;
-                register = Some(*to);
-            }
-            // By name or by index, which is 1 everywhere (LOOPBACK_IFINDEX).
-            Step::Compare(from, 0, value) if register == Some(*from) => {
-                let is_loopback = *value == padded("lo") || *value == 1u32.to_ne_bytes();
-                loopbacks += i32::from(is_loopback);
-                register = None;
-            }
-            _ => {}
+        if let Step::Load(to, Source::Meta(4..=7)) = step {
+            devices += 1;
+            register = Some(*to);
+        }
+        // By name or by index, which is 1 everywhere (LOOPBACK_IFINDEX).
+        if let Step::Compare(from, 0, value) = step
+            && register == Some(*from)
+        {
+            let is_loopback = *value == padded("lo") || *value == 1u32.to_ne_bytes();
+            loopbacks += i32::from(is_loopback);
+            register = None;
         }
     }
     devices > loopbacks
