@@ -208,11 +208,62 @@ fn what_is_allowed_crosses() {
     );
     expect(&home, packet(INTERNET, "192.168.2.1"), &Verdict::Blocked);
     expect(&vps, packet("192.168.1.77", "10.56.0.2"), &Verdict::Blocked);
+    // What is allowed at home is the VPS's to reach, and nobody's beside it.
+    let own = packet("172.19.152.2", "192.168.1.77").out("nc0");
+    expect(&vps, own, &passed(true));
+    let neighbour = packet(INTERNET, "192.168.1.77").out("nc0");
+    expect(&vps, neighbour, &Verdict::Blocked);
+    // The router's address inside the tunnel is for those who are allowed.
+    let ping = |from| Packet::new("nc0", "icmp", from, "172.19.152.3");
+    expect(&home, ping("10.55.0.2"), &answered_by("nc0"));
+    expect(&home, ping("10.56.0.2"), &Verdict::Blocked);
     expect(&vps, packet("192.168.2.77", INTERNET), &Verdict::Blocked);
     expect(
         &vps,
         packet(INTERNET, "192.168.2.1").out("nc0"),
         &Verdict::Blocked,
+    );
+}
+
+/// Field row A1 on FreeBSD: who is on a link speaks neither to the client nor into the tunnel, and the
+/// addresses inside the tunnel do not leave by a link.
+#[test]
+fn links_and_the_tunnel_are_kept_apart() {
+    for (case, to_public) in [
+        ("local-client-v4-v6", Verdict::Blocked),
+        ("local-nat-forwards", Verdict::Blocked),
+        ("local-none", Verdict::Nobody),
+    ] {
+        let anchor = Anchor::of(case);
+        let comes = |to| Packet::new("wan0", "udp", INTERNET, to);
+        expect(&anchor, comes(PUBLIC), &to_public);
+        expect(&anchor, comes("172.19.152.3"), &Verdict::Blocked);
+        expect(&anchor, comes("172.19.152.2"), &Verdict::Blocked);
+        expect(&anchor, comes("198.51.100.7"), &Verdict::Nobody);
+        let goes = |from, to| Packet::new("wan0", "udp", from, to).out("wan0");
+        let link = "198.51.100.7";
+        expect(&anchor, goes("172.19.152.3", INTERNET), &Verdict::Blocked);
+        expect(&anchor, goes(link, "172.19.152.2"), &Verdict::Blocked);
+        expect(&anchor, goes(link, INTERNET), &Verdict::Nobody);
+    }
+}
+
+/// Field row A1 on FreeBSD: what the client sends by somebody else's address does not leave in clear.
+#[test]
+fn strangers_on_the_clients_device_go_no_further() {
+    let anchor = Anchor::of("local-client-v4-v6");
+    let sends = |from, to| Packet::new("lan", "udp", from, to);
+    for from in ["9.9.9.9", "203.0.113.3", "198.51.100.9"] {
+        expect(&anchor, sends(from, INTERNET), &Verdict::Blocked);
+    }
+    let v6 = |to| sends("2001:db8:ffff::1", to);
+    expect(&anchor, v6(INTERNET6), &Verdict::Blocked);
+    expect(&anchor, v6("ff02::1:ff00:1"), &Verdict::Nobody);
+    expect(&anchor, sends("192.168.1.77", INTERNET), &Verdict::Nobody);
+    expect(
+        &anchor,
+        sends("0.0.0.0", "255.255.255.255"),
+        &Verdict::Nobody,
     );
 }
 
@@ -324,7 +375,12 @@ fn the_router_keeps_what_is_named() {
         ("local-none", PUBLIC),
     ] {
         let anchor = Anchor::with(case, keeps).holding(to);
-        let comes = |port| Packet::new("nc0", "tcp", INTERNET, to).port(port);
+        let from = if to == PUBLIC {
+            INTERNET
+        } else {
+            "172.19.152.2"
+        };
+        let comes = |port| Packet::new("nc0", "tcp", from, to).port(port);
         expect(&anchor, comes(22), &answered_by("nc0"));
         expect(&anchor, comes(23), &answered_by("nc0"));
         expect(&anchor, comes(24), &Verdict::Blocked);
@@ -352,8 +408,12 @@ fn who_routes_himself_gets_the_public_address_alone() {
     ] {
         expect(&anchor, comes(from, to), &Verdict::Blocked);
     }
-    let ping = Packet::new("nc0", "icmp", INTERNET, "172.19.152.3");
-    expect(&anchor, ping, &answered_by("nc0"));
+    let ping = |from| Packet::new("nc0", "icmp", from, "172.19.152.3");
+    expect(&anchor, ping("172.19.152.2"), &answered_by("nc0"));
+    expect(&anchor, ping(INTERNET), &Verdict::Blocked);
+    // He may have it behind a link.
+    let link = Packet::new("wan0", "udp", INTERNET, PUBLIC);
+    expect(&anchor, link, &Verdict::Nobody);
     // What this router asks has a state, so that the answers come in.
     let goes = |from| Packet::new("nc0", "tcp", from, INTERNET).out("nc0");
     expect(&anchor, goes("172.19.152.3"), &passed(true));

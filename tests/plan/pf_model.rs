@@ -216,7 +216,12 @@ impl Anchor {
             .is_none_or(|tag| (packet.tag.as_deref() == Some(tag)) != untagged);
         let icmp = list(rule, "icmp6-type");
         let icmp = icmp.is_empty() || icmp.iter().any(|it| it == packet.icmp);
+        let leads_there = |(name, own, length): &(String, IpAddr, u8)| {
+            name == packet.on && inside(packet.from, *own, *length)
+        };
+        let reverse = !has("urpf-failed") || !self.addresses.iter().any(leads_there);
         device
+            && reverse
             && family
             && proto
             && tagged
@@ -232,7 +237,7 @@ impl Anchor {
         let found = addresses.is_empty()
             || addresses
                 .iter()
-                .any(|it| it == "any" || self.is_in(it, address));
+                .any(|it| ["any", "urpf-failed"].contains(&it.as_str()) || self.is_in(it, address));
         let mut rest = rule.iter().skip_while(|it| *it != word).skip(1);
         let mut rest = rest.by_ref().skip_while(|it| {
             let end = ["to", "port", "flags", "keep", "no", "tag", "tagged"];

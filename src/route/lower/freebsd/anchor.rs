@@ -108,7 +108,10 @@ fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAd
     match &config.role {
         Role::Remote(role) => remote(rules, config, role, observed, address),
         Role::Local(role) => match &role.deliver {
-            Deliver::Client { device, .. } => client(rules, config, device, address),
+            Deliver::Client { device, .. } => {
+                client(rules, config, device, address);
+                crossing::strangers(rules, device, Family::of(address));
+            }
             Deliver::Nat { devices, forwards } => {
                 translate(rules, config, devices, forwards, address);
                 shared(rules, config, (role, devices, forwards), observed, address);

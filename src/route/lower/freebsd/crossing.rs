@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 
 use super::anchor::{Rules, icmp, inet, port, proto, state, word};
-use crate::config::units::Family;
+use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Config, Deliver, Local, Role};
-use crate::route::border::near;
+use crate::route::border::{near, uplinks};
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -54,15 +54,26 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
     let towards_internet = match &config.role {
         Role::Local(role) => {
             router(rules, config, role, observed, family);
+            links(rules, config, observed, family);
             "out"
         }
         Role::Remote(_) => "in",
     };
     let allowed = config.allow.iter().filter(|it| it.family() == family);
     for network in allowed.clone() {
-        for direction in ["in", "out"] {
+        rules.pass(format!(
+            "in quick on {tunnel} {inet} from any to {network} keep state"
+        ));
+        // A private network at home is the VPS's to reach, not its neighbours'.
+        let mut sources = vec!["any".to_owned()];
+        let is_private = private.split(' ').any(|known| overlaps(known, network));
+        if is_private && matches!(config.role, Role::Remote(_)) {
+            sources = vec!["(self)".to_owned()];
+            sources.extend(allowed.clone().map(Prefix::to_string));
+        }
+        for source in sources {
             rules.pass(format!(
-                "{direction} quick on {tunnel} {inet} from any to {network} keep state"
+                "out quick on {tunnel} {inet} from {source} to {network} keep state"
             ));
         }
     }
@@ -97,20 +108,68 @@ fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed,
     }
     rules.block(format!("in quick on {tunnel} {inet} from {both} to any"));
     rules.say("this router itself: pings, and what it keeps; answers go back there");
-    // Who routes himself may have given the router the public address.
-    let at = match role.deliver {
-        Deliver::Nothing => both,
-        Deliver::Client { .. } | Deliver::Nat { .. } => own.to_string(),
-    };
     let comes = format!("in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto");
-    rules.pass(format!("{comes} {icmp} from any to {at} keep state"));
-    for keep in &role.keep {
-        let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
-        rules.pass(format!(
-            "{comes} {proto} from any to {at} port {port} {state}"
-        ));
+    let mut ends = Vec::new();
+    if let Deliver::Nat { .. } = role.deliver {
+        // The public address was translated to this one.
+        ends.push(format!("any to {own}"));
+    } else {
+        // Nobody else knows its address inside the tunnel.
+        let allowed = config.allow.iter().filter(|it| it.family() == family);
+        let knows = allowed.map(|network| format!("{network} to {own}"));
+        ends.push(format!("{peer} to {own}"));
+        ends.extend(knows);
+    }
+    // Who routes himself may have given the router the public address.
+    if let (Deliver::Nothing, Some(public)) = (&role.deliver, public) {
+        ends.push(format!("any to {public}"));
+    }
+    for ends in ends {
+        rules.pass(format!("{comes} {icmp} from {ends} keep state"));
+        for keep in &role.keep {
+            let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
+            rules.pass(format!("{comes} {proto} from {ends} port {port} {state}"));
+        }
     }
     rules.block(format!("in quick on {tunnel} {inet} from any to (self)"));
+}
+
+/// What has no business on a link: the portals' addresses inside the tunnel, and packets for the client that
+/// come around the tunnel.
+fn links(rules: &mut Rules, config: &Config, observed: &Observed, family: Family) {
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
+    let public = config.public.iter().find(|it| Family::of(*it) == family);
+    // Who routes himself may have it there.
+    let delivers = !link::delivery_devices(config).is_empty();
+    let public = public
+        .filter(|_| delivers)
+        .map(|public| format!("{public} "));
+    let (inet, public) = (word(family), public.unwrap_or_default());
+    rules.say("the tunnel's addresses stay inside");
+    for device in uplinks(config, observed) {
+        rules.block(format!(
+            "in quick on {device} {inet} from any to {{ {public}{own} {peer} }}"
+        ));
+        rules.block(format!("out quick on {device} {inet} from {own} to any"));
+        rules.block(format!("out quick on {device} {inet} from any to {peer}"));
+    }
+}
+
+/// What comes from the client's device has an address that leads there, or goes no further: the tunnel does
+/// not take somebody else's, and a link must not either. Broadcasts and what neighbours ask each other come
+/// by any address.
+pub(super) fn strangers(rules: &mut Rules, device: &IfName, family: Family) {
+    let (inet, far) = match family {
+        Family::V4 => ("inet", "{ 0.0.0.0/1 128.0.0.0/2 192.0.0.0/3 }"),
+        Family::V6 => ("inet6", "2000::/3"),
+    };
+    rules.say("nobody else speaks there");
+    rules.block(format!(
+        "in quick on {device} {inet} from urpf-failed to {far}"
+    ));
 }
 
 /// Where the administrator routes: only packets for the public address come out of the tunnel. What
@@ -203,8 +262,15 @@ pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
     }
 }
 
+fn overlaps(known: &str, network: &Prefix) -> bool {
+    contains(known, network.address())
+        || known
+            .parse::<Prefix>()
+            .is_ok_and(|known| network.contains(known.address()))
+}
+
 fn contains(network: &str, address: IpAddr) -> bool {
     network
-        .parse::<crate::config::units::Prefix>()
+        .parse::<Prefix>()
         .is_ok_and(|prefix| prefix.contains(address))
 }
