@@ -12,8 +12,10 @@ use super::look::look;
 use crate::config::{Config, Warning};
 use crate::host::RUN_DIRECTORY;
 use crate::host::listeners::ssh_session;
+use crate::route::handed::HandedOver;
 use crate::route::links::Observed;
 use crate::route::reach::lock_out;
+use crate::route::vpn::lost_vpn;
 use crate::route::{conflicts, judge_links, notes};
 
 pub(super) const HELP: &str = "\
@@ -70,7 +72,9 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
                 noted = notes(&config, &seen.observed);
-                if let Some(reason) = lock_out(&config, &seen.observed.sockets, ssh_session()) {
+                let (links, sockets) = (&seen.observed.links, &seen.observed.sockets);
+                let vpn = || lost_vpn(&HandedOver::by(&config), links, sockets);
+                if let Some(reason) = lock_out(&config, sockets, ssh_session()).or_else(vpn) {
                     warnings.push(Warning {
                         place: "keep".to_owned(),
                         text: reason.to_string(),

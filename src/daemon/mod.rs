@@ -45,7 +45,7 @@ use crate::host::{self, ConvergeError, Group, HostError, Outcome, Reconciler};
 use crate::io::entropy::SystemEntropy;
 use crate::io::socket::OpenError;
 use crate::io::tun::{Tun, TunError};
-use crate::route::reach::{HostSocket, LockOut};
+use crate::route::reach::LockOut;
 use crate::route::{Observed, conflicts};
 use listeners::Listeners;
 use packet_loop::{Command as PacketCommand, News, PacketThread, Start};
@@ -144,12 +144,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         log::warn!("{warning}");
     }
     let _lock = Lock::take(&options.run_dir, config.name.as_str())?;
-    let sockets = guard::sockets_at_risk(&config);
-    guard::may_start(options, &config, &sockets)?;
     let name = config.name.clone();
     let runtime = start_runtime()?;
     let served = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(serve(options, config, sockets, ready))
+        runtime.block_on(serve(options, config, ready))
     }));
     let result = served.unwrap_or_else(|_| Err(give_back_after_panic(options, &name)));
     // A name that is being looked up sits in getaddrinfo, for minutes when DNS is dead: nobody
@@ -204,18 +202,14 @@ async fn failed(hold: &mut Hold, error: DaemonError) -> DaemonError {
     }
 }
 
-async fn serve(
-    options: &Options,
-    config: Config,
-    sockets: Vec<HostSocket>,
-    ready: impl FnOnce(),
-) -> Result<(), DaemonError> {
+async fn serve(options: &Options, config: Config, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let stop = Stop::listen().map_err(DaemonError::process("cannot watch for signals"))?;
     let mut reconciler = Reconciler::open(host::System::open()?, &config.name, &options.run_dir)?;
     let mut observed = timeout(HOST_PATIENCE, reconciler.links())
         .await
         .map_err(|_| DaemonError::HostHangs("asking for the links"))??;
-    observed.sockets = sockets;
+    observed.sockets = guard::sockets_at_risk(&config);
+    guard::may_start(options, &config, &observed)?;
     for warning in conflicts(&config, &observed) {
         log::warn!("{warning}");
     }

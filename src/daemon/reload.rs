@@ -1,10 +1,30 @@
 //! Which keys of the configuration can change while the tunnel runs.
 
+use super::{Options, guard};
 use crate::config::{Config, Keys, Local, Numbers, Remote, Role, TunnelAddresses};
+use crate::route::Observed;
+
+/// True when the new configuration may take the old one's place; otherwise says why not.
+pub(super) fn may_reload(options: &Options, old: &Config, new: &Config, seen: &Observed) -> bool {
+    let refused = need_restart(old, new);
+    if !refused.is_empty() {
+        log::warn!(
+            "{} cannot change while the tunnel runs, a restart is needed: the configuration stays as \
+             it was",
+            refused.join(", ")
+        );
+        return false;
+    }
+    if let Err(reason) = guard::may_change(options, old, new, seen) {
+        log::error!("{reason}: the configuration stays as it was");
+        return false;
+    }
+    true
+}
 
 /// The keys that differ and need a restart. The patterns name every field, so that a new one has to
 /// be given its place here.
-pub(super) fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+fn need_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         // The file's name, which stays.
         name: _,

@@ -20,6 +20,7 @@ pub mod operation;
 pub mod reach;
 pub mod remote;
 pub mod resource;
+pub mod vpn;
 mod ways;
 
 #[cfg(test)]

@@ -285,6 +285,26 @@ fn a_stranger_who_connects_does_not_stop_a_start() {
     });
 }
 
+/// Field row B1: the administrator comes in by OpenVPN.
+#[test]
+fn the_vpn_by_which_people_log_in_is_not_cut_off() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        ip("tuntap add vpn0 mode tun");
+        ip("address add 10.8.0.1/24 dev vpn0");
+        ip("link set vpn0 up");
+        let _service = Holder::start(&directory, "sshd", listen("10.8.0.1:22"));
+        let udp = std::net::UdpSocket::bind("0.0.0.0:1194").unwrap();
+        let _vpn = Holder::start(&directory, "openvpn", udp);
+        portal.refused(&["10.8.0.1 by the VPN vpn0", "add \"udp:1194\" to keep"]);
+        let (keep, more) = ("keep = [\"tcp:22\"]", "keep = [\"udp:1194\"]");
+        portal.edit(keep, more);
+        portal.well("up", &[]);
+        portal.change(more, keep, "the configuration stays as it was");
+        portal.well("down", &[]);
+    });
+}
+
 /// Field row B1: SIGHUP with a narrower `keep`. Field row D10: refused keys are named.
 #[test]
 fn a_new_configuration_locks_nobody_out() {

@@ -22,11 +22,11 @@ use super::listeners::Listeners;
 use super::names::known::Known as Names;
 use super::names::{Answer as Address, Resolver, memory, ways};
 use super::packet_loop::{Command, News, PacketThread};
-use super::reload::need_restart;
+use super::reload::may_reload;
 use super::settings;
 use super::sockets::Note;
 use super::status::{Known, status};
-use super::{DaemonError, HOST_PATIENCE, Options, guard, notify};
+use super::{DaemonError, HOST_PATIENCE, Options, notify};
 use crate::config::units::Mtu;
 use crate::config::{Config, Warning};
 use crate::control::{Answer, Asked, Form, Request};
@@ -562,17 +562,7 @@ impl<'a> Running<'a> {
             log::info!("the configuration is unchanged");
             return false;
         }
-        let refused = need_restart(&self.config, &new);
-        if !refused.is_empty() {
-            log::warn!(
-                "{} cannot change while the tunnel runs, a restart is needed: the configuration \
-                 stays as it was",
-                refused.join(", ")
-            );
-            return false;
-        }
-        if let Err(reason) = guard::may_change(self.options, &self.config, &new) {
-            log::error!("{reason}: the configuration stays as it was");
+        if !may_reload(self.options, &self.config, &new, &self.observed) {
             return false;
         }
         log::info!("the new configuration is in use");
