@@ -1,7 +1,8 @@
 //! Who sits outside of the tunnel, on a link at home or beside the VPS, gets nothing by it and hears nothing
 //! about it.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use netcombiner::packet::ecn::Codepoint;
 use netcombiner_lab::prelude::*;
@@ -299,6 +300,66 @@ fn what_the_administrator_does_not_route_goes_nowhere() {
             "ip route add 203.0.113.2/32 via 10.10.0.1 dev wan0",
         )?;
         reaches(&clear, "a link gets it")?;
+        Ok(())
+    });
+}
+
+/// The machine of the LAN asks an FTP server to connect to it (RFC 959 section 4.1.2), and the kernel's
+/// helper translates that. Whether the server gets there, after the router did what `before` says.
+fn connects_back(
+    case: &Case,
+    mut control: &TcpStream,
+    server: &mut impl BufRead,
+    before: &str,
+) -> Result<bool, Box<dyn std::error::Error>> {
+    let lab = &case.lab;
+    let data = lab.client.run(|| TcpListener::bind((MACHINE, 0)))??;
+    let port = data.local_addr()?.port();
+    let command = format!("PORT 192,168,7,20,{},{}\r\n", port >> 8, port & 255);
+    let command = command.as_str();
+    let mut said = String::new();
+    for line in ["NOOP\r\n", "NOOP\r\n", command, command, command, command] {
+        control.write_all(line.as_bytes())?;
+        said.clear();
+        server.read_line(&mut said)?;
+        // The helper reads no line whose one before is on its way.
+        std::thread::sleep(300 * MS);
+        if said.starts_with("PORT 203,") {
+            break;
+        }
+    }
+    let numbers = said.trim_start_matches("PORT ").trim().split(',');
+    let numbers = numbers.map(str::parse).collect::<Result<Vec<u8>, _>>()?;
+    let [a, b, c, d, high, low] = numbers[..] else {
+        return Err(said.into());
+    };
+    assert_eq!(Ipv4Addr::new(a, b, c, d), PUBLIC, "the helper is at work");
+    let place = SocketAddr::from((PUBLIC, u16::from_be_bytes([high, low])));
+    sh(&lab.local, before)?;
+    let connect = move || TcpStream::connect_timeout(&place, 2000 * MS);
+    Ok(lab.server.run(connect)?.is_ok())
+}
+
+/// Field row A2: what a machine of the LAN says, or was made to say, opens no port to the tunnel.
+#[test]
+fn helpers_of_connection_tracking_open_nothing() {
+    case(delivering(Some(NAT)), |case| -> Outcome {
+        let lab = &case.lab;
+        into_a_lan(lab)?;
+        sh(
+            &lab.local,
+            "nft add table ip helpers { ct helper ftp { type \"ftp\" protocol tcp ; } ; chain pre { \
+             type filter hook prerouting priority -150 ; \
+             iifname lan tcp dport 21 ct helper set \"ftp\" ; } ; }",
+        )?;
+        let _portals = case.up()?;
+        let listener = lab.server.run(|| TcpListener::bind((SERVER, 21)))??;
+        let control = lab.client.run(|| TcpStream::connect((SERVER, 21)))??;
+        let mut server = BufReader::new(listener.accept()?.0);
+        assert!(!connects_back(case, &control, &mut server, "true")?);
+        // The filter does it.
+        let open = "nft flush chain inet netcombiner-nc0 forward";
+        assert!(connects_back(case, &control, &mut server, open)?);
         Ok(())
     });
 }
