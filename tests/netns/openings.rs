@@ -333,9 +333,11 @@ fn no_neighbour_comes_out_of_the_tunnel() {
 /// the links: what the router sends by it, and answers of the LAN on what came by the tunnel.
 #[test]
 fn the_public_address_does_not_leave_by_a_link() {
-    case(
-        nat("forwards = [\"tcp:443 -> 192.168.7.20:8443\"]"),
-        |case| -> Outcome {
+    for without in ["block", "direct"] {
+        let lines = format!(
+            "forwards = [\"tcp:443 -> 192.168.7.20:8443\"]\nwithout_tunnel = \"{without}\""
+        );
+        case(nat(&lines), |case| -> Outcome {
             let lab = &case.lab;
             into_a_lan(lab)?;
             let machine = Ipv4Addr::new(192, 168, 7, 20);
@@ -364,6 +366,6 @@ fn the_public_address_does_not_leave_by_a_link() {
             say()?;
             assert_ne!(seen.packets()?, 0);
             Ok(())
-        },
-    );
+        });
+    }
 }

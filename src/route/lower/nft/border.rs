@@ -253,14 +253,12 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 near(table, border, (client, networks), family, ends);
             }
         }
-        Delivery::Nat(lans, without_tunnel) => {
-            if *without_tunnel == WithoutTunnel::Block {
-                // Answers on what came by the tunnel go back by it, wherever their destination lives.
-                for public in border.ends.iter().filter_map(|ends| ends.public) {
-                    let out = by_set(Way::Out, true, UPLINKS);
-                    table.rule(FORWARD, [out.clone(), Part::WasTo(public), Part::Drop]);
-                    table.rule(OUTPUT, [out, from(public, true), Part::Drop]);
-                }
+        Delivery::Nat(lans, _) => {
+            // Answers on what came by the tunnel go back by it, wherever their destination lives.
+            for public in border.ends.iter().filter_map(|ends| ends.public) {
+                let out = by_set(Way::Out, true, UPLINKS);
+                table.rule(FORWARD, [out.clone(), Part::WasTo(public), Part::Drop]);
+                table.rule(OUTPUT, [out, from(public, true), Part::Drop]);
             }
             for family in allowed(border) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
