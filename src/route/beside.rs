@@ -24,7 +24,7 @@ const PRIVATE_V4: [&str; 5] = [
 /// The same (RFC 4193).
 const PRIVATE_V6: [&str; 2] = ["fc00::/7", "fe80::/10"];
 
-/// Networks that are not private, at most: each is some rules, which every packet is compared with.
+/// At most so many networks that are not private: each is some rules, which every packet is compared with.
 const MOST_PUBLIC: usize = 32;
 
 /// The private networks of a family.
@@ -34,6 +34,12 @@ pub(super) fn private(family: Family) -> Vec<Prefix> {
         Family::V6 => &PRIVATE_V6,
     };
     texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// True for a network that lies within a private one.
+pub(super) fn is_private(network: &Prefix) -> bool {
+    let known = private(network.family());
+    known.iter().any(|known| covers(known, network))
 }
 
 /// Everything that is reached beside the tunnel.
@@ -50,7 +56,6 @@ pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Ve
     let mut found = far.fold(private(family), |nets, hole| {
         nets.iter().flat_map(|net| without(*net, hole)).collect()
     });
-    let all_private = private(family);
     let believed: Vec<_> = others()
         .filter(|link| !config.links.is_empty() || is_tunnel(link))
         .collect();
@@ -70,7 +75,7 @@ pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Ve
                 .iter()
                 .any(|address| *it == Prefix::host(address))
         })
-        .filter(|it| !all_private.iter().any(|known| covers(known, it)))
+        .filter(|it| !is_private(it))
         .collect();
     let most = found.len() + MOST_PUBLIC;
     // Wide ones first, which make others superfluous.
@@ -84,7 +89,7 @@ pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Ve
     found
 }
 
-fn overlap(one: &Prefix, other: &Prefix) -> bool {
+pub(super) fn overlap(one: &Prefix, other: &Prefix) -> bool {
     covers(one, other) || covers(other, one)
 }
 
@@ -100,7 +105,7 @@ fn without(net: Prefix, hole: &Prefix) -> Vec<Prefix> {
         .collect()
 }
 
-pub(super) fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
+fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
     wide.family() == narrow.family()
         && wide.length() <= narrow.length()
         && wide.contains(narrow.address())

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::beside::{covers, private};
+use super::beside::{is_private, overlap};
 use super::kinds::{is_of_machines, is_tunnel};
 use super::links::{Observed, ObservedLink};
 use super::{forwarding, link};
@@ -135,13 +135,10 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
 
 /// The networks at home, without those that may cross the tunnel.
 pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
-    let overlaps = |one: &Prefix, other: &Prefix| {
-        one.contains(other.address()) || other.contains(one.address())
-    };
     let mut found = at_home(config, observed);
     found.retain(|network| {
         !network.is_host()
-            && !config.allow.iter().any(|it| overlaps(it, network))
+            && !config.allow.iter().any(|it| overlap(it, network))
             && !config.public.iter().any(|it| network.contains(it))
     });
     found.sort();
@@ -149,8 +146,8 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     found
 }
 
-/// The networks of the devices that lead to no Internet. Where no links are configured, one whose lease has
-/// no default route looks like a LAN: it takes no part of the Internet for home.
+/// The networks of the devices that do not lead to the Internet. Where no links are configured, a link whose
+/// lease has no default route looks like a LAN: of the networks of such a device only private ones count.
 pub(super) fn at_home(config: &Config, observed: &Observed) -> Vec<Prefix> {
     if matches!(config.role, Role::Remote(_)) {
         return Vec::new();
@@ -179,9 +176,9 @@ pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     let links = config.links.iter().map(|link| &link.device);
     let at_home = matches!(config.role, Role::Local(_));
     let defaults = observed.links.iter().filter(|link| {
+        let had_default = || observed.were_links.contains(&link.device);
         let leads_out = || config.links.is_empty() && leads_out(config, observed, link);
-        let has_been = || observed.were_links.contains(&link.device) || leads_out();
-        link.has_default() || at_home && has_been()
+        link.has_default() || at_home && (had_default() || leads_out())
     });
     let mut found: Vec<IfName> = links
         .chain(defaults.map(|link| &link.device))
@@ -209,11 +206,6 @@ fn leads_out(config: &Config, observed: &Observed, link: &ObservedLink) -> bool 
     !is_tunnel(link)
         && !is_of_machines(link.device.as_str())
         && routes.map(|it| it.destination).any(|it| is_public(&it))
-}
-
-fn is_private(network: &Prefix) -> bool {
-    let known = private(network.family());
-    known.iter().any(|known| covers(known, network))
 }
 
 /// The devices of this host that are nobody else's to route between.

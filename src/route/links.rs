@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
-use super::beside::private;
+use super::beside::is_private;
 use super::foreign::Ruleset;
 use super::kinds::is_wan;
 use super::reach::HostSocket;
@@ -297,10 +297,8 @@ impl ObservedLink {
     }
 
     fn is_private_network(&self) -> bool {
-        let private = private(Family::V4);
-        let is_private = |own: &Prefix| private.iter().any(|net| net.contains(own.address()));
         self.addresses_of(Family::V4)
-            .any(|own| !own.is_host() && is_private(own))
+            .any(|own| !own.is_host() && is_private(&Prefix::host(own.address())))
     }
 
     /// The next hop of its best default route of a family; the unspecified address for one that

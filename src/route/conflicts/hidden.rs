@@ -5,7 +5,7 @@ use crate::sorted::Set;
 use super::{ip, warn};
 use crate::config::units::{Prefix, TableId};
 use crate::config::{Config, Warning};
-use crate::route::beside::private;
+use crate::route::beside::is_private;
 use crate::route::border::uplinks;
 use crate::route::diff::rules;
 use crate::route::link;
@@ -98,7 +98,7 @@ pub(super) fn beside_links(
         let destinations: Vec<Prefix> = by_link
             .map(|it| it.destination)
             .filter(|it| it.family() == family && it.length() > HALF && !connected.contains(it))
-            .filter(|it| !private(family).iter().any(|net| net.contains(it.address())))
+            .filter(|it| !is_private(it))
             .filter(|it| !config.public.iter().any(|own| *it == Prefix::host(own)))
             .collect();
         let (Some(first), Some(named), Some(lan)) = (

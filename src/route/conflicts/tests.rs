@@ -299,29 +299,24 @@ fn local_none(config: &mut Config) {
     }
 }
 
-/// A route of a link is no way for the LAN, and whoever wrote it hears of it.
+/// The LAN does not use a route by a link, and `check` names the route.
 #[test]
 fn routes_by_a_link_are_named() {
     let mut observed = cases::router();
-    let mut add = |destination: &str, device: &str| {
+    let add = |observed: &mut Observed, destination: &str, device: &str| {
         observed.foreign_routes.push(ForeignRoute {
             table: TableId::MAIN.0,
             destination: destination.parse().unwrap(),
             device: Some(device.to_owned()),
         });
     };
-    // What is connected, private, or not by a link is nothing to speak of.
-    add("198.51.100.0/24", "wan0");
-    add("10.9.0.0/16", "wan0");
-    add("198.18.0.0/15", "wg0");
+    // What is connected, private, or not by a link is not named.
+    add(&mut observed, "198.51.100.0/24", "wan0");
+    add(&mut observed, "10.9.0.0/16", "wan0");
+    add(&mut observed, "198.18.0.0/15", "wg0");
     let config = cases::local_nat();
-    let before = observed.clone();
-    assert_eq!(conflicts(&config, &before), []);
-    observed.foreign_routes.push(ForeignRoute {
-        table: TableId::MAIN.0,
-        destination: "9.9.9.0/24".parse().unwrap(),
-        device: Some("wan1".to_owned()),
-    });
+    assert_eq!(conflicts(&config, &observed), []);
+    add(&mut observed, "9.9.9.0/24", "wan1");
     for words in [
         "table main leads to 9.9.9.0/24 by a link",
         "`ip -4 rule add pref 18 iif lan to 9.9.9.0/24 lookup main`",
@@ -330,6 +325,10 @@ fn routes_by_a_link_are_named() {
     }
     assert_eq!(conflicts(&config, &observed).len(), 1);
     assert_eq!(conflicts(&cases::local_client(), &observed), []);
+    // Only half of this one is private.
+    add(&mut observed, "192.168.0.0/15", "wan1");
+    let words = "table main leads to 9.9.9.0/24, 192.168.0.0/15 by a link";
+    said(&config, &observed, "lan", words);
     // The line has been typed.
     observed.foreign_rules.push(ForeignRule {
         family: Family::V4,
