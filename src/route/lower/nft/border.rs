@@ -100,16 +100,13 @@ pub(super) fn add(table: &mut Table, border: &Border) {
 /// portal at its other addresses what `allow` names, too.
 fn host_is_closed(table: &mut Table, border: &Border) {
     let is_remote = border.side == Side::Remote;
-    // On the VPS whoever is in by the tunnel stays in.
-    let answers = match is_remote {
-        true => vec![Part::ConnectionState(state::ESTABLISHED), Part::Accept],
-        false => vec![
-            Part::ConnectionState(state::ESTABLISHED),
-            Part::FromAnswerer,
-            Part::Accept,
-        ],
-    };
-    let mut rules = vec![answers];
+    let mut known = vec![Part::ConnectionState(state::ESTABLISHED)];
+    // On the VPS a session that began by the tunnel goes on, too.
+    if !is_remote {
+        known.push(Part::FromAnswerer);
+    }
+    known.push(Part::Accept);
+    let mut rules = vec![known];
     for family in [Family::V4, Family::V6] {
         // About what this host sent, as the first to speak or in answer.
         rules.push(vec![error(family), related(), Part::Accept]);
@@ -237,7 +234,6 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
     match delivery {
         Delivery::Client(client, networks) => {
             for ends in &border.ends {
-                let family = Family::of(ends.local);
                 if let Some(public) = ends.public {
                     let rule = [
                         comes_by(device),
@@ -250,7 +246,7 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                     let around = by_set(Way::In, true, UPLINKS);
                     table.rule(FORWARD, [around, to(public), leaves_by(client), Part::Drop]);
                 }
-                near(table, border, (client, networks), family, ends);
+                client_has_its_own(table, border, (client, networks), ends);
             }
         }
         Delivery::Nat(lans, _) => {
@@ -264,7 +260,7 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
                 table.rule(FORWARD, allowed);
             }
-            // Whatever routes say of the machines there.
+            // Also where a route says that a machine of a LAN is elsewhere.
             table.sets.push(Set::devices(LANS, lans));
             let elsewhere = by_set(Way::Out, false, LANS);
             table.rule(FORWARD, [comes_by(device), elsewhere, Part::Drop]);
@@ -279,13 +275,13 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
 
 /// What comes from the client's device has an address of it, or does not leave by a link: the tunnel
 /// does not take somebody else's, and a link must not either.
-fn near(
+fn client_has_its_own(
     table: &mut Table,
     border: &Border,
     (client, networks): (&IfName, &[Prefix]),
-    family: Family,
     ends: &Ends,
 ) {
+    let family = Family::of(ends.local);
     let mut near = private(family);
     near.extend(networks.iter().chain(&border.allow));
     near.extend(ends.public.map(Prefix::host));
@@ -306,31 +302,33 @@ fn close(table: &mut Table, border: &Border) {
     if border.closed.is_empty() {
         return;
     }
-    if let Side::Local(Delivery::Client(client, _)) = &border.side {
-        // The client and its neighbours.
-        for public in border.ends.iter().filter_map(|ends| ends.public) {
-            for end in [from(public, true), to(public)] {
-                table.rule(
-                    FORWARD,
-                    [comes_by(client), leaves_by(client), end, Part::Accept],
-                );
+    let publics = || border.ends.iter().filter_map(|ends| ends.public);
+    match &border.side {
+        Side::Local(Delivery::Client(client, _)) => {
+            // The client and its neighbours.
+            for public in publics() {
+                for end in [from(public, true), to(public)] {
+                    let rule = [comes_by(client), leaves_by(client), end, Part::Accept];
+                    table.rule(FORWARD, rule);
+                }
             }
         }
-    }
-    if let Side::Local(Delivery::Nat(lans, without_tunnel)) = &border.side {
-        for lan in lans {
-            // A port that is handed on, asked for from the LAN itself, and from another one.
-            table.rule(FORWARD, [comes_by(lan), leaves_by(lan), Part::Accept]);
-            let publics = border.ends.iter().filter_map(|ends| ends.public);
-            for public in publics.filter(|_| lans.len() > 1) {
-                table.rule(FORWARD, [comes_by(lan), Part::WasTo(public), Part::Accept]);
-            }
-            if *without_tunnel == WithoutTunnel::Direct {
-                let out = by_set(Way::Out, true, UPLINKS);
-                table.rule(FORWARD, [comes_by(lan), out, Part::Accept]);
-                table.rule(FORWARD, [leaves_by(lan), known(), Part::Accept]);
+        Side::Local(Delivery::Nat(lans, without_tunnel)) => {
+            for lan in lans {
+                // A port that is handed on, asked for from the LAN itself, and from another one.
+                table.rule(FORWARD, [comes_by(lan), leaves_by(lan), Part::Accept]);
+                for public in publics().filter(|_| lans.len() > 1) {
+                    table.rule(FORWARD, [comes_by(lan), Part::WasTo(public), Part::Accept]);
+                }
+                if *without_tunnel == WithoutTunnel::Direct {
+                    let out = by_set(Way::Out, true, UPLINKS);
+                    table.rule(FORWARD, [comes_by(lan), out, Part::Accept]);
+                    let known = Part::ConnectionState(state::ESTABLISHED | state::RELATED);
+                    table.rule(FORWARD, [leaves_by(lan), known, Part::Accept]);
+                }
             }
         }
+        Side::Local(Delivery::Anybody) | Side::Remote => {}
     }
     for family in &border.closed {
         let rule = [
@@ -353,10 +351,6 @@ fn allowed(border: &Border) -> impl Iterator<Item = Family> + use<'_> {
 
 fn allowed_target(family: Family) -> Part {
     in_set(End::Destination, true, family, "allow")
-}
-
-fn known() -> Part {
-    Part::ConnectionState(state::ESTABLISHED | state::RELATED)
 }
 
 /// With [`error`]: about a connection that is known.

@@ -84,15 +84,7 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             mark,
             mask,
         } => untracked::add(table, (device, *address), ports, (*mark, *mask)),
-        FilterClause::PublicSource { device, address } => table.rule(
-            FIRST_SOURCE_NAT,
-            [
-                comes_by(device),
-                leaves_by_another_than(device),
-                from(*address, true),
-                Part::SourceNat(*address),
-            ],
-        ),
+        FilterClause::PublicSource { device, address } => public_source(table, device, *address),
         FilterClause::PortalSource { device, own, peer } => table.rule(
             SOURCE_NAT,
             [leaves_by(device), to(*peer), Part::SourceNat(*own)],
@@ -108,18 +100,7 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             own,
             peer,
             ports,
-        } => {
-            for keep in ports {
-                let rule = [
-                    comes_by(device),
-                    from(*peer, true),
-                    to(*own),
-                    port(keep, End::Destination),
-                    Part::DestinationNat(*address),
-                ];
-                table.rule(DESTINATION_NAT, rule);
-            }
-        }
+        } => kept_services(table, (device, *address), (*own, *peer), ports),
         FilterClause::HoldClient {
             device,
             address,
@@ -136,19 +117,7 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             ports,
             mark,
             mask,
-        } => {
-            for keep in ports {
-                let new = Part::ConnectionState(state::NEW);
-                let save = Part::MarkConnection {
-                    mark: *mark,
-                    mask: *mask,
-                };
-                table.rule(
-                    INPUT,
-                    [to(*address), port(keep, End::Destination), new, save],
-                );
-            }
-        }
+        } => mark_kept(table, *address, ports, (*mark, *mask)),
         FilterClause::Reclaim {
             address,
             client,
@@ -179,18 +148,57 @@ pub(super) fn add(table: &mut Table, clause: &FilterClause) {
             client,
             device,
             address,
-        } => table.rule(
-            FORWARD,
-            [
-                comes_by(client),
-                from(*address, true),
-                leaves_by_another_than(device),
-                // Its neighbours.
-                leaves_by_another_than(client),
-                Part::Drop,
-            ],
-        ),
+        } => keep_inside(table, client, device, *address),
     }
+}
+
+fn public_source(table: &mut Table, device: &IfName, address: IpAddr) {
+    let rule = [
+        comes_by(device),
+        leaves_by_another_than(device),
+        from(address, true),
+        Part::SourceNat(address),
+    ];
+    table.rule(FIRST_SOURCE_NAT, rule);
+}
+
+fn kept_services(
+    table: &mut Table,
+    (device, address): (&IfName, IpAddr),
+    (own, peer): (IpAddr, IpAddr),
+    ports: &[Keep],
+) {
+    for keep in ports {
+        let rule = [
+            comes_by(device),
+            from(peer, true),
+            to(own),
+            port(keep, End::Destination),
+            Part::DestinationNat(address),
+        ];
+        table.rule(DESTINATION_NAT, rule);
+    }
+}
+
+fn mark_kept(table: &mut Table, address: IpAddr, ports: &[Keep], (mark, mask): (u32, u32)) {
+    for keep in ports {
+        let new = Part::ConnectionState(state::NEW);
+        let save = Part::MarkConnection { mark, mask };
+        let rule = [to(address), port(keep, End::Destination), new, save];
+        table.rule(INPUT, rule);
+    }
+}
+
+fn keep_inside(table: &mut Table, client: &IfName, device: &IfName, address: IpAddr) {
+    let rule = [
+        comes_by(client),
+        from(address, true),
+        leaves_by_another_than(device),
+        // Its neighbours.
+        leaves_by_another_than(client),
+        Part::Drop,
+    ];
+    table.rule(FORWARD, rule);
 }
 
 /// A connection that this host opened gets the mark. What comes back on it carries the mark before it

@@ -8,6 +8,7 @@ use super::clauses::{
     FORWARD, OUTPUT, PREROUTING, comes_by, from, icmp, leaves_by, leaves_by_another_than, to,
 };
 use super::model::{End, Part, Rule, Table, Way, state};
+use super::untracked::cited;
 use crate::config::units::Family;
 use crate::route::border::{Border, Delivery, Ends, Side};
 
@@ -21,9 +22,8 @@ pub(super) fn add(table: &mut Table, border: &Border) {
         Side::Local(delivery) => {
             if *delivery != Delivery::Anybody {
                 // A neighbour on a link would speak as the public address.
-                let into = [by_set(Way::In, true, UPLINKS), leaves_by(&border.device)];
-                let [comes, leaves] = into;
-                table.rule(FORWARD, [comes, leaves, Part::Drop]);
+                let by_link = by_set(Way::In, true, UPLINKS);
+                table.rule(FORWARD, [by_link, leaves_by(&border.device), Part::Drop]);
             }
             for ends in &border.ends {
                 let by_link = by_set(Way::Out, true, UPLINKS);
@@ -38,7 +38,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
 }
 
 /// Who is on the VPS's network begins nothing with the private networks that `allow` names at home, nor
-/// with the router: he only needs a route to the VPS.
+/// with the router: a route by the VPS would be all it takes.
 fn neighbours_of_the_vps(table: &mut Table, border: &Border, ends: &Ends) {
     let family = Family::of(ends.local);
     let mut rule = vec![
@@ -78,15 +78,15 @@ pub(super) fn router_is_known(table: &mut Table, border: &Border, ends: &Ends) {
     table.rule(PREROUTING, rule);
 }
 
-/// An error about a packet for the public address would leave by a link, in that link's name: whoever
-/// traces the route to the public address would learn whose home it is.
+/// An error about a packet for the public address would leave by a link, with that link's address: a
+/// traceroute to the public address would show whose home it is.
 fn errors(table: &mut Table, border: &Border, ends: &Ends) {
     let Some(public) = ends.public else {
         return;
     };
     for place in [FORWARD, OUTPUT] {
         let mut rule = vec![by_set(Way::Out, true, UPLINKS)];
-        rule.extend(cites(public));
+        rule.extend(drop_errors_about(public));
         table.rule(place, rule);
     }
     if matches!(border.side, Side::Local(Delivery::Client(..))) {
@@ -95,16 +95,14 @@ fn errors(table: &mut Table, border: &Border, ends: &Ends) {
             leaves_by_another_than(&border.device),
             in_set(End::Destination, false, Family::of(public), "near"),
         ];
-        rule.extend(cites(public));
+        rule.extend(drop_errors_about(public));
         table.rule(OUTPUT, rule);
     }
 }
 
-/// Drops the ICMP errors about packets to an address: one cites the packet's head behind its own 8 bytes
-/// (RFC 792, RFC 4443 section 3). Among ICMP's types are some that are no errors, and they carry no such
-/// address there.
-fn cites(public: IpAddr) -> Rule {
-    const HEAD: u32 = 8;
+/// Drops the ICMP errors about packets to an address. Among ICMP's types are some that are no errors, and
+/// they carry no such address there.
+fn drop_errors_about(public: IpAddr) -> Rule {
     let (types, offset, length, bits) = match public {
         // Where the destination is: RFC 791 section 3.1, RFC 8200 section 3.
         IpAddr::V4(address) => ((3, 12), 16, 4, address.to_bits().into()),
@@ -115,13 +113,7 @@ fn cites(public: IpAddr) -> Rule {
         first: types.0,
         last: types.1,
     };
-    let cited = Part::Bytes {
-        offset: HEAD + offset,
-        length,
-        first: bits,
-        last: bits,
-    };
-    vec![kind, cited, Part::Drop]
+    vec![kind, cited(offset, length, bits, bits), Part::Drop]
 }
 
 /// A connection that a helper of connection tracking (FTP, SIP) expects is a new one all the same when it

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::model::state;
 use super::model::{Element, End, Hook, Item, Key, Kind, Part, Place, Set, Table, Target, Way};
 use crate::config::PortProtocol;
-use crate::config::units::Family;
+use crate::config::units::{Family, Prefix};
 
 /// How many elements of a set stand on a line.
 const A_LINE: usize = 4;
@@ -115,8 +115,7 @@ fn write_set(text: &mut String, set: &Set) -> fmt::Result {
 
 fn write_element(text: &mut String, set: &Set, element: &Element) -> fmt::Result {
     match &element.item {
-        Item::Network(network) if network.is_host() => write!(text, "{}", network.address()),
-        Item::Network(network) => write!(text, "{network}"),
+        Item::Network(network) => write_network(text, network),
         Item::Ports(first, last) if first == last => write!(text, "{first}"),
         Item::Ports(first, last) => write!(text, "{first}-{last}"),
         Item::Device(device) => write!(text, "\"{device}\""),
@@ -137,11 +136,7 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         Part::Address { end, is, prefix } => {
             let (ip, end, not) = (ip(prefix.family()), address_end(*end), not(*is));
             write!(text, "{ip} {end} {not}")?;
-            if prefix.is_host() {
-                write!(text, "{}", prefix.address())
-            } else {
-                write!(text, "{}", prefix.network())
-            }
+            write_network(text, prefix)
         }
         Part::AddressIn {
             end,
@@ -156,13 +151,7 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         Part::Family(Family::V6) => text.write_str("meta nfproto ipv6"),
         Part::Protocol { is, number } => {
             write!(text, "meta l4proto {}", not(*is))?;
-            match number {
-                1 => text.write_str("icmp"),
-                6 => text.write_str("tcp"),
-                17 => text.write_str("udp"),
-                58 => text.write_str("ipv6-icmp"),
-                other => write!(text, "{other}"),
-            }
+            write_protocol(text, *number)
         }
         Part::Port {
             protocol,
@@ -220,10 +209,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         }
         Part::MarkPacket { mark, mask } => {
             let rest = !mask;
-            write!(
-                text,
-                "meta mark set meta mark & {rest:#010x} | {mark:#010x}"
-            )
+            text.write_str("meta mark set meta mark & ")?;
+            write!(text, "{rest:#010x} | {mark:#010x}")
         }
         Part::Untrack => text.write_str("notrack"),
         Part::Counter => text.write_str("counter"),
@@ -241,6 +228,23 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             let (ip, protocol) = (ip(*family), self::protocol(*protocol));
             write!(text, "dnat {ip} to {protocol} dport map @{map}")
         }
+    }
+}
+
+fn write_network(text: &mut String, network: &Prefix) -> fmt::Result {
+    match network.is_host() {
+        true => write!(text, "{}", network.address()),
+        false => write!(text, "{}", network.network()),
+    }
+}
+
+fn write_protocol(text: &mut String, number: u8) -> fmt::Result {
+    match number {
+        1 => text.write_str("icmp"),
+        6 => text.write_str("tcp"),
+        17 => text.write_str("udp"),
+        58 => text.write_str("ipv6-icmp"),
+        other => write!(text, "{other}"),
     }
 }
 

@@ -59,17 +59,23 @@ pub(super) fn add(
     }
 }
 
-/// An ICMP error about a packet from one of these ports: it cites the packet's head behind its own 8
-/// bytes (RFC 792, RFC 4443 section 3). A cited header with options or extensions is none.
-fn cites(address: IpAddr, keep: &Keep) -> Vec<Part> {
-    let family = Family::of(address);
-    let bytes = |offset: u32, length, first, last| Part::Bytes {
-        offset: 8 + offset,
+/// Bytes of the packet that an ICMP error is about: its head stands behind the error's own 8 bytes
+/// (RFC 792, RFC 4443 section 3).
+pub(super) fn cited(offset: u32, length: u32, first: u128, last: u128) -> Part {
+    const OWN: u32 = 8;
+    Part::Bytes {
+        offset: OWN + offset,
         length,
         first,
         last,
-    };
-    let same = |offset, length, value| bytes(offset, length, value, value);
+    }
+}
+
+/// An ICMP error about a packet from one of these ports. One that had options or extensions is not
+/// recognised.
+fn cites(address: IpAddr, keep: &Keep) -> Vec<Part> {
+    let family = Family::of(address);
+    let same = |offset, length, value| cited(offset, length, value, value);
     let protocol = match keep.protocol {
         PortProtocol::Tcp => TCP,
         PortProtocol::Udp => UDP,
@@ -98,6 +104,6 @@ fn cites(address: IpAddr, keep: &Keep) -> Vec<Part> {
             40
         }
     };
-    parts.push(bytes(ports, 2, keep.first.into(), keep.last.into()));
+    parts.push(cited(ports, 2, keep.first.into(), keep.last.into()));
     parts
 }
