@@ -33,24 +33,13 @@ pub enum Change {
 /// The steps from one state to another.
 ///
 /// What is borrowed (settings, the place of table local) and is named by `from` alone is left as
-/// it is; whoever wants it back names the baseline's value in `to`.
+/// it is; it goes back when `to` names the baseline's value.
 pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
     let parts = Parts::of(from, to);
     let mut changes = Vec::new();
-    changes.extend(
-        parts
-            .put_filters
-            .into_iter()
-            .map(Resource::Filter)
-            .map(Change::Put),
-    );
-    changes.extend(
-        parts
-            .raised
-            .into_iter()
-            .map(Resource::Setting)
-            .map(Change::Put),
-    );
+    let put = |setting: Setting| Change::Put(Resource::Setting(setting));
+    changes.extend(parts.put_filters.into_iter().map(Change::Put));
+    changes.extend(parts.raised.into_iter().map(put));
     changes.extend(parts.added_addresses.into_iter().map(Change::Add));
     changes.extend(parts.added_neighbours.into_iter().map(Change::Add));
     for (route, replaces) in parts.added_routes {
@@ -60,61 +49,19 @@ pub fn diff(from: &HostState, to: &HostState) -> Vec<Change> {
             Change::Add(Resource::Route(route))
         });
     }
-    changes.extend(
-        parts
-            .added_rules
-            .into_iter()
-            .map(Resource::Rule)
-            .map(Change::Add),
-    );
+    changes.extend(parts.added_rules.into_iter().map(Change::Add));
     for family in [Family::V4, Family::V6] {
         move_local(&mut changes, family, from, to);
     }
-    changes.extend(
-        parts
-            .removed_rules
-            .into_iter()
-            .rev()
-            .map(Resource::Rule)
-            .map(Change::Remove),
-    );
-    changes.extend(
-        parts
-            .removed_routes
-            .into_iter()
-            .rev()
-            .map(Resource::Route)
-            .map(Change::Remove),
-    );
-    changes.extend(
-        parts
-            .removed_neighbours
-            .into_iter()
-            .rev()
-            .map(Change::Remove),
-    );
-    changes.extend(
-        parts
-            .removed_addresses
-            .into_iter()
-            .rev()
-            .map(Change::Remove),
-    );
-    changes.extend(
-        parts
-            .lowered
-            .into_iter()
-            .rev()
-            .map(Resource::Setting)
-            .map(Change::Put),
-    );
-    changes.extend(
-        parts
-            .removed_filters
-            .into_iter()
-            .map(Resource::Filter)
-            .map(Change::Remove),
-    );
+    let routes = parts.removed_routes.into_iter().map(Resource::Route);
+    changes.extend(parts.removed_rules.into_iter().rev().map(Change::Remove));
+    changes.extend(routes.rev().map(Change::Remove));
+    let neighbours = parts.removed_neighbours.into_iter();
+    changes.extend(neighbours.rev().map(Change::Remove));
+    let addresses = parts.removed_addresses.into_iter();
+    changes.extend(addresses.rev().map(Change::Remove));
+    changes.extend(parts.lowered.into_iter().rev().map(put));
+    changes.extend(parts.removed_filters.into_iter().map(Change::Remove));
     say_after_switches(&mut changes, to);
     changes
 }
@@ -159,10 +106,10 @@ struct Parts {
     removed_neighbours: Vec<Resource>,
     added_routes: Vec<(Route, bool)>,
     removed_routes: Vec<Route>,
-    put_filters: Vec<Filter>,
-    removed_filters: Vec<Filter>,
-    added_rules: Vec<Rule>,
-    removed_rules: Vec<Rule>,
+    put_filters: Vec<Resource>,
+    removed_filters: Vec<Resource>,
+    added_rules: Vec<Resource>,
+    removed_rules: Vec<Resource>,
 }
 
 impl Parts {
@@ -183,8 +130,8 @@ impl Parts {
                     let replaces = routes(from).any(|old| same_place(old, route));
                     parts.added_routes.push((route.clone(), replaces));
                 }
-                Resource::Filter(filter) => parts.put_filters.push(filter.clone()),
-                Resource::Rule(rule) => parts.added_rules.push(rule.clone()),
+                Resource::Filter(_) => parts.put_filters.push(resource.clone()),
+                Resource::Rule(_) => parts.added_rules.push(resource.clone()),
                 Resource::LocalTable(_) => {}
             }
         }
@@ -199,10 +146,10 @@ impl Parts {
                 }
                 Resource::Filter(filter) => {
                     if !filters(to).any(|new| new.tunnel == filter.tunnel) {
-                        parts.removed_filters.push(filter.clone());
+                        parts.removed_filters.push(resource.clone());
                     }
                 }
-                Resource::Rule(rule) => parts.removed_rules.push(rule.clone()),
+                Resource::Rule(_) => parts.removed_rules.push(resource.clone()),
                 Resource::Setting(_) | Resource::LocalTable(_) => {}
             }
         }
