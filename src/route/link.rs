@@ -133,8 +133,8 @@ pub(super) fn delivery_devices(config: &Config) -> &[IfName] {
     }
 }
 
-/// This router holds the public address, and the LANs share it.
-fn shares_address(config: &Config) -> bool {
+/// True when this router holds the public address, and the LANs share it.
+pub(super) fn shares_address(config: &Config) -> bool {
     matches!(&config.role, Role::Local(local) if matches!(local.deliver, Deliver::Nat { .. }))
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::warn;
 use crate::config::units::{IfName, Prefix};
-use crate::config::{Config, Deliver, NativeV6, Role, Warning};
+use crate::config::{Config, NativeV6, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, ObservedLink};
 
@@ -12,7 +12,7 @@ pub(super) fn border(warnings: &mut Vec<Warning>, config: &Config, observed: &Ob
     let Role::Local(local) = &config.role else {
         return;
     };
-    let nat = matches!(local.deliver, Deliver::Nat { .. });
+    let nat = link::shares_address(config);
     if nat && !local.keep.is_empty() {
         let ports: Vec<_> = local.keep.iter().map(ToString::to_string).collect();
         let public: Vec<_> = config.public.iter().map(|it| it.to_string()).collect();

@@ -4,26 +4,26 @@ use std::net::IpAddr;
 
 use super::warn;
 use crate::config::units::{Family, IfName, Prefix};
-use crate::config::{Config, Deliver, Role, Warning};
+use crate::config::{Config, Role, Warning};
 use crate::route::link;
 use crate::route::links::{Observed, device_setting};
 use crate::sorted::Map;
 
 /// Links and the client's device: there, up, with a way out, and apart from each other.
 pub(super) fn devices(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
-    let is_nat = is_nat(config);
+    let is_nat = link::shares_address(config);
     for (index, configured) in config.links.iter().enumerate() {
         let device = &configured.device;
         let place = format!("link[{}].device", index + 1);
         match observed.link(device) {
-            None => warn(warnings, place, absent(device, observed)),
-            Some(link) if !link.up => warn(warnings, place, down(device)),
+            None => warn(warnings, &*place, absent(device, observed)),
+            Some(link) if !link.up => warn(warnings, &*place, down(device)),
             Some(_) => {}
         }
         if link::delivery_devices(config).contains(device) {
             warn(
                 warnings,
-                format!("link[{}].device", index + 1),
+                place,
                 match is_nat {
                     true => format!("{device} is a device of `lan` too"),
                     false => format!("{device} is the client's device too"),
@@ -103,10 +103,6 @@ fn absent(device: &IfName, observed: &Observed) -> String {
         true => format!("there is no device {device}, nor any other"),
         false => format!("there is no device {device}; there is {}", names.join(", ")),
     }
-}
-
-fn is_nat(config: &Config) -> bool {
-    matches!(&config.role, Role::Local(role) if matches!(role.deliver, Deliver::Nat { .. }))
 }
 
 /// Strict reverse-path filters that we do not loosen.

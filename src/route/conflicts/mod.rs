@@ -29,7 +29,7 @@ pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     devices::reverse_path(&mut warnings, config, observed);
     ports::shared(&mut warnings, config);
     border::border(&mut warnings, config, observed);
-    reach::listeners(&mut warnings, config, observed);
+    warnings.extend(reach::lost_listeners(config, &observed.sockets));
     warnings
 }
 

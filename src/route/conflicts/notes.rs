@@ -62,7 +62,7 @@ fn own(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
     }
 }
 
-/// pf has no chain for what is forwarded, and so no word for what this host did not forward before.
+/// pf has no chain for what is forwarded, so nothing keeps closed what this host did not forward before.
 fn forwarding(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
     const SWITCHES: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
     let delivers = !matches!(&config.role, Role::Local(role) if role.deliver == Deliver::Nothing);
