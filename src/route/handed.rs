@@ -1,5 +1,5 @@
-//! What the tunnel takes from the remote portal's host: the public addresses, but for the ports that it
-//! keeps.
+//! What the tunnel takes from the remote portal's host: the public addresses, except for the ports that
+//! the host keeps.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,7 +42,7 @@ impl HandedOver {
             let Resource::Rule(rule) = resource else {
                 continue;
             };
-            let Some(address) = rule.to.and_then(host) else {
+            let Some(address) = rule.to.filter(Prefix::is_host).map(|it| it.address()) else {
                 continue;
             };
             match (rule.protocol, rule.ports) {
@@ -71,11 +71,6 @@ impl HandedOver {
         };
         self.addresses.contains(&own) && !self.kept.iter().any(keeps)
     }
-}
-
-/// The address of a prefix that holds one.
-fn host(prefix: Prefix) -> Option<IpAddr> {
-    (prefix == Prefix::host(prefix.address())).then(|| prefix.address())
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use super::handed::HandedOver;
-use super::links::Observed;
 use super::remote::FIRST_SHARED;
 use crate::config::units::IfName;
 use crate::config::{Config, PortProtocol, Warning};
@@ -53,10 +52,8 @@ pub fn is_stranger(title: &str) -> bool {
 /// parent, process and name.
 pub fn has_shell(process: u32, family: &[(u32, u32, String)]) -> bool {
     let has_child = |process| family.iter().any(|(parent, ..)| *parent == process);
-    let children = family.iter().filter(|(parent, ..)| *parent == process);
-    children
-        .into_iter()
-        .any(|(_, child, name)| name != ASKS_PASSWORD || has_child(*child))
+    let mut children = family.iter().filter(|(parent, ..)| *parent == process);
+    children.any(|(_, child, name)| name != ASKS_PASSWORD || has_child(*child))
 }
 
 /// DHCP clients (RFC 2131, RFC 8415): they hear answers to what they asked, and those stay theirs.
@@ -134,11 +131,8 @@ impl HostSocket {
             IpAddr::V4(any) if any.is_unspecified() => public.is_ipv4(),
             own @ (IpAddr::V4(_) | IpAddr::V6(_)) => own.to_canonical() == *public,
         };
-        let public = handed.addresses.iter().filter(|it| hears(it));
-        public
-            .map(move |public| SocketAddr::new(*public, port))
-            .collect::<Vec<_>>()
-            .into_iter()
+        let public = handed.addresses.iter().filter(move |it| hears(it));
+        public.map(move |public| SocketAddr::new(*public, port))
     }
 }
 
@@ -343,11 +337,6 @@ fn keep_warning(text: String) -> Warning {
         place: "keep".to_owned(),
         text,
     }
-}
-
-/// The listeners that were seen, as questions of `check`.
-pub(super) fn listeners(warnings: &mut Vec<Warning>, config: &Config, observed: &Observed) {
-    warnings.extend(lost_listeners(config, &observed.sockets));
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! Who comes in by a VPN of the remote portal's host loses it with the port at which the VPN waits.
+//! An administrator who logs in by a VPN of the remote portal's host loses the host with the VPN's port.
+
+use std::net::SocketAddr;
 
 use super::handed::HandedOver;
 use super::kinds::is_tunnel;
@@ -49,7 +51,7 @@ fn lost_carrier(
     handed: &HandedOver,
     link: &ObservedLink,
     sockets: &[HostSocket],
-) -> Option<(String, PortProtocol, std::net::SocketAddr)> {
+) -> Option<(String, PortProtocol, SocketAddr)> {
     let mut lost = None;
     for socket in sockets.iter().filter(|it| it.peer.is_none()) {
         let program = socket.programs.first().map(|it| it.name.as_str());
