@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::address::{HostAddress, is_inside};
 use super::forward;
 use super::reader::Fields;
-use super::report::Report;
+use super::report::{At, Report};
 use super::schema::{self, Portal};
 use super::units::IfName;
 use super::words::quoted;
@@ -192,12 +192,10 @@ fn lans(lan: &Fields<'_>, around: &Around<'_>, report: &mut Report<'_>) -> Optio
     }
     let mut devices = Vec::new();
     for (at, device) in field.words::<IfName>(report) {
-        if device == *around.name {
-            report.error(
-                &at,
-                format!("{device} is the tunnel itself ({NEED} is wanted)"),
-            );
-        } else if devices.contains(&device) {
+        if is_tunnel(&device, &at, NEED, around, report) {
+            continue;
+        }
+        if devices.contains(&device) {
             report.error(&at, format!("{device} is in the list already"));
         } else {
             devices.push(device);
@@ -224,12 +222,23 @@ pub(super) fn device(
 ) -> Option<IfName> {
     let field = fields.need("device", need, report)?;
     let device: IfName = field.word(report)?;
-    if device == *around.name {
+    (!is_tunnel(&device, &field.at, need, around, report)).then_some(device)
+}
+
+/// True, with an error, for the tunnel's own device.
+fn is_tunnel(
+    device: &IfName,
+    at: &At,
+    need: &str,
+    around: &Around<'_>,
+    report: &mut Report<'_>,
+) -> bool {
+    let is_tunnel = device == around.name;
+    if is_tunnel {
         report.error(
-            &field.at,
+            at,
             format!("{device} is the tunnel itself ({need} is wanted)"),
         );
-        return None;
     }
-    Some(device)
+    is_tunnel
 }
