@@ -16,7 +16,8 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
-/// Extension headers that are passed over in search of a routing header: more are not met.
+/// So many extension headers are looked through for a routing header. A packet with more is refused: RFC 8200
+/// section 4.1 names no more that a packet has.
 const MOST_EXTENSIONS: usize = 8;
 
 /// Where a packet goes.
@@ -114,7 +115,7 @@ impl Crossing {
         Some(destination) == ends.public || self.allows(family, destination)
     }
 
-    /// True when the local portal may send there what is not its own.
+    /// True when the local portal may send to this address for the client, or for a network that is allowed.
     fn lies_outside(&self, family: Family, ends: &Ends, destination: Bits) -> bool {
         if ends.is_home(destination) {
             return false;

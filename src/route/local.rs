@@ -99,8 +99,9 @@ fn portals(state: &mut HostState, config: &Config) {
     }
 }
 
-/// Packets for the public address that the administrator has no way for: by the default route they would go
-/// out in clear, and come back by the tunnel. His own rules stand before these, and his routes in table main.
+/// Packets for the public address that the administrator does not route end here: by the default route they
+/// would leave in clear, and come back by the tunnel. Rules of the administrator stand before these, and so do
+/// routes in table main.
 fn not_by_default(state: &mut HostState, config: &Config, address: IpAddr) {
     let (host, end) = (Prefix::host(address), table(config, 2));
     let comes = |pref, table| Rule {
@@ -185,8 +186,8 @@ fn to_neighbours(state: &mut HostState, config: &Config, client: &ObservedLink, 
     }
 }
 
-/// One public address on this router: the LANs' packets and the router's own go into the tunnel, but for
-/// what is reached [beside](super::beside) it by table main.
+/// One public address on this router: the LANs' packets and the router's own go into the tunnel, except
+/// for what is reached [beside](super::beside) it by table main.
 ///
 /// Table 19 has no end: what need not go into the tunnel finds it there as long as there is one.
 fn hold(

@@ -1,5 +1,5 @@
 //! What the remote portal's host should look like (dissertation 3.3.1): everything to the public
-//! address goes into the tunnel, but for what the host keeps.
+//! address goes into the tunnel, except for what the host keeps.
 
 use std::net::IpAddr;
 
@@ -19,8 +19,8 @@ use crate::config::{Config, Keep, PortProtocol, Remote, Transport};
 /// The look-up order for a packet to the public address: at `keep_pref` (1) the host's own ports
 /// and its own connections to table local, at 19 all others to table 19 and so into the tunnel,
 /// and only then, at 20, table local. When the tunnel's device is gone table 19 is empty and the
-/// look-up falls through to local: the host stays reachable, but for the TCP connections that were
-/// the client's, which wait for the tunnel instead of being reset.
+/// look-up falls through to local: the host stays reachable. Only the TCP connections that were
+/// the client's wait for the tunnel instead of being reset.
 pub fn desired(config: &Config, role: &Remote, observed: &Observed) -> HostState {
     let mut state = HostState::new();
     link::tunnel_addresses(&mut state, config);

@@ -434,7 +434,7 @@ pub(super) fn proto(protocol: PortProtocol) -> &'static str {
 
 /// The LANs behind the shared address.
 ///
-/// With `without_tunnel = "direct"` its packets find the ordinary default route while the tunnel is
+/// With `without_tunnel = "direct"` their packets find the ordinary default route while the tunnel is
 /// down. A killed daemon cannot change the rule: then they stay.
 fn shared(
     rules: &mut Rules,
@@ -460,7 +460,7 @@ fn shared(
             "out quick on {lan} reply-to ({tunnel} {peer}) {inet} from any to any keep state tagged {tag}"
         ));
     }
-    // Whatever routes say of the machines there.
+    // Also where a route says that a machine of a LAN is elsewhere.
     rules.block(format!("out quick {inet} tagged {tag}"));
     let on_link = on_link(address);
     let of_family = |network: &Prefix| network.family() == family;
