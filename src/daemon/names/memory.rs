@@ -1,5 +1,5 @@
-//! The addresses that names had when they were last found, in a file beside the configuration: at the next
-//! start DNS may be dead, and only such places outlive a reboot on every router.
+//! The addresses of names where the peer was met, in a file beside the configuration: at the next start DNS
+//! may be dead, and only such places outlive a reboot on every router.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -53,15 +53,13 @@ pub(in crate::daemon) fn save(file: &Path, known: &Resolved) -> io::Result<bool>
     written.map(|()| true)
 }
 
-/// A line a name, sorted, so that the same is the same.
+/// A line for each name, with its addresses in the order in which they were met.
 fn print(known: &Resolved) -> String {
     let mut text = String::new();
     for (host, addresses) in known {
         if host.parse::<IpAddr>().is_ok() || addresses.is_empty() {
             continue;
         }
-        let mut addresses = addresses.clone();
-        addresses.sort_unstable();
         text.push_str(host);
         for address in addresses.iter().take(MOST_ADDRESSES) {
             text.push_str(&format!(" {address}"));
@@ -109,15 +107,14 @@ mod tests {
         assert!(save(&file, &one).unwrap());
         let first = fs::metadata(&file).unwrap();
         assert_eq!(first.permissions().mode() & 0o777, 0o600);
-        // The same, and the same in another order, is no change.
-        let turned = known("vps.example", &[[203, 0, 113, 2], [203, 0, 113, 5]]);
-        assert!(!save(&file, &one).unwrap() && !save(&file, &turned).unwrap());
+        assert!(!save(&file, &one).unwrap());
         assert_eq!(fs::metadata(&file).unwrap().ino(), first.ino());
-        assert_eq!(load(&file, &hosts), turned);
+        // The order stays: the newest is tried first.
+        assert_eq!(load(&file, &hosts), one);
         // Addresses need no memory, and no answer is no reason to forget.
         assert!(!save(&file, &known("203.0.113.2", &[[203, 0, 113, 2]])).unwrap());
         assert!(!save(&file, &known("vps.example", &[])).unwrap());
-        assert_eq!(load(&file, &hosts), turned);
+        assert_eq!(load(&file, &hosts), one);
         let names = fs::read_dir(&dir).unwrap().count();
         assert_eq!(names, 1);
         fs::remove_dir_all(&dir).unwrap();
