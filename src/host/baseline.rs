@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::borrowed::{Before, Borrowed, read_address, write_address};
-use super::{HostError, Scope};
+use super::borrowed::{Before, Borrowed};
+use super::{HostError, KERNEL_LOCAL_PREF, Scope};
 use crate::config::units::{Family, IfName, RulePref};
 use crate::route::forwarding::SWITCHES;
 use crate::route::handed::HandedOver;
@@ -80,8 +80,8 @@ impl Baseline {
         self.borrowed.forwarders = who;
     }
 
-    /// Leaves out those who could have forwarded before we switched it on, and did not. Before that nobody
-    /// did where it is off.
+    /// Leaves out those who were there already when we switched forwarding on, and did without it. While it is
+    /// not borrowed, that is everybody.
     pub fn keep_newcomers(&self, forwarders: &mut Vec<String>) {
         let is_on = SWITCHES.iter().any(|key| self.setting(key).is_some());
         forwarders.retain(|it| is_on && !self.borrowed.forwarders.contains(it));
@@ -125,8 +125,8 @@ impl Baseline {
         });
         let local_tables = self.borrowed.local_tables.iter().map(|(family, pref)| {
             Resource::LocalTable(LocalTable {
-                family: self::family(*family),
-                pref: RulePref(*pref),
+                family: *family,
+                pref: *pref,
             })
         });
         let addresses = self.addresses(Before::There);
@@ -145,7 +145,7 @@ impl Baseline {
         let written = self.borrowed.addresses.iter();
         written
             .filter(move |(_, b)| **b == before)
-            .filter_map(|(words, _)| read_address(words).map(Resource::Address))
+            .map(|(address, _)| Resource::Address(address.clone()))
     }
 
     /// Remembers how everything that `desired` borrows stands in `present`, unless it is
@@ -165,8 +165,8 @@ impl Baseline {
                     } else {
                         Before::Absent
                     };
-                    let words = write_address(address);
-                    self.borrowed.addresses.get_or_insert_with(words, || before);
+                    let addresses = &mut self.borrowed.addresses;
+                    addresses.get_or_insert_with(address.clone(), || before);
                 }
                 Resource::Neighbour(_)
                 | Resource::Route(_)
@@ -185,8 +185,8 @@ impl Baseline {
         self.save().map_err(|error| self.refuse(error))
     }
 
-    /// A killed instance was here whose file is gone, or in another run directory. The kernel's own place of
-    /// table local is known all the same; a setting that it made is not.
+    /// A killed instance was here whose file is gone, or is in another run directory. The kernel's own place of
+    /// table local is known without it; the old values of settings are not.
     fn heed_unknown(&mut self, desired: &HostState, present: &HostState) {
         let is_marked = |it: &Resource| {
             use Resource::{Filter, Route, Rule};
@@ -197,8 +197,8 @@ impl Baseline {
         }
         for resource in desired.iter() {
             if let Resource::LocalTable(local) = resource {
-                let number = number(local.family);
-                self.borrowed.local_tables.insert(number, 0);
+                let tables = &mut self.borrowed.local_tables;
+                tables.insert(local.family, KERNEL_LOCAL_PREF);
             }
         }
         let mut made = Vec::new();
@@ -228,20 +228,19 @@ impl Baseline {
     }
 
     fn borrow_local_table(&mut self, family: Family, present: &HostState) {
-        let number = number(family);
-        // Two can stand there when an earlier instance was killed amid the move: the first is the
+        // Two can stand there when an earlier instance was killed during the move: the first is the
         // kernel's. None at all is a broken host, to which the kernel's own place is given back.
         let mut pref = None;
         for resource in present.iter() {
             if let Resource::LocalTable(local) = resource
                 && local.family == family
             {
-                pref = Some(pref.unwrap_or(u32::MAX).min(local.pref.0));
+                pref = Some(pref.map_or(local.pref, |it: RulePref| it.min(local.pref)));
             }
         }
         self.borrowed
             .local_tables
-            .get_or_insert_with(number, || pref.unwrap_or(0));
+            .get_or_insert_with(family, || pref.unwrap_or(KERNEL_LOCAL_PREF));
     }
 
     /// `desired`, and for everything borrowed that it does not name the value from before.
@@ -287,10 +286,8 @@ impl Baseline {
             undoing: _,
         } = &mut self.borrowed;
         settings.retain(|key, _| wanted.settings.contains(key));
-        local_tables.retain(|number, _| wanted.local_tables.contains_key(&family(*number)));
-        addresses.retain(|words, _| {
-            read_address(words).is_some_and(|address| wanted.addresses.contains(&address))
-        });
+        local_tables.retain(|family, _| wanted.local_tables.contains_key(family));
+        addresses.retain(|address, _| wanted.addresses.contains(address));
         *marked &= wanted.marked;
         if !*marked {
             *handed = HandedOver::default();
@@ -362,19 +359,6 @@ impl Baseline {
         fs::rename(&beside, &self.path)?;
         File::open(directory)?.sync_all()
     }
-}
-
-/// A family's number in the file.
-fn number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 4,
-        Family::V6 => 6,
-    }
-}
-
-/// The file's number of a family.
-fn family(number: u8) -> Family {
-    if number == 4 { Family::V4 } else { Family::V6 }
 }
 
 fn is_setting(resource: &Resource, key: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Keep;
+use crate::config::units::{Family, RulePref};
 use crate::route::handed::HandedOver;
 use crate::route::resource::Address;
 use crate::sorted::Map;
@@ -18,10 +19,10 @@ const END: &str = "end";
 pub(super) struct Borrowed {
     /// `setting KEY VALUE`.
     pub(super) settings: Map<String, String>,
-    /// `local-table FAMILY PREF`, by family, 4 or 6.
-    pub(super) local_tables: Map<u8, u32>,
+    /// `local-table FAMILY PREF`; the family is 4 or 6.
+    pub(super) local_tables: Map<Family, RulePref>,
     /// `address there ADDRESS` and `address absent ADDRESS`.
-    pub(super) addresses: Map<AddressWords, Before>,
+    pub(super) addresses: Map<Address, Before>,
     /// `marked`: routes, rules or a packet filter of ours may be there.
     pub(super) marked: bool,
     /// `handed ADDRESS` and `kept ADDRESS KEEP`: what goes to the client since. A start after a crash is
@@ -33,9 +34,6 @@ pub(super) struct Borrowed {
     /// carries no mark (FreeBSD).
     pub(super) undoing: Vec<String>,
 }
-
-/// An address as the file writes it: `lan 192.168.1.1/32`, or with the other end at its end.
-pub(super) type AddressWords = String;
 
 /// Whether an address stood on the device before us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +58,14 @@ impl Borrowed {
             line(format_args!("setting {key} {value}"));
         }
         for (family, pref) in self.local_tables.iter() {
-            line(format_args!("local-table {family} {pref}"));
+            line(format_args!("local-table {} {}", number(*family), pref.0));
         }
         for (address, before) in self.addresses.iter() {
             let word = match before {
                 Before::There => "there",
                 Before::Absent => "absent",
             };
-            line(format_args!("address {word} {address}"));
+            line(format_args!("address {word} {}", words(address)));
         }
         if self.marked {
             line(format_args!("marked"));
@@ -125,11 +123,10 @@ impl Borrowed {
             }
             "local-table" => {
                 let (family, pref) = pair()?;
-                let family = family
-                    .parse()
-                    .ok()
-                    .filter(|family| [4, 6].contains(family))?;
-                self.local_tables.insert(family, pref.parse().ok()?);
+                let families = [Family::V4, Family::V6];
+                let family = families.into_iter().find(|it| number(*it) == family)?;
+                let pref = RulePref(pref.parse().ok()?);
+                self.local_tables.insert(family, pref);
             }
             "address" => {
                 let (word, address) = pair()?;
@@ -138,8 +135,7 @@ impl Borrowed {
                     "absent" => Before::Absent,
                     _ => return None,
                 };
-                read_address(address)?;
-                self.addresses.insert(address.to_owned(), before);
+                self.addresses.insert(read_address(address)?, before);
             }
             "marked" => self.marked = true,
             "handed" => {
@@ -158,8 +154,16 @@ impl Borrowed {
     }
 }
 
-/// An address in words.
-pub(super) fn write_address(address: &Address) -> AddressWords {
+/// A family in the file.
+fn number(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "4",
+        Family::V6 => "6",
+    }
+}
+
+/// An address in the file: `lan 192.168.1.1/32`, or with the peer's address at its end.
+fn words(address: &Address) -> String {
     let Address {
         device,
         prefix,
@@ -172,7 +176,7 @@ pub(super) fn write_address(address: &Address) -> AddressWords {
 }
 
 /// The address that the words are.
-pub(super) fn read_address(words: &str) -> Option<Address> {
+fn read_address(words: &str) -> Option<Address> {
     let mut words = words.split(' ');
     Some(Address {
         device: words.next()?.parse().ok()?,
@@ -197,11 +201,12 @@ mod tests {
                 (text("net.ipv4.conf.eth0/7.forwarding"), text("")),
             ]
             .into(),
-            local_tables: [(4, 0), (6, 7)].into(),
+            local_tables: [(Family::V4, RulePref(0)), (Family::V6, RulePref(7))].into(),
             addresses: [
-                (text("lan 192.168.1.1/24"), Before::There),
-                (text("nc0 172.19.152.3/32 172.19.152.2"), Before::Absent),
+                ("lan 192.168.1.1/24", Before::There),
+                ("nc0 172.19.152.3/32 172.19.152.2", Before::Absent),
             ]
+            .map(|(words, before)| (read_address(words).unwrap(), before))
             .into(),
             marked: true,
             handed: HandedOver {
