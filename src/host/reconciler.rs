@@ -19,7 +19,7 @@ use crate::route::links::Observed;
 use crate::route::resource::Filter;
 use crate::route::{HostState, Resource};
 
-/// How often a glance is taken at what the kernel does not tell of, so that it is put back within a
+/// How often we glance at what changes without a notice from the kernel, so that it is put back within a
 /// second. A glance reads a dozen files of /proc and asks for the proxy neighbours.
 const GLANCE: Duration = Duration::from_millis(800);
 
@@ -96,7 +96,7 @@ impl<H: Host> Reconciler<H> {
         self.apply_groups(desired).await?.whole()
     }
 
-    /// Makes each group of the host look like `desired`, but those that rest after a failure.
+    /// Makes each group of the host look like `desired`, except those that rest after a failure.
     async fn apply_groups(&mut self, desired: &HostState) -> Result<Outcome, ConvergeError> {
         let nothing_was_borrowed = self.baseline.is_empty();
         let unchanged = |error| ConvergeError {
@@ -125,44 +125,31 @@ impl<H: Host> Reconciler<H> {
         let last = filter(&present)
             .filter(|_| filter(&target).is_none())
             .inspect(|it| shielded.insert((*it).clone()));
-        let tunnel = |state: &HostState| groups.part(&Group::Tunnel, state);
-        let ends = (tunnel(&present), tunnel(&bare));
-        let stands = first.is_none()
-            || self
-                .apply_group(
-                    &groups,
-                    &Group::Tunnel,
-                    &scope,
-                    (&ends.0, &ends.1),
-                    &mut outcome,
-                )
-                .await;
-        let put = outcome.executed.len();
+        let (tunnel, looking) = (Group::Tunnel, (&groups, &scope));
+        let ends = |from, to| (groups.part(&tunnel, from), groups.part(&tunnel, to));
+        let put = ends(&present, &bare);
+        let stands =
+            first.is_none() || self.apply_group(looking, &tunnel, &put, &mut outcome).await;
+        let steps_to_put = outcome.executed.len();
         for group in order.iter().filter(|_| stands) {
-            let (from, to) = (groups.part(group, &bare), groups.part(group, &shielded));
-            let reached = self.apply_group(&groups, group, &scope, (&from, &to), &mut outcome);
-            let there = if reached.await { &to } else { &from };
+            let ends = (groups.part(group, &bare), groups.part(group, &shielded));
+            let reached = self.apply_group(looking, group, &ends, &mut outcome);
+            let there = if reached.await { &ends.1 } else { &ends.0 };
             quiet.extend(there.iter().filter(|it| is_quiet(it)).cloned());
         }
-        let has_failed = outcome.failed.iter().any(|(of, _)| *of == Group::Tunnel);
+        let has_failed = outcome.failed.iter().any(|(of, _)| *of == tunnel);
         if last.is_some() && !has_failed {
-            let ends = (tunnel(&shielded), tunnel(&target));
-            self.apply_group(
-                &groups,
-                &Group::Tunnel,
-                &scope,
-                (&ends.0, &ends.1),
-                &mut outcome,
-            )
-            .await;
+            let take = ends(&shielded, &target);
+            self.apply_group(looking, &tunnel, &take, &mut outcome)
+                .await;
         } else if first.is_some() && stands && has_failed {
             let view = View {
                 scope: &scope,
-                part: &|state| groups.part(&Group::Tunnel, state),
+                part: &|state| groups.part(&tunnel, state),
             };
             // What is wrong is known already.
-            let back = converge(&mut self.host, &view, &ends.1, &ends.0).await;
-            outcome.executed.drain(..back.map_or(0, |_| put));
+            let back = converge(&mut self.host, &view, &put.1, &put.0).await;
+            outcome.executed.drain(..back.map_or(0, |_| steps_to_put));
         }
         let quiet: HostState = quiet.into_iter().collect();
         self.quiet = (!quiet.is_empty()).then(|| (Scope::of(&self.tunnel, [&quiet]), quiet));
@@ -170,7 +157,7 @@ impl<H: Host> Reconciler<H> {
             self.filters = wanted;
             self.baseline.settle(desired).map_err(unchanged)?;
         } else {
-            // Some of these may stand there now. One that nobody knows would be driven back to an empty one.
+            // Some of these may stand there now. A filter that is not remembered would be replaced by an empty one.
             self.filters.extend(wanted);
             let old = self.filters.len().saturating_sub(MOST_FILTERS);
             self.filters.drain(..old);
@@ -208,10 +195,9 @@ impl<H: Host> Reconciler<H> {
     /// Makes one group look as it shall; true when it does.
     async fn apply_group(
         &mut self,
-        groups: &Groups,
+        (groups, scope): (&Groups, &Scope),
         group: &Group,
-        scope: &Scope,
-        (from, to): (&HostState, &HostState),
+        (from, to): &(HostState, HostState),
         outcome: &mut Outcome,
     ) -> bool {
         let now = clock::now();

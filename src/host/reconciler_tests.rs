@@ -74,7 +74,7 @@ async fn what_was_given_back_is_the_administrators() {
         .cloned()
         .collect();
     reconciler.apply(&less).await.unwrap();
-    // He turns on what we have turned off again.
+    // The administrator turns on what we have turned off again.
     let theirs = &mut reconciler.host().state;
     assert!(theirs.remove(&setting(FORWARD, "0")));
     theirs.insert(setting(FORWARD, "1"));
@@ -128,6 +128,14 @@ async fn a_refused_start_leaves_nothing() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// A packet filter of this clause.
+fn filter_of(clause: FilterClause) -> Filter {
+    Filter {
+        tunnel: tunnel(),
+        clauses: [clause].into(),
+    }
+}
+
 /// A host with the client's device and a packet filter.
 fn filtered() -> HostState {
     let mut state = desired();
@@ -136,14 +144,11 @@ fn filtered() -> HostState {
         prefix: "192.168.1.1/32".parse().unwrap(),
         peer: None,
     }));
-    state.insert(Resource::Filter(Filter {
-        tunnel: tunnel(),
-        clauses: Set::from([FilterClause::MarkOwn {
-            address: "203.0.113.2".parse().unwrap(),
-            mark: 1,
-            mask: 15,
-        }]),
-    }));
+    state.insert(Resource::Filter(filter_of(FilterClause::MarkOwn {
+        address: "203.0.113.2".parse().unwrap(),
+        mark: 1,
+        mask: 15,
+    })));
     state
 }
 
@@ -232,13 +237,11 @@ async fn filters_of_failed_tries_are_few() {
     let mut kernel = host();
     kernel.devices.remove(&tunnel());
     let mut reconciler = Reconciler::open(kernel, &tunnel(), &directory).unwrap();
-    let filter = |last: u8| Filter {
-        tunnel: tunnel(),
-        clauses: [FilterClause::SourceNat {
+    let filter = |last: u8| {
+        filter_of(FilterClause::SourceNat {
             device: tunnel(),
             address: [203, 0, 113, last].into(),
-        }]
-        .into(),
+        })
     };
     for last in 0..50 {
         let mut desired = desired();
@@ -264,8 +267,8 @@ async fn a_stop_tries_again() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
-/// What fails is told, and tried again after a pause although the kernel tells of changes all
-/// the time; a stop gives all back.
+/// A failure is reported, and the step is tried again only after a pause, even when the kernel sends a notice
+/// meanwhile. A stop gives everything back.
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn the_loop_keeps_the_host() {
     let directory = directory("loop");
