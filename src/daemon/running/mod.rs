@@ -137,7 +137,7 @@ struct Open {
     waiting_since: Instant,
     /// How many sockets were opened since it was usable.
     attempts: u32,
-    /// Its name is said to be elsewhere now.
+    /// The resolvers no longer give its remote address for the name.
     is_doubted: bool,
     /// False while the socket before it, with the same fixed port, is being closed.
     opened: bool,
@@ -245,31 +245,13 @@ impl<'a> Running<'a> {
                 _ = stop.terminate.recv() => break End::Asked("SIGTERM"),
                 _ = stop.interrupt.recv() => break End::Asked("SIGINT"),
                 _ = stop.hangup.recv() => self.reload(),
-                event = events.recv() => match event {
-                    Some(News::Tunnel(event)) => {
-                        self.note_path(&event);
-                        self.log(&event);
-                        if let Event::Mtu(mtu) = event {
-                            self.mtu = mtu;
-                            self.keep_mtu();
-                        }
-                        self.note_tunnel(&event)
-                    }
-                    Some(News::Closed(link)) => {
-                        self.closing.remove(&link);
-                        self.update_links();
-                        false
-                    }
-                    Some(News::Note(Note { level, text })) => {
-                        log::log!(level, "{text}");
-                        false
-                    }
+                news = events.recv() => match news {
+                    Some(news) => self.heed_packets(news),
                     None => break End::Packets,
                 },
                 Some(event) = host_events.recv() => { self.heed(event); false }
                 Some((host, found)) = self.addresses.recv() => {
                     self.take_addresses(host, found);
-                    self.publish();
                     self.update_links();
                     self.publish();
                     true
@@ -289,15 +271,7 @@ impl<'a> Running<'a> {
                 _ = pulse.tick(), if self.filters.may_drop() => { self.count_packets().await; false }
                 _ = retry.tick(), if self.is_waiting()
                     || self.flaps.is_counting()
-                    || self.lost_at.is_some() => {
-                    if self.is_waiting() {
-                        self.look_for_awaited();
-                        self.update_links();
-                        self.resolver.doubt(self.doubts_names());
-                    }
-                    self.log_flaps();
-                    self.is_lost_for_long()
-                }
+                    || self.lost_at.is_some() => self.retry(),
             };
             if refresh {
                 // A full queue holds a refresh already.
@@ -331,7 +305,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// The TUN has the MTU that the paths carry, whoever changed it.
+    /// Gives the TUN the MTU that the paths carry, also when somebody else has changed it.
     fn keep_mtu(&mut self) {
         match tun::follow_mtu(&self.config.name, self.mtu) {
             Ok(false) => {}
@@ -340,7 +314,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Makes names' addresses and the configuration known to the reconciler.
+    /// Makes the addresses of the names and the configuration known to the reconciler.
     fn publish(&self) {
         let mut resolved = self.resolved.clone();
         // Paths that work stay where they are although the name is elsewhere now.
@@ -349,8 +323,8 @@ impl<'a> Running<'a> {
         *self.desired.0.borrow_mut() = (self.config.clone(), resolved, self.tunnel_down);
     }
 
-    /// Resolvers say something else than before of a name. Flows that do not work, and lead elsewhere, wait
-    /// no longer.
+    /// A name has other addresses than before. A flow that does not work, to an address that the name no
+    /// longer has, does not wait for its turn.
     fn take_addresses(&mut self, host: String, found: Vec<IpAddr>) {
         let before = self.resolved.get(&host).cloned().unwrap_or_default();
         for (id, open) in self.open.iter_mut() {
@@ -363,7 +337,7 @@ impl<'a> Running<'a> {
         self.resolved = self.names.all();
     }
 
-    /// No path works, and one had the time to.
+    /// No path works, and one of them has been tried long enough.
     fn doubts_names(&self) -> bool {
         self.usable.is_empty() && self.open.values().any(|open| open.attempts > 0)
     }
@@ -473,6 +447,38 @@ impl<'a> Running<'a> {
         changed
     }
 
+    /// What the packet thread tells. True: the host is to be looked at for it.
+    fn heed_packets(&mut self, news: News) -> bool {
+        match news {
+            News::Tunnel(event) => {
+                self.note_path(&event);
+                self.log(&event);
+                if let Event::Mtu(mtu) = event {
+                    self.mtu = mtu;
+                    self.keep_mtu();
+                }
+                return self.note_tunnel(&event);
+            }
+            News::Closed(link) => {
+                self.closing.remove(&link);
+                self.update_links();
+            }
+            News::Note(Note { level, text }) => log::log!(level, "{text}"),
+        }
+        false
+    }
+
+    /// Tries again what waits. True: the host is to be looked at for it.
+    fn retry(&mut self) -> bool {
+        if self.is_waiting() {
+            self.look_for_awaited();
+            self.update_links();
+            self.resolver.doubt(self.doubts_names());
+        }
+        self.log_flaps();
+        self.is_lost_for_long()
+    }
+
     /// What the reconciler tells.
     fn heed(&mut self, event: host::Event) {
         match event {
@@ -544,7 +550,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Reads the configuration again. True: the host is to be looked at anew.
+    /// Reads the configuration again. True: the host is to be looked at again.
     fn reload(&mut self) -> bool {
         let new = match Config::read(&self.options.config) {
             Ok((new, warnings)) => {

@@ -206,16 +206,9 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             length,
             first,
             last,
-        } => {
-            let low = |value: &u128| {
-                let skipped = 16_usize.saturating_sub(*length as usize);
-                value.to_be_bytes().into_iter().skip(skipped).collect()
-            };
-            let (first, last): (Vec<u8>, Vec<u8>) = (low(first), low(last));
-            so_far
-                .load_header(Header::Transport, *offset, *length)
-                .lies_within(&first, &last)
-        }
+        } => so_far
+            .load_header(Header::Transport, *offset, *length)
+            .lies_within(&last_bytes(*first, *length), &last_bytes(*last, *length)),
         // RFC 8200 section 3.
         Part::HopLimit(limit) => so_far
             .family(Family::V6)
@@ -251,7 +244,6 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
         Part::Counter => so_far.push("counter", &Attributes::new()),
         Part::Accept => so_far.verdict(1),
         Part::Drop => so_far.verdict(0),
-        // NFTA_REJECT_TYPE is NFT_REJECT_ICMPX_UNREACH, the code NFT_REJECT_ICMPX_ADMIN_PROHIBITED.
         Part::Masquerade => so_far.push("masq", &Attributes::new()),
         Part::SourceNat(to) => so_far.put(*to).translate(0, Family::of(*to), None),
         Part::DestinationNat(to) => so_far.put(*to).translate(1, Family::of(*to), None),
@@ -270,6 +262,12 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
                 .translate(1, *family, with_port.then_some(port))
         }
     }
+}
+
+/// The last bytes of a number, so many.
+fn last_bytes(value: u128, length: u32) -> Vec<u8> {
+    let skipped = size_of::<u128>().saturating_sub(length as usize);
+    value.to_be_bytes().into_iter().skip(skipped).collect()
 }
 
 fn network(so_far: Expressions, end: End, is: bool, prefix: &Prefix) -> Expressions {
