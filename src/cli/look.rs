@@ -16,7 +16,7 @@ use crate::route::{HostState, Observed};
 /// A host as it is: its links, and what it holds now of what is desired or was ours.
 pub(super) struct Seen {
     pub(super) observed: Observed,
-    /// Nothing: the host is at its baseline.
+    /// `None`: the host is at its baseline.
     pub(super) present: Option<HostState>,
     /// What is worth a word about it.
     pub(super) warnings: Vec<Warning>,
@@ -48,7 +48,7 @@ pub(super) fn look(config: &Config, run_dir: &Path) -> Result<Seen, Box<dyn Erro
                 .present(&host::desired(config, &observed))
                 .await?,
         );
-        // pf and ifconfig are told everything anew at each start.
+        // pf and ifconfig get everything again at each start.
         #[cfg(not(target_os = "linux"))]
         let present = None;
         Ok(Seen {

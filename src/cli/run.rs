@@ -103,8 +103,8 @@ fn leave_session() {
     }
 }
 
-/// Closes the descriptors of whoever said `up`, but for the standard ones: a script's lock (flock(1)) would
-/// be held as long as the tunnel runs. Before anything of ours is open.
+/// Closes all descriptors that were inherited, except the standard ones: the lock of a script that calls `up`
+/// (flock(1)) would be held as long as the tunnel runs. Called before we open anything.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "std closes only what it has opened")]
 fn close_inherited() {

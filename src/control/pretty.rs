@@ -93,7 +93,7 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
             (twice, "sent twice at once"),
             (given_up, "given up"),
             (copies, "received twice"),
-            (overdue, "waited for in vain"),
+            (overdue, "waited for and not received"),
         ];
         let counts: Vec<String> = counts
             .iter()

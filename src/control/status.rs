@@ -23,9 +23,9 @@ pub struct Status {
     pub peer: String,
     /// `encrypt`, `authenticate` or `none`.
     pub security: String,
-    /// The AEAD or MAC in use; nothing: no session yet.
+    /// The AEAD or MAC in use; `None`: no session yet.
     pub cipher: Option<String>,
-    /// Seconds since the newest handshake; nothing: no session yet.
+    /// Seconds since the newest handshake; `None`: no session yet.
     pub latest_handshake_s: Option<f64>,
     /// Seconds since the daemon started.
     pub uptime_s: f64,
@@ -43,7 +43,7 @@ pub struct Status {
     pub threads: u8,
     /// Where flows are waited for: `udp:0.0.0.0:4725`.
     pub listening: Vec<String>,
-    /// What is wrong with the host's routing; nothing: as it should be.
+    /// What is wrong with the host's routing; `None`: as it should be.
     pub routing_error: Option<String>,
     /// What of this host is not there yet, and is waited for.
     pub awaited: Vec<String>,
@@ -90,9 +90,9 @@ pub struct Offloads {
     pub tun_tcp: bool,
     /// UDP datagrams at the TUN (USO).
     pub tun_udp: bool,
-    /// Datagrams that leave a UDP socket in one piece, at most; 1: no GSO; nothing: no UDP socket.
+    /// Datagrams that leave a UDP socket in one piece, at most; 1: no GSO; `None`: no UDP socket.
     pub udp_gso: Option<usize>,
-    /// Datagrams that come to a UDP socket in one piece, at most; 1: no GRO; nothing: no UDP socket.
+    /// Datagrams that come to a UDP socket in one piece, at most; 1: no GRO; `None`: no UDP socket.
     pub udp_gro: Option<usize>,
 }
 
@@ -150,7 +150,7 @@ pub struct PathStatus {
     pub min_rtt_ms: Option<f64>,
     /// The round trip's variation, milliseconds.
     pub rtt_var_ms: f64,
-    /// The longest IP packet that the path carries whole, bytes; nothing: not known, or not asked.
+    /// The longest IP packet that the path carries whole, bytes; `None`: not known, or not asked.
     pub mtu: Option<u16>,
     /// Whether what is sent can be marked by a full queue (ECN).
     pub ecn: EcnState,
@@ -162,7 +162,7 @@ pub struct PathStatus {
     pub window: u64,
     /// Bytes in flight.
     pub in_flight: u64,
-    /// Bits per second that the path was found to carry of what is sent; nothing: not known.
+    /// Bits per second that the path was found to carry of what is sent; `None`: not known.
     pub capacity: Option<u64>,
     /// The queue that stands in the sending direction, milliseconds.
     pub queue_ms: Option<f64>,

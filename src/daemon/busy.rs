@@ -10,7 +10,7 @@ pub(super) const WINDOW: Duration = Duration::from_millis(100);
 /// cores are all in use it gets less, and a second thread costs 15 % of the throughput (measured on two
 /// cores with both portals and both ends of the flow).
 const CROWDED: f32 = 0.9;
-/// Two that do not use so much together are one: well below, lest the second comes and goes.
+/// Two that do not use so much together are one: well below, so that the second does not come and go.
 const ROOMY: f32 = 0.6;
 /// A change lasts for so long at least.
 const DWELL: Duration = Duration::from_secs(1);

@@ -28,7 +28,7 @@ pub(super) struct Trouble {
     pub(super) waited: Duration,
     /// How many sockets were opened since it was usable.
     pub(super) attempts: u32,
-    /// Its remote's name is said to be elsewhere now.
+    /// The resolvers no longer give its remote address for the name.
     pub(super) is_doubted: bool,
 }
 

@@ -8,11 +8,11 @@ use crate::proto::Instant;
 use crate::proto::event::Event;
 use crate::proto::wire::MAX_PATHS;
 
-/// What is said of one thing at most, before it is only counted.
+/// The most lines of one thing in [`WINDOW`]. The rest are counted.
 const LINES: u32 = 6;
-/// For so long.
+/// How long one thing's lines are counted, and how often a summary is said.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Things that are counted each for itself: each path's state and place, and three of the tunnel.
+/// What is counted separately: each path's state and address, and three things of the tunnel.
 const TOPICS: usize = 2 * MAX_PATHS + 3;
 
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ fn topic(event: &Event) -> usize {
         Event::Roamed { path, .. } => MAX_PATHS + path.index(),
         Event::Connected | Event::Disconnected => 2 * MAX_PATHS,
         Event::Mtu(_) => 2 * MAX_PATHS + 1,
-        // The keys are told at a level that nobody reads by day.
+        // New keys are logged at `debug` only, so they do not need a topic of their own.
         Event::SecurityMismatch { .. } | Event::Rekeyed => 2 * MAX_PATHS + 2,
     }
 }

@@ -94,7 +94,7 @@ pub(super) struct Plan {
 pub(super) struct Flow {
     /// Where it leaves from.
     pub(super) origin: Origin,
-    /// The device's index: a device that was made anew under the same name needs a new socket.
+    /// The device's index: a device that was made again under the same name needs a new socket.
     pub(super) index: u32,
     /// Where it leads.
     pub(super) remote: SocketAddr,

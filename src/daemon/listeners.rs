@@ -90,8 +90,8 @@ fn open(listen: &Listen, place: SocketAddr) -> Result<Command, OpenError> {
     })
 }
 
-/// The same error, with who has the place. To find him means to look through all processes, which is
-/// nothing to repeat.
+/// The same error, with the program that has the place. Finding it means looking through all processes: not
+/// for an error that is only tried again.
 fn with_holder(error: OpenError, transport: Transport, place: SocketAddr) -> OpenError {
     if error.is_taken()
         && let Some(who) = holder(transport, place)
@@ -104,7 +104,7 @@ fn with_holder(error: OpenError, transport: Transport, place: SocketAddr) -> Ope
 /// Ports from here on may be taken by any user (ip(7), ip_unprivileged_port_start).
 const FIRST_OF_USERS: u16 = 1024;
 
-/// Who has this place: any user may take the port while no tunnel runs.
+/// The program that has this place: any user may take the port while no tunnel runs.
 fn holder(transport: Transport, place: SocketAddr) -> Option<String> {
     let protocol = match transport {
         Transport::Udp => PortProtocol::Udp,

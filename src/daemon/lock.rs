@@ -75,7 +75,7 @@ fn other(tunnel: &Option<String>, process: &Option<u32>) -> String {
 /// The locks of a tunnel and of the host, held.
 #[derive(Debug)]
 pub struct Lock {
-    /// Dropped first: whoever has the tunnel's lock finds the host's free.
+    /// Dropped first: the next owner of the tunnel's lock finds the host's free.
     _host: HostLock,
     _tunnel: FileLock,
 }
@@ -136,8 +136,8 @@ impl Lock {
     }
 }
 
-/// A tunnel that was killed and not cleaned up after, but for `name`. One that lives all the same does so
-/// in another network namespace.
+/// Another tunnel than `name` that was killed and has left a baseline. One whose lock is held runs in another
+/// network namespace.
 fn dead(run_dir: &Path, name: &str) -> Option<String> {
     let lock = |name: &String| run_dir.join(format!("{name}.lock"));
     others(run_dir, name, "baseline")
@@ -184,8 +184,8 @@ impl HostLock {
         Ok(FileLock::take(path, note)?.ok().map(Self::File))
     }
 
-    /// The run directory of the last one who had this host and was killed. Numbers of namespaces are given
-    /// again to others; the cookie is not.
+    /// The run directory of the last owner, when it was killed. The kernel reuses the numbers of namespaces,
+    /// but not the cookies.
     fn last_run_dir(&self) -> Option<PathBuf> {
         match self {
             Self::File(lock) => {
@@ -202,7 +202,7 @@ impl HostLock {
         }
     }
 
-    /// The file stays while this other one is there.
+    /// The lock's file is not removed while this other file is there.
     fn stays_with(&mut self, baseline: PathBuf) {
         match self {
             Self::File(lock) => lock.stays_with = Some(baseline),
@@ -211,12 +211,12 @@ impl HostLock {
         }
     }
 
-    /// The file stays as it was found, while the baseline that it leads to is there.
+    /// Restores the text of the killed owner, and keeps the file while that one's baseline is there.
     fn leave_to(&mut self, baseline: PathBuf) {
         match self {
             Self::File(lock) => {
                 let left = lock.left.clone();
-                // Where that fails a later start does not learn of the killed one.
+                // When this fails, a later start does not find the baseline.
                 let _ = lock.write(&left);
             }
             #[cfg(target_os = "linux")]
@@ -258,8 +258,8 @@ fn namespace() -> Result<String, LockError> {
     Ok("the".to_owned())
 }
 
-/// What tells this thread's network namespace from those that had its inode before; 0 where the kernel
-/// does not say.
+/// Tells this thread's network namespace from earlier ones with the same inode; 0 where the kernel does not
+/// say.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "neither std nor socket2 has SO_NETNS_COOKIE")]
 fn cookie() -> u64 {
@@ -299,9 +299,9 @@ fn is_root_of_the_machine() -> bool {
 struct FileLock {
     file: File,
     path: PathBuf,
-    /// What somebody had written who was killed.
+    /// What the owner before us, which was killed, had written there.
     left: String,
-    /// It does not go while this file is there.
+    /// It is not removed while this other file is there.
     stays_with: Option<PathBuf>,
 }
 
@@ -502,14 +502,14 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// Field row A5: what a killed one has borrowed is on record in its run directory alone.
+    /// Field row A5: what a killed tunnel borrowed is on record in its run directory only.
     #[test]
     fn the_leftovers_in_another_run_directory_come_first() {
         let (near, far, host) = (folder("left-near"), folder("left-far"), host("elsewhere"));
         let killed = take(&host, &near, "nc0").unwrap();
         std::fs::write(near.join("nc0.baseline"), "{}").unwrap();
         drop(killed);
-        // However often it is tried, under whatever name.
+        // Each time, and under every name.
         for name in ["nc0", "nc1", "nc0"] {
             let refused = take(&host, &far, name).unwrap_err().to_string();
             let line = format!("`netcombiner down nc0 --run-dir {}`", near.display());

@@ -106,14 +106,14 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Empties a log file that has grown too long. Whoever writes to it appends, so the next line is the
+/// Empties a log file that has grown too long. Its writers append, so the next line is the
 /// first.
 fn start_anew_when_full(mut file: &File) -> io::Result<()> {
     if file.metadata()?.len() < MOST_BYTES {
         return Ok(());
     }
     file.set_len(0)?;
-    file.write_all(line(Some(wall_seconds()), Level::Info, "(the log begins anew)").as_bytes())
+    file.write_all(line(Some(wall_seconds()), Level::Info, "(the log was emptied)").as_bytes())
 }
 
 /// One line; a text of several lines stays one entry, its further lines moved in.
@@ -167,7 +167,7 @@ fn stderr_file() -> Option<File> {
     file.metadata().is_ok_and(|it| it.is_file()).then_some(file)
 }
 
-/// Starts logging at `level`; nothing: at that of the environment, or `info`. With `own_file`,
+/// Starts logging at `level`; `None`: at that of the environment, or `info`. With `own_file`,
 /// standard error is a log file of ours, opened for appending, and kept below 1 MiB.
 ///
 /// # Errors
@@ -259,7 +259,7 @@ mod tests {
         start_anew_when_full(&file).unwrap();
         file.write_all(b"next\n").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.ends_with("(the log begins anew)\nnext\n"), "{text}");
+        assert!(text.ends_with("(the log was emptied)\nnext\n"), "{text}");
         assert!(text.len() < 100);
         std::fs::remove_file(&path).unwrap();
     }

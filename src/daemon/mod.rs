@@ -311,8 +311,8 @@ async fn set_up(hold: &mut Hold, desired: &host::Desired) -> Result<Outcome, Dae
     Ok(outcome)
 }
 
-/// Starts the packet thread, and opens the sockets where peers are waited for: it is still to be told
-/// of those.
+/// Starts the packet thread, and opens the sockets where peers are waited for. The thread does not have
+/// these yet: the commands that are returned hand them over.
 fn start_packets(
     config: &Config,
     mtu: Mtu,

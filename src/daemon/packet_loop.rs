@@ -98,7 +98,7 @@ pub(super) struct Report {
     pub(super) tun_offload: Offload,
     /// The TUN is with a thread of its own now.
     pub(super) tun_apart: bool,
-    /// What it does for UDP sockets; nothing: there is none.
+    /// What it does for UDP sockets; `None`: there is none.
     pub(super) udp_offload: Option<UdpOffload>,
 }
 

@@ -16,8 +16,8 @@ const MAX_KNOWN: usize = MAX_PATHS;
 /// Strangers at once of one source: a peer whose links share one address (one NAT) has half of
 /// eight links in the air together; the others come a moment later.
 const MAX_OF_ONE: usize = 4;
-/// A stranger that says nothing of use for so long makes room for the next one of its source: two round trips
-/// of a handshake over a satellite. Else a neighbour behind the peer's NAT could keep it out.
+/// After this long without a proven path, a stranger makes room for the next one of its source: two round
+/// trips of a handshake over a satellite. Otherwise a neighbour behind the peer's NAT could keep it out.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// A connection that carries no path.
@@ -117,7 +117,7 @@ mod tests {
         );
     }
 
-    /// The review's attack: all places are taken by a few who never stop, and an honest one comes.
+    /// A few sources take all places and never stop, and an honest one comes.
     #[test]
     fn a_flood_drives_out_itself_and_never_the_honest_one() {
         let mut here = vec![stranger(0, [198, 51, 100, 7])];
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(verdict, Verdict::InsteadOf(SocketId(0)));
     }
 
-    /// The second review's attack: 32 networks of one /59 take turns.
+    /// 32 networks of one /59 take turns.
     #[test]
     fn a_sender_with_many_networks_turns_over_its_own() {
         let honest = IpAddr::from([0x2001, 0xdb8, 7, 0, 0, 0, 0, 1]);

@@ -61,7 +61,7 @@ enum ToTun {
 /// The packet thread's handle on it. The thread sleeps until it is given the TUN, and ends with this.
 #[derive(Debug)]
 pub(super) struct TunThread {
-    /// Nothing: this is being dropped.
+    /// `None`: this is being dropped.
     to: Option<SyncSender<ToTun>>,
     from: Receiver<FromTun>,
     waker: Waker,
@@ -159,7 +159,7 @@ impl TunThread {
     }
 
     /// Takes the TUN back, after everything given was written. What comes before goes to `take`.
-    /// Nothing: the thread has died, and the TUN with it.
+    /// `None`: the thread has died, and the TUN with it.
     pub(super) fn take_back(&self, mut take: impl FnMut(FromTun)) -> Option<Box<TunSide>> {
         self.tell(ToTun::GiveBack).ok()?;
         loop {

@@ -9,7 +9,7 @@ use super::groups::Group;
 use super::{Host, HostError, Scope};
 use crate::route::HostState;
 
-/// How often the way back is tried before it is given up: each try looks at the host anew, so one
+/// How often the way back is tried before it is given up: each try looks at the host again, so one
 /// that fails for a passing reason (a device that just comes up) is healed by the next.
 const TRIES_BACK: u32 = 3;
 
@@ -140,11 +140,11 @@ async fn drive<H: Host>(
             // before. Then a new plan no longer has this step; so each turn gets further.
             Err(error) if is_settled(&error) => {
                 let present = view.observe(host).await?;
-                let anew = host.plan(&present, to);
-                if anew.contains(step) {
+                let left = host.plan(&present, to);
+                if left.contains(step) {
                     return Err(error.into());
                 }
-                steps = anew;
+                steps = left;
                 next = 0;
             }
             Err(error) => return Err(error.into()),

@@ -42,7 +42,7 @@ pub enum Event {
     Failed(String),
     /// What had failed is as desired.
     Sound,
-    /// The host was looked at, because the kernel told of a change or it was time again.
+    /// The host was looked at, because the kernel sent a notice or it was time again.
     Looked,
 }
 

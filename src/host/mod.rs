@@ -109,7 +109,7 @@ pub trait Host {
     /// Who else forwards packets on this host, as its packet filters tell: the chains made for it.
     async fn forwarders(&mut self, tunnel: &IfName) -> Vec<String>;
 
-    /// Who made the last change that the kernel told of, as far as it says.
+    /// Who made the last change that the kernel gave notice of, as far as it says.
     fn last_to_change(&self) -> Option<String>;
 }
 
@@ -127,8 +127,8 @@ pub struct Scope {
     /// Routes, rules and the packet filter, which carry our mark, are wanted or were put by us.
     /// Otherwise what is marked so is somebody else's: of one who runs what `plan` prints himself.
     pub marked: bool,
-    /// Proxy neighbours that are wanted: one that somebody else made is as good, and stays
-    /// invisible to whoever does not want it.
+    /// Proxy neighbours that are wanted: one that somebody else made is as good, and is
+    /// not seen where none is wanted.
     pub neighbours: Set<ProxyNeighbour>,
     /// The packet filters that are wanted, or were put by us: the table that stands there is
     /// the first of them that it equals, for several can be one and the same table.

@@ -26,7 +26,7 @@ pub(super) struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// From where a datagram for a peer leaves; nothing: the kernel chooses. A handshake's answer goes
+    /// From where a datagram for a peer leaves; `None`: the kernel chooses. A handshake's answer goes
     /// by the address that was spoken to, whoever it was.
     pub(super) fn find(&self, peer: SocketAddr, answers: bool) -> Option<IpAddr> {
         let spoken = if answers { &self.spoken[..] } else { &[] };

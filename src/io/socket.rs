@@ -59,7 +59,7 @@ pub struct Origin {
     pub device: IfName,
     /// Its source address: one of the device's.
     pub source: IpAddr,
-    /// Its source port; nothing: the kernel chooses.
+    /// Its source port; `None`: the kernel chooses.
     pub port: Option<u16>,
 }
 

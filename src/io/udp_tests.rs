@@ -123,7 +123,7 @@ fn a_datagram_too_long_for_the_device_is_cut_and_told_and_a_probe_is_not() {
             let freely = a.send(&how(to, 1480, Cutting::Free), &bytes);
             assert_eq!(freely, SendReport::default());
             assert_eq!(receive_all(&mut b, 20).len(), 20);
-            // Nor is it, when an invalid one before it made quinn-udp's state anew.
+            // Nor is it, when an invalid one before it made quinn-udp's state again.
             a.stale = true;
             let marked = event::Transmit {
                 ect: true,

@@ -218,7 +218,7 @@ fn the_only_sshd_and_login_sessions_are_found_without_a_shell() {
     });
 }
 
-/// Field row B1: the supervisor starts again what was killed, whoever is cut off by then.
+/// Field row B1: the supervisor starts again what was killed, even when a session is cut off by then.
 #[test]
 fn a_restart_after_a_crash_is_never_refused() {
     in_namespace(async |directory: PathBuf| {
@@ -379,8 +379,8 @@ fn the_log_is_not_opened_in_somebody_elses_directory() {
     });
 }
 
-/// Where and by whom `up` was said is no matter to the daemon: a lock that a script holds ends with the
-/// script, and a file system can be unmounted.
+/// The daemon keeps nothing of the shell that called `up`: a script's lock ends with the script, and its
+/// working directory's file system can be unmounted.
 #[test]
 fn nothing_of_the_shell_is_held() {
     in_namespace(async |directory: PathBuf| {

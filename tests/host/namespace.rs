@@ -143,7 +143,7 @@ pub(crate) fn reconciler(directory: &Path) -> Reconciler<System> {
     Reconciler::open(System::open().unwrap(), &name("nc0"), directory).unwrap()
 }
 
-/// Everything of ours, read anew.
+/// Everything of ours, read again.
 pub(crate) async fn observed(state: &HostState) -> HostState {
     let scope = Scope::of(&name("nc0"), [state]);
     System::open().unwrap().observe(&scope).await.unwrap()

@@ -13,7 +13,7 @@ use crate::daemon::links::Resolved;
 /// Proven addresses of a name: two of each family, should it move between them.
 const MOST_PROVEN: usize = 4;
 
-/// Addresses of a name that are only said, where one is proven: each costs ten seconds when it is a lie.
+/// The most addresses of a name that are only said, where one is proven: each that is wrong costs ten seconds.
 const MOST_NEW: usize = 4;
 
 /// The names of a configuration.
@@ -25,7 +25,7 @@ pub(in crate::daemon) struct Known {
 }
 
 impl Known {
-    /// What the last run has left.
+    /// What the last run has written.
     pub(in crate::daemon) fn load(file: &Path, hosts: &[String]) -> Self {
         Self {
             answers: Resolved::new(),
@@ -33,12 +33,12 @@ impl Known {
         }
     }
 
-    /// Resolvers say this.
+    /// Resolvers say that the name has these addresses.
     pub(in crate::daemon) fn answer(&mut self, host: String, found: Vec<IpAddr>) {
         self.answers.insert(host, found);
     }
 
-    /// The peer was there. True when that is new of a name.
+    /// The peer was met at this address. True when that is new for a name.
     pub(in crate::daemon) fn prove(&mut self, address: IpAddr) -> bool {
         let mut is_new = false;
         let names = self
@@ -60,7 +60,7 @@ impl Known {
         is_new
     }
 
-    /// Where the peer was.
+    /// The addresses where the peer was met.
     pub(in crate::daemon) fn proven(&self) -> &Resolved {
         &self.proven
     }

@@ -41,9 +41,10 @@ const ASK_PATIENCE: Duration = Duration::from_secs(2);
 const ASKS: u32 = 2;
 /// After the first answer over a link the others may come for so long.
 const OTHERS: Duration = Duration::from_millis(300);
-/// What the log says of one name in [`WINDOW`] at most; a change that lasts is told.
+/// The most lines of one name in [`WINDOW`]. The rest are counted.
 const LINES: u32 = 6;
-/// Names are asked for once a minute: less would hold nothing back.
+/// How long the lines of one name are counted. Names are asked for once a minute, so a window of minutes would
+/// hold nothing back.
 const WINDOW: Duration = Duration::from_secs(3600);
 /// The port of DNS.
 const PORT: u16 = 53;
@@ -122,7 +123,7 @@ fn ways_of(config: &Config, link: &Link, observed: &Observed, resolvers: &[IpAdd
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Manner {
     ways: Vec<Way>,
-    /// No path works with what was said: everybody is asked, and all answers are waited for.
+    /// No path works with the last answers: all resolvers are asked, and all their answers are waited for.
     doubt: bool,
 }
 
@@ -158,7 +159,7 @@ impl Resolver {
         self.tasks.len()
     }
 
-    /// The links are others: what was not found is looked for at once.
+    /// The links have changed: names without an answer are asked for at once.
     pub(super) fn follow(&self, ways: Vec<Way>) {
         self.change(|manner| manner.ways = ways);
     }
@@ -263,7 +264,7 @@ async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>,
     if doubt {
         let (system, links) = tokio::join!(
             timeout(PATIENCE, by_system(host)),
-            by_links(host, ways, ASKS * ASK_PATIENCE)
+            by_ways(host, ways, ASKS * ASK_PATIENCE)
         );
         let system = system.unwrap_or_else(|_| Err("no answer".to_owned()));
         return match (system, links) {
@@ -282,7 +283,7 @@ async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>,
         }
         waits = false;
     }
-    let mut by_links = std::pin::pin!(by_links(host, ways, OTHERS));
+    let mut by_links = std::pin::pin!(by_ways(host, ways, OTHERS));
     let mut asks = true;
     while waits || asks {
         tokio::select! {
@@ -344,15 +345,15 @@ async fn by_resolvers(host: &str, resolvers: Vec<SocketAddr>) -> Result<Vec<IpAd
         resolver,
     };
     let ways = resolvers.into_iter().map(own).collect();
-    let found = by_links(host, ways, ASKS * ASK_PATIENCE).await;
+    let found = by_ways(host, ways, ASKS * ASK_PATIENCE).await;
     if found.is_empty() {
         return Err("no resolver of /etc/resolv.conf knows it".to_owned());
     }
     Ok(found)
 }
 
-/// What the resolvers over the links say, IPv6 first as the C library does.
-async fn by_links(host: &str, ways: Vec<Way>, patience: Duration) -> Vec<IpAddr> {
+/// What the resolvers on these ways say, IPv6 first as the C library does.
+async fn by_ways(host: &str, ways: Vec<Way>, patience: Duration) -> Vec<IpAddr> {
     let mut questions = JoinSet::new();
     for way in ways {
         for kind in [Kind::Aaaa, Kind::A] {
@@ -377,8 +378,8 @@ async fn by_links(host: &str, ways: Vec<Way>, patience: Duration) -> Vec<IpAddr>
     found
 }
 
-/// Of each answer the first address, of each the second, and so on: one that names many leaves room for
-/// those of the others.
+/// The first address of each answer, then the second of each, and so on: a long answer leaves room for the
+/// others.
 fn shared(answers: &[Vec<IpAddr>]) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for turn in 0..message::MOST_ADDRESSES {
@@ -440,7 +441,7 @@ fn list(addresses: &[IpAddr]) -> String {
 mod tests {
     use super::*;
 
-    /// A name that is another one each minute, for a day.
+    /// A name that changes each minute, for a day.
     #[test]
     fn a_name_that_never_rests_costs_few_lines() {
         let (mut said, start) = (Said::default(), clock::now());
@@ -458,7 +459,7 @@ mod tests {
         assert!(calm.into_iter().all(|it| it.is_some()));
     }
 
-    /// What the system's resolver says is anybody's, too.
+    /// The system's resolver is not believed more than others.
     #[cfg(not(target_env = "musl"))]
     #[test]
     fn an_address_of_this_host_or_of_many_is_no_answer() {

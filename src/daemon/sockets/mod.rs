@@ -121,7 +121,7 @@ impl Sockets {
         self.send_failed
     }
 
-    /// What the kernel does for all UDP sockets; nothing: there is none.
+    /// What the kernel does for all UDP sockets; `None`: there is none.
     pub(super) fn offload(&self) -> Option<UdpOffload> {
         let all = self.entries.values().filter_map(|entry| match entry {
             Entry::Udp { socket, .. } => Some(socket.offload()),

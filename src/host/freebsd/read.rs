@@ -143,7 +143,7 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
     links.into_iter().flatten().collect()
 }
 
-/// Whether a device of `ifconfig -a` is set up; nothing when it is not there.
+/// Whether a device of `ifconfig -a` is up; `None` when it is not there.
 pub(super) fn is_up(text: &str, device: &IfName) -> Option<bool> {
     let flags = text.lines().find_map(|line| {
         let rest = line.strip_prefix(device.as_str())?;

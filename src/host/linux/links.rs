@@ -42,7 +42,7 @@ const KERNEL_PREFS: [u32; 2] = [32766, 32767];
 /// A message of a device.
 type LinkMessage = Message<LinkHeader>;
 
-/// The devices by index. Read anew for each operation: an index may be given to another device.
+/// The devices by index. Read again for each operation: an index may be given to another device.
 #[derive(Debug, Default)]
 pub(super) struct Names(Map<u32, IfName>);
 
@@ -199,7 +199,8 @@ fn link_of<'a>(observed: &'a mut Observed, device: &IfName) -> Option<&'a mut Ob
         .find(|link| link.device == *device)
 }
 
-/// Routes of others that are looked at, at most, but for those that may stand in our way.
+/// When so many routes of others are listed, networks of table main are left out: a router with a full table
+/// of the Internet has a million. Host routes and other tables may stand in our way, and are always listed.
 const MOST_ROUTES: usize = 1000;
 
 fn add_routes(
@@ -229,7 +230,6 @@ fn add_routes(
         }
         let device = route.hops.first().and_then(|(index, _)| names.name(*index));
         let elsewhere = route.table != TableId::MAIN && route.table != TableId::LOCAL;
-        // A router with a full table of the Internet has a million.
         let few = observed.foreign_routes.len() < MOST_ROUTES;
         // Networks of devices are known by the devices' addresses.
         let connected = message.header.protocol == RouteProtocol::Kernel;

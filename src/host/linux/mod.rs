@@ -78,9 +78,9 @@ impl Filters {
     }
 }
 
-/// All is read no more often than this, whatever changes: it takes a small router a while.
+/// The least time between two reads, however often something changes: a read takes a small router a while.
 const LEAST_AGE: Duration = Duration::from_secs(2);
-/// So long the rules of the older ip_tables are taken for what they were: no notice tells of them, and
+/// How long the rules of the older ip_tables are taken as unchanged: the kernel gives no notice of them, and
 /// another program has to be run to read them.
 const LEGACY_AGE: Duration = Duration::from_secs(30);
 
@@ -105,16 +105,14 @@ impl System {
         Ok(&self.handle)
     }
 
-    /// The packet filters of others, read again when they may have changed, though not at once when they
-    /// have just been read. None where they cannot be read. Others are served meanwhile.
+    /// The packet filters of others, read again when they may have changed, at most once in [`LEAST_AGE`].
+    /// A ruleset that says it is unknown where they cannot be read. Other tasks run meanwhile.
     async fn filters(&mut self, tunnel: &IfName) -> &Ruleset {
         let (generation, now) = (nft::ruleset::generation(), clock::now());
         let has_legacy = nft::ruleset::has_legacy();
-        let due = self
-            .filters
-            .as_ref()
-            .map(|it| it.due(generation, has_legacy));
-        if due.is_none_or(|due| due.is_some_and(|due| due <= now)) {
+        let known = self.filters.as_ref();
+        let due = known.map_or(Some(now), |it| it.due(generation, has_legacy));
+        if due.is_some_and(|due| due <= now) {
             let tunnel = tunnel.clone();
             let read = spawn_blocking(move || nft::ruleset::read(&tunnel)).await;
             self.filters = Some(Filters {
@@ -128,7 +126,7 @@ impl System {
             });
             self.owed = None;
         } else {
-            self.owed = due.flatten();
+            self.owed = due;
         }
         let nothing = || Filters {
             generation,

@@ -1,5 +1,5 @@
-//! The rules of ip_tables, the older kind, as the program that comes with them prints them. It is not waited
-//! for without end, and what it prints is not taken without end either.
+//! The rules of ip_tables, the older kind, as the program that comes with them prints them. Its
+//! time and its output are limited.
 
 use std::io::Read as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::io::clock;
 
-/// So long all the programs together may take. A small router prints a thousand rules in a second.
+/// How long all the programs together may take. A small router prints a thousand rules in a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// So much is read, bytes: fifty thousand rules.
+/// The most that is read of a program's output, bytes: fifty thousand rules.
 const MOST_BYTES: usize = 8 << 20;
 /// How often it is asked whether a program has ended.
 const STEP: Duration = Duration::from_millis(10);
-/// So long a killed program is waited for, in steps. The kernel may hold it for longer.
+/// How long a killed program is waited for, in steps. The kernel may hold it for longer.
 const STEPS_TO_DIE: u32 = 20;
 
 /// The names of the tables of a family (`ip`, `ip6`); empty where the kernel has none.
@@ -109,7 +109,7 @@ mod tests {
             "exec sleep 600",
             "exec yes",
             "echo rules; exec sleep 600",
-            // It says no more, and goes on.
+            // It closes its output, and goes on.
             "exec >&-; exec sleep 600",
         ] {
             let start = clock::now();
