@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use netcombiner_lab::prelude::*;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::crossing::refused;
 use super::support::kernel::sh;
-use super::support::{Case, Outcome, Setup, case};
+use super::support::{LOCAL, Outcome, REMOTE, Setup, case};
 
 /// The prefix that is advertised.
 const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0);
@@ -79,18 +80,13 @@ fn beliefs(host: &Namespace) -> Result<String, Error> {
     Ok(text)
 }
 
-fn refused(case: &Case, side: Side) -> Result<u64, Error> {
-    let status = case.show(side)?;
-    Ok(status["discards"]["not_allowed_out"].as_u64().unwrap_or(0))
-}
-
 /// Field row A3: one advertisement sent into the tunnel gave the other host a prefix and a default route;
 /// where the tunnel carries no IPv6, and where it does.
 #[test]
 fn neither_advertisements_nor_redirects_are_believed() {
     let inner = |side| match side {
-        Side::Local => Ipv4Addr::new(172, 19, 152, 3),
-        Side::Remote => Ipv4Addr::new(172, 19, 152, 2),
+        Side::Local => LOCAL,
+        Side::Remote => REMOTE,
     };
     for more in ["", "allow = [\"2001:db8:900d::/48\"]"] {
         for (liar, victim) in [(Side::Remote, Side::Local), (Side::Local, Side::Remote)] {
@@ -107,13 +103,16 @@ fn neither_advertisements_nor_redirects_are_believed() {
                 }
                 let _portals = case.up()?;
                 let before = beliefs(lab.host(victim))?;
-                let said = refused(case, liar)?;
+                let said = refused(case, liar, "not_allowed_out")?;
                 advertise(lab.host(liar))?;
                 redirect(lab.host(liar), inner(liar), inner(victim))?;
                 assert_eq!(case.pings(&lab.client, SERVER)?, 20);
                 assert_eq!(beliefs(lab.host(victim))?, before, "{victim:?} {more}");
                 // All ten were said, and maybe what the kernel says of its own.
-                assert!(refused(case, liar)? >= said + 10, "{liar:?} {more}");
+                assert!(
+                    refused(case, liar, "not_allowed_out")? >= said + 10,
+                    "{liar:?} {more}"
+                );
                 Ok(())
             });
         }

@@ -11,42 +11,31 @@ use super::crossing::{home_router, pings};
 use super::lans::checked;
 use super::modes::into_a_lan;
 use super::support::kernel::sh;
-use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+use super::support::{
+    Answers, Case, LOCAL, Outcome, REMOTE, Setup, Talk, Watch, case, eventually, is_open,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
-fn nat(more: &str) -> Setup {
-    let mut setup = Setup::default();
-    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
-    setup.options.deliver = Some(deliver);
-    setup
-}
-
-fn is_open(from: &Namespace, to: impl Into<std::net::IpAddr>, port: u16) -> bool {
-    let place = std::net::SocketAddr::new(to.into(), port);
-    Talk::open_within(from, place, 2000 * MS).is_ok()
-}
-
-/// Field row A2: the router's own services are closed to the tunnel but for those that are named,
+/// Field row A2: the router's own services are closed to the tunnel except for those that are named,
 /// at the public address and at the one inside the tunnel.
 #[test]
-fn the_router_is_closed_but_for_what_is_kept() {
-    case(nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
+fn the_router_is_closed_except_for_what_is_kept() {
+    case(Setup::nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         let _portals = case.up()?;
         let any = Ipv4Addr::UNSPECIFIED;
         let _page = Answers::start(&lab.local, any, 80)?;
         let _kept = Answers::start(&lab.local, any, 8081)?;
-        let inner = Ipv4Addr::new(172, 19, 152, 3);
         assert!(is_open(&lab.server, PUBLIC, 8081));
-        assert!(is_open(&lab.remote, inner, 8081));
+        assert!(is_open(&lab.remote, LOCAL, 8081));
         assert!(!is_open(&lab.server, PUBLIC, 80));
-        assert!(!is_open(&lab.remote, inner, 80));
+        assert!(!is_open(&lab.remote, LOCAL, 80));
         // The LAN has it as before, pings are answered, and so is what the router asks itself.
         assert!(is_open(&lab.client, Ipv4Addr::new(192, 168, 7, 1), 80));
         assert_eq!(pings(&lab.server, PUBLIC)?, 5);
-        assert_eq!(pings(&lab.local, Ipv4Addr::new(172, 19, 152, 2))?, 5);
+        assert_eq!(pings(&lab.local, REMOTE)?, 5);
         Ok(())
     });
 }
@@ -57,9 +46,8 @@ fn the_router_is_closed_in_client_mode_too() {
     case(Setup::default(), |case| -> Outcome {
         let _portals = case.up()?;
         let _page = Answers::start(&case.lab.local, Ipv4Addr::UNSPECIFIED, 80)?;
-        let inner = Ipv4Addr::new(172, 19, 152, 3);
-        assert!(!is_open(&case.lab.remote, inner, 80));
-        assert_eq!(pings(&case.lab.remote, inner)?, 5);
+        assert!(!is_open(&case.lab.remote, LOCAL, 80));
+        assert_eq!(pings(&case.lab.remote, LOCAL)?, 5);
         Ok(())
     });
 }
@@ -69,12 +57,14 @@ fn forge(case: &Case, source: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let lab = &case.lab;
     let packets = "iifname link* udp dport 9";
     let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+    let come = Watch::start(&lab.local, "prerouting", "iifname lan udp dport 9")?;
     sh(&lab.client, &format!("ip address add {source}/32 dev eth0"))?;
     let forger = lab.client.run(|| UdpSocket::bind((source, 0)))??;
     for _ in 0..5 {
         let _ = forger.send_to(b"not mine", (SERVER, 9));
     }
     assert_eq!(pings(&lab.client, SERVER)?, 5);
+    assert_eq!(come.packets()?, 5, "the router gets them");
     Ok(seen.packets()?)
 }
 
@@ -212,7 +202,7 @@ fn somebody_elses_subnet_is_routed_where_he_has_rules_for_it() {
 /// goes on without it.
 #[test]
 fn the_router_itself_uses_the_tunnel() {
-    case(nat(""), |case| -> Outcome {
+    case(Setup::nat(""), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         let service = Answers::start(&lab.server, SERVER, 80)?;
@@ -254,7 +244,7 @@ fn hears(client: &UdpSocket, port: u16) -> Result<(), Error> {
 /// goes into the tunnel nor what comes out of it leaves by that link.
 #[test]
 fn routes_of_a_link_take_nothing_out_of_the_tunnel() {
-    case(nat(""), |case| -> Outcome {
+    case(Setup::nat(""), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         home_router(case)?;
@@ -273,7 +263,7 @@ fn routes_of_a_link_take_nothing_out_of_the_tunnel() {
         // What the link's own network offers is there as before.
         assert_eq!(case.pings(&lab.local, Lab::wan_gateway(0))?, 20);
         assert_eq!(clear.packets()?, 20);
-        // Whoever meant it so types the line that `check` gives.
+        // Who wants the route types the line that `check` gives.
         let said = checked(case, Side::Local)?;
         let line = said.split('`').find(|it| it.starts_with("ip -4 rule add"));
         let line = line.ok_or(said.as_str())?;

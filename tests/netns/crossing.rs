@@ -33,7 +33,8 @@ pub(crate) fn home_router(case: &Case) -> Result<(), Error> {
     Ok(())
 }
 
-fn refused(case: &Case, side: Side, cause: &str) -> Result<u64, Error> {
+/// How many packets a portal refused for this cause.
+pub(crate) fn refused(case: &Case, side: Side, cause: &str) -> Result<u64, Error> {
     let status = case.show(side)?;
     Ok(status["discards"][cause].as_u64().unwrap_or(0))
 }

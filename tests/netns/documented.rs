@@ -6,13 +6,12 @@ use netcombiner_lab::clock::now;
 use netcombiner_lab::prelude::*;
 
 use super::crossing::{home_router, pings};
-use super::modes::into_a_lan;
+use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
-use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+use super::support::{Answers, Case, LOCAL, Outcome, Setup, Talk, Watch, case, eventually};
 
 const DOCUMENT: &str = include_str!("../../docs/crossing.md");
 const MS: Duration = Duration::from_millis(1);
-const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
 
 /// The rows of the table whose head is this, without the head.
 pub(crate) fn rows<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Vec<[&'static str; COLUMNS]> {
@@ -33,22 +32,18 @@ pub(crate) fn rows<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Vec<[&'static
 
 /// A local portal that delivers so, with keep and forwards, and the lines in `more`.
 fn delivering(deliver: &str, more: &str) -> Setup {
-    let mut setup = Setup::default();
-    let lines = match deliver {
-        "client" => return setup_keeps(setup, more),
-        "nat" => {
-            "deliver = \"nat\"\nlan = { device = \"lan\" }\nforwards = [\"tcp:8082 -> 192.168.7.20\"]"
+    match deliver {
+        "client" => {
+            let mut setup = Setup::default();
+            setup.options.local = more.into();
+            setup
         }
-        "none" => "deliver = \"none\"",
+        "nat" => Setup::nat(&format!(
+            "forwards = [\"tcp:8082 -> {LAN_MACHINE}\"]\n{more}"
+        )),
+        "none" => Setup::delivering(&format!("deliver = \"none\"\n{more}")),
         other => panic!("no such delivery: {other}"),
-    };
-    setup.options.deliver = Some(format!("{lines}\n{more}"));
-    setup
-}
-
-fn setup_keeps(mut setup: Setup, more: &str) -> Setup {
-    setup.options.local = more.into();
-    setup
+    }
 }
 
 /// Who answers at this port: the name of the host, as the document says it.
@@ -203,9 +198,15 @@ fn packets_for_the_client_go_where_the_document_says() {
             let _remote = case.start(Side::Remote)?;
             let _local = put_device(case, row[0])?;
             let leaks = Watch::start(&lab.internet, "prerouting", &leaked)?;
+            let come = Watch::start(
+                &lab.local,
+                "prerouting",
+                "iifname nc0 icmp type echo-request",
+            )?;
             let answered = pings(&lab.server, PUBLIC)?;
             assert_eq!(answered, if row[1] == "client" { 5 } else { 0 }, "{row:?}");
             assert!(["client", "dropped"].contains(&row[1]), "{row:?}");
+            assert_eq!(come.packets()?, 5, "{row:?}");
             assert_eq!(leaks.packets()?, 0, "{row:?}");
             Ok(())
         });

@@ -67,7 +67,7 @@ fn rules_and_routes_of_others_are_never_touched() {
                 sh(host, &format!("ip {words}"))?;
             }
         }
-        // Longer than the debounce: whoever tidies up has done it.
+        // Longer than the debounce: a daemon that would take these for its own has removed them.
         std::thread::sleep(Duration::from_millis(700));
         local.stop()?;
         remote.stop()?;

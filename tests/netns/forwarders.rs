@@ -55,8 +55,8 @@ fn is_open(case: &Case) -> Result<bool, Error> {
     Ok(pings(&case.lab.internet, BACKEND)? > 0)
 }
 
-/// Field row A1: whoever was there while forwarding was off did not forward, and does not now, nor when a
-/// killed daemon starts again.
+/// Field row A1: rules that were there while forwarding was off forwarded nothing, and forward nothing now,
+/// nor when a killed daemon starts again.
 #[test]
 fn old_rules_of_others_open_nothing() {
     for rules in [FIREWALLD, MASQUERADE] {

@@ -46,12 +46,9 @@ pub(super) fn furnish(case: &Case) -> Result<(), Error> {
 /// Both portals' configurations name both addresses.
 pub(super) fn both_addresses(case: &Case) -> Outcome {
     for side in Side::BOTH {
-        let file = case.portals.config(side);
-        let text = std::fs::read_to_string(&file)?;
         let one = format!("public_address = \"{PUBLIC}\"");
-        assert!(text.contains(&one));
         let both = format!("public_address = [\"{PUBLIC}\", \"{PUBLIC_V6}\"]");
-        std::fs::write(&file, text.replace(&one, &both))?;
+        case.rewrite(side, |text| text.replace(&one, &both))?;
     }
     Ok(())
 }

@@ -7,12 +7,11 @@ use netcombiner_lab::prelude::*;
 use nix::sys::signal::Signal;
 
 use super::crossing::pings;
-use super::modes::into_a_lan;
+use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
-use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+use super::support::{Answers, Case, Outcome, REMOTE, Setup, Talk, Watch, case, eventually};
 
 const BRIEFLY: Duration = Duration::from_secs(2);
-const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
 
 /// A machine behind a device of its own, in the network 192.168.NUMBER.0/24.
 fn behind(lab: &Lab, device: &str, number: u8) -> Result<Namespace, Error> {
@@ -51,10 +50,9 @@ fn asked_briefly(from: &Namespace, to: Ipv4Addr, port: u16) -> Result<String, Er
 /// that it prints the third one does too, without a restart.
 #[test]
 fn several_lans_share_the_address() {
-    let mut setup = Setup::default();
-    setup.options.deliver = Some(format!(
+    let setup = Setup::delivering(&format!(
         "deliver = \"nat\"\nlan = {{ devices = [\"lan\", \"guest\"] }}\n\
-         forwards = [\"tcp:443 -> {MACHINE}:8443\"]"
+         forwards = [\"tcp:443 -> {LAN_MACHINE}:8443\"]"
     ));
     case(setup, |case| -> Outcome {
         let lab = &case.lab;
@@ -71,7 +69,7 @@ fn several_lans_share_the_address() {
         }
         assert!(asked_briefly(&cameras, SERVER, 80).is_err());
         // What is handed on, from outside and from both LANs; the VPS's own services too.
-        let _machine = Answers::start(&lab.client, MACHINE, 8443)?;
+        let _machine = Answers::start(&lab.client, LAN_MACHINE, 8443)?;
         let _ssh = Answers::start(&lab.remote, PUBLIC, 22)?;
         assert_eq!(
             asked(&lab.server, PUBLIC, 443)?,
@@ -83,7 +81,7 @@ fn several_lans_share_the_address() {
             assert_eq!(asked(machine, PUBLIC, 22)?, "remote to 172.19.152.3");
         }
         // This router joined no networks before, and does not now.
-        assert_eq!(pings(&guest, MACHINE)?, 0);
+        assert_eq!(pings(&guest, LAN_MACHINE)?, 0);
 
         let said = checked(case, Side::Local)?;
         let line = "lan = { devices = [\"lan\", \"guest\", \"cameras\"] }";
@@ -94,10 +92,8 @@ fn several_lans_share_the_address() {
             assert!(said.contains(word), "{said}");
         }
         assert!(!said.contains("behind guest"), "{said}");
-        let file = case.portals.config(Side::Local);
-        let text = std::fs::read_to_string(&file)?;
         let old = "lan = { devices = [\"lan\", \"guest\"] }";
-        std::fs::write(&file, text.replace(old, line))?;
+        case.rewrite(Side::Local, |text| text.replace(old, line))?;
         local.process.signal(Signal::SIGHUP)?;
         eventually("the third network uses the tunnel", || {
             Ok(asked_briefly(&cameras, SERVER, 80).is_ok_and(|it| it == through))
@@ -118,14 +114,13 @@ fn check_names_the_address_of_the_vps() {
     case(Setup::default(), |case| -> Outcome {
         let _portals = case.up()?;
         let _ssh = Answers::start(&case.lab.remote, Ipv4Addr::UNSPECIFIED, 22)?;
-        let inside = Ipv4Addr::new(172, 19, 152, 2);
         for side in Side::BOTH {
             let said = checked(case, side)?;
             let notes = said.lines().filter(|line| line.starts_with("note: "));
-            let named = notes.filter(|line| line.contains(&inside.to_string()));
+            let named = notes.filter(|line| line.contains(&REMOTE.to_string()));
             assert_eq!(named.count(), 1, "{said}");
         }
-        let answer = asked(&case.lab.client, inside, 22)?;
+        let answer = asked(&case.lab.client, REMOTE, 22)?;
         assert_eq!(answer, format!("remote to {PUBLIC}"));
         Ok(())
     });
@@ -135,11 +130,9 @@ fn check_names_the_address_of_the_vps() {
 /// tunnel is down, and to no other network of this router, which joined none before.
 #[test]
 fn direct_joins_no_networks() {
-    let mut setup = Setup::default();
-    setup.options.deliver = Some(
+    let setup = Setup::delivering(
         "deliver = \"nat\"\nlan = { devices = [\"lan\", \"guest\"] }\n\
-         without_tunnel = \"direct\""
-            .to_owned(),
+         without_tunnel = \"direct\"",
     );
     case(setup, |case| -> Outcome {
         let lab = &case.lab;
@@ -148,7 +141,7 @@ fn direct_joins_no_networks() {
         let guest = behind(lab, "guest", 8)?;
         let _cameras = behind(lab, "cameras", 9)?;
         let apart = || -> Result<(), Error> {
-            assert_eq!(pings(&guest, MACHINE)?, 0);
+            assert_eq!(pings(&guest, LAN_MACHINE)?, 0);
             assert_eq!(pings(&lab.client, Ipv4Addr::new(192, 168, 9, 20))?, 0);
             assert_eq!(pings(&guest, Ipv4Addr::new(192, 168, 9, 20))?, 0);
             Ok(())

@@ -5,25 +5,22 @@ use std::net::UdpSocket;
 use netcombiner_lab::prelude::*;
 
 use super::crossing::home_router;
-use super::modes::into_a_lan;
+use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
 use super::support::{Case, Outcome, Setup, Watch, case, eventually};
 
-/// A machine of the LAN, which [`into_a_lan`] makes.
-const MACHINE: &str = "192.168.7.20";
-
-fn nat(more: &str) -> Setup {
-    let mut setup = Setup::default();
-    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
-    setup.options.deliver = Some(deliver);
-    setup
-}
-
-/// Changes the text of the local portal's configuration.
-fn rewrite(case: &Case, change: impl FnOnce(&str) -> String) -> Outcome {
-    let file = case.portals.config(Side::Local);
-    let text = std::fs::read_to_string(&file)?;
-    Ok(std::fs::write(&file, change(&text))?)
+/// A router with a LAN, whose machine has port 9. The configuration names no links, as `init` writes it.
+fn with_links_unnamed(test: impl FnOnce(&Case) -> Outcome) {
+    let setup = Setup::nat(&format!("forwards = [\"udp:9 -> {LAN_MACHINE}\"]"));
+    case(setup, |case| -> Outcome {
+        home_router(case)?;
+        into_a_lan(&case.lab)?;
+        case.rewrite(Side::Local, |text| {
+            let end = text.find("[[link]]").unwrap_or(text.len());
+            text[..end].to_owned()
+        })?;
+        test(case)
+    });
 }
 
 /// The next lease of `wan1` has routes, and no default one among them.
@@ -41,13 +38,13 @@ fn lease_without_default(lab: &Lab, routes: &[&str]) -> Result<(), Error> {
 
 /// What leaves by a link in clear: for the server, and what the tunnel brought for the LAN.
 fn in_clear(lab: &Lab) -> Result<Watch<'_>, Error> {
-    let packets = format!("iifname link* ip daddr {{ {SERVER}, {MACHINE} }}");
+    let packets = format!("iifname link* ip daddr {{ {SERVER}, {LAN_MACHINE} }}");
     Watch::start(&lab.internet, "prerouting", &packets)
 }
 
 /// How many of five datagrams to the port that is handed on the LAN's machine hears.
 fn handed_on(lab: &Lab) -> Result<usize, Box<dyn std::error::Error>> {
-    let machine = lab.client.run(|| UdpSocket::bind((MACHINE, 9)))??;
+    let machine = lab.client.run(|| UdpSocket::bind((LAN_MACHINE, 9)))??;
     machine.set_read_timeout(Some(Duration::from_secs(1)))?;
     let far = lab.server.run(|| UdpSocket::bind((SERVER, 0)))??;
     for _ in 0..5 {
@@ -63,15 +60,8 @@ fn handed_on(lab: &Lab) -> Result<usize, Box<dyn std::error::Error>> {
 /// is no LAN for that: what goes into the tunnel, and what comes out of it, does not leave by it.
 #[test]
 fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
-    let setup = nat(&format!("forwards = [\"udp:9 -> {MACHINE}\"]"));
-    case(setup, |case| -> Outcome {
+    with_links_unnamed(|case| -> Outcome {
         let lab = &case.lab;
-        home_router(case)?;
-        into_a_lan(lab)?;
-        rewrite(case, |text| {
-            let end = text.find("[[link]]").unwrap_or(text.len());
-            text[..end].to_owned()
-        })?;
         let _portals = case.up()?;
         let clear = in_clear(lab)?;
         assert_eq!(case.pings(&lab.client, SERVER)?, 20);
@@ -84,7 +74,7 @@ fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
         assert_eq!(handed_on(lab)?, 5);
         assert_eq!(clear.packets()?, 0);
         // And a machine of the LAN is not behind it.
-        let lie = format!("{MACHINE}/32 via {} dev wan1", Lab::wan_gateway(1));
+        let lie = format!("{LAN_MACHINE}/32 via {} dev wan1", Lab::wan_gateway(1));
         sh(&lab.local, &format!("ip route add {lie}"))?;
         assert_eq!(handed_on(lab)?, 0);
         assert_eq!(clear.packets()?, 0);
@@ -97,16 +87,9 @@ fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
 /// by it.
 #[test]
 fn a_link_that_never_had_a_default_route_gets_nothing_out_of_the_tunnel() {
-    let setup = nat(&format!("forwards = [\"udp:9 -> {MACHINE}\"]"));
-    case(setup, |case| -> Outcome {
+    with_links_unnamed(|case| -> Outcome {
         let lab = &case.lab;
-        home_router(case)?;
-        into_a_lan(lab)?;
-        rewrite(case, |text| {
-            let end = text.find("[[link]]").unwrap_or(text.len());
-            text[..end].to_owned()
-        })?;
-        lease_without_default(lab, &[&format!("{MACHINE}/32")])?;
+        lease_without_default(lab, &[&format!("{LAN_MACHINE}/32")])?;
         sh(&lab.local, "ip address add 198.51.100.77/24 dev wan1")?;
         let _portals = (case.start(Side::Remote)?, case.start(Side::Local)?);
         case.wait_for_paths(1)?;
@@ -115,7 +98,7 @@ fn a_link_that_never_had_a_default_route_gets_nothing_out_of_the_tunnel() {
         assert_eq!(clear.packets()?, 0);
         // The lease's own netmask, which names the server's network, neither leads there nor makes
         // strangers of those who live in it.
-        let route = format!("ip route del {MACHINE}/32 dev wan1");
+        let route = format!("ip route del {LAN_MACHINE}/32 dev wan1");
         sh(&lab.local, &route)?;
         assert_eq!(case.pings(&lab.client, SERVER)?, 20);
         assert_eq!(handed_on(lab)?, 5);
@@ -128,12 +111,12 @@ fn a_link_that_never_had_a_default_route_gets_nothing_out_of_the_tunnel() {
 /// there by the other link is not taken for forged.
 #[test]
 fn a_lease_of_the_other_portals_address_stops_no_other_link() {
-    for setup in [Setup::default(), nat("")] {
+    for setup in [Setup::default(), Setup::nat("")] {
         let shares = setup.options.deliver.is_some();
         case(setup, |case| -> Outcome {
             let lab = &case.lab;
             sh(&lab.remote, "ip address add 203.0.113.9/32 dev eth0")?;
-            rewrite(case, |text| {
+            case.rewrite(Side::Local, |text| {
                 text.replace("\"203.0.113.2:4725\"", "\"203.0.113.9:4725\"")
             })?;
             if shares {

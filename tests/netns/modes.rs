@@ -198,7 +198,8 @@ pub(crate) fn into_a_lan(lab: &Lab) -> Result<(), Error> {
     client.set_route((Ipv4Addr::UNSPECIFIED, 0), "eth0", Some(router), 0)
 }
 
-const LAN_MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
+/// The machine that [`into_a_lan`] makes of the client.
+pub(crate) const LAN_MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
 
 #[test]
 fn a_private_network_shares_the_address() {

@@ -1,8 +1,8 @@
 //! Where the tunnel's border was open: what may come out of the tunnel to a host, by which device it may
 //! leave there, and what comes around the tunnel.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
 use netcombiner_lab::prelude::*;
@@ -11,24 +11,14 @@ use nix::unistd::Pid;
 
 use super::crossing::{home_router, pings};
 use super::documented::rows;
-use super::modes::into_a_lan;
+use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
-use super::support::{Answers, Case, Outcome, Setup, Talk, Watch, case, eventually};
+use super::support::talk::answered_over_a_smaller_link;
+use super::support::{
+    Answers, Case, LOCAL, Outcome, REMOTE, Setup, Talk, Watch, case, eventually, is_open,
+};
 
 const MS: Duration = Duration::from_millis(1);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);
-
-fn nat(more: &str) -> Setup {
-    let mut setup = Setup::default();
-    let deliver = format!("deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}");
-    setup.options.deliver = Some(deliver);
-    setup
-}
-
-fn is_open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
-    let place = SocketAddr::new(to.into(), port);
-    Talk::open_within(from, place, 2000 * MS).is_ok()
-}
 
 /// The process that runs with this configuration.
 fn process_of(config: &Path) -> Option<i32> {
@@ -44,32 +34,34 @@ fn process_of(config: &Path) -> Option<i32> {
         .find(runs)
 }
 
-/// Starts the remote portal, and holds it up as soon as it waits for the other one, until that has spoken
-/// to it.
+/// Whether a process, or another one of its network namespace, has a UDP socket at port 4725.
+fn listens(pid: &i32) -> bool {
+    let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/udp"));
+    sockets.is_ok_and(|it| it.contains(":1275 "))
+}
+
+/// Starts the remote portal, and stops its process as soon as its socket is there, until the other portal
+/// has spoken to it.
 fn start_slowly(case: &Case) -> Result<Portal, Error> {
     let config = case.portals.config(Side::Remote);
     std::thread::scope(|scope| {
         let start = scope.spawn(|| case.start(Side::Remote));
-        while !start.is_finished() {
-            let Some(pid) = process_of(&config) else {
-                std::thread::sleep(MS);
-                continue;
-            };
-            // 4725.
-            let sockets = format!("/proc/{pid}/net/udp");
-            while !start.is_finished() {
-                if std::fs::read_to_string(&sockets).is_ok_and(|it| it.contains(":1275 ")) {
-                    let pid = Pid::from_raw(pid);
-                    kill(pid, Signal::SIGSTOP).map_err(|it| Error::failed(it.to_string()))?;
-                    std::thread::sleep(2500 * MS);
-                    kill(pid, Signal::SIGCONT).map_err(|it| Error::failed(it.to_string()))?;
-                    break;
-                }
-            }
-            break;
+        let (mut process, mut stopped) = (None, None);
+        while stopped.is_none() && !start.is_finished() {
+            process = process.or_else(|| process_of(&config));
+            stopped = process.filter(listens).map(Pid::from_raw);
+        }
+        if let Some(pid) = stopped {
+            kill(pid, Signal::SIGSTOP).map_err(|it| Error::failed(it.to_string()))?;
+            std::thread::sleep(2500 * MS);
+            kill(pid, Signal::SIGCONT).map_err(|it| Error::failed(it.to_string()))?;
         }
         let started = start.join();
-        started.map_err(|_| Error::failed("the start panicked"))?
+        let portal = started.map_err(|_| Error::failed("the start panicked"))??;
+        match stopped {
+            Some(_) => Ok(portal),
+            None => Err(Error::failed("the start was over before it was stopped")),
+        }
     })
 }
 
@@ -122,10 +114,8 @@ fn back_out(mut setup: Setup, prepare: impl FnOnce(&Case) -> Result<(), Error>) 
 #[test]
 fn what_is_allowed_does_not_leave_by_a_link() {
     back_out(Setup::default(), |_| Ok(()));
-    back_out(nat(""), |case| into_a_lan(&case.lab));
-    let mut none = Setup::default();
-    none.options.deliver = Some("deliver = \"none\"".into());
-    back_out(none, |_| Ok(()));
+    back_out(Setup::nat(""), |case| into_a_lan(&case.lab));
+    back_out(Setup::delivering("deliver = \"none\""), |_| Ok(()));
 }
 
 /// Field row A1: the VPS's own services answered home on every port, also those that its firewall opens
@@ -209,21 +199,13 @@ fn nothing_comes_to_the_client_around_the_tunnel() {
 /// Field row A2: what a router says of the answers of a kept port reached nobody.
 #[test]
 fn what_is_too_big_for_the_way_is_told_to_a_kept_port() {
-    case(nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
+    case(Setup::nat("keep = [\"tcp:8081\"]"), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         let _portals = case.up()?;
         let service = Answers::start(&lab.local, PUBLIC, 8081)?;
         let stream = lab.server.run(|| TcpStream::connect(service.address()))??;
-        sh(&lab.server, "ip link set eth0 mtu 1300")?;
-        sh(&lab.internet, "ip link set server mtu 1300")?;
-        stream.set_read_timeout(Some(10_000 * MS))?;
-        let line = "x".repeat(20_000);
-        (&stream).write_all(format!("{line}\n").as_bytes())?;
-        let mut answer = String::new();
-        BufReader::new(&stream).read_line(&mut answer)?;
-        assert!(answer.trim_end().ends_with(&line), "{}", answer.len());
-        Ok(())
+        answered_over_a_smaller_link(lab, &stream)
     });
 }
 
@@ -250,7 +232,7 @@ fn a_link_that_leases_the_public_address_is_named() {
 #[test]
 fn what_others_publish_is_not_published_to_the_tunnel() {
     let forwards = "forwards = [\"tcp:443 -> 192.168.7.20:8443\"]";
-    case(nat(forwards), |case| -> Outcome {
+    case(Setup::nat(forwards), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         for line in [
@@ -261,7 +243,7 @@ fn what_others_publish_is_not_published_to_the_tunnel() {
         ] {
             sh(&lab.local, line)?;
         }
-        let _machine = Answers::start(&lab.client, Ipv4Addr::new(192, 168, 7, 20), 8443)?;
+        let _machine = Answers::start(&lab.client, LAN_MACHINE, 8443)?;
         let _portals = case.up()?;
         assert!(is_open(&lab.server, PUBLIC, 443));
         assert!(!is_open(&lab.server, PUBLIC, 8080));
@@ -306,7 +288,7 @@ fn what_others_publish_on_the_vps_is_not_taken_from_the_client() {
 /// Field row A1: nobody on the other side speaks as a machine of the LAN.
 #[test]
 fn no_neighbour_comes_out_of_the_tunnel() {
-    case(nat(""), |case| -> Outcome {
+    case(Setup::nat(""), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
         let _portals = case.up()?;
@@ -319,7 +301,7 @@ fn no_neighbour_comes_out_of_the_tunnel() {
             for _ in 0..5 {
                 forger.send_to(b"from next door", (PUBLIC, 9))?;
             }
-            assert_eq!(pings(&lab.remote, Ipv4Addr::new(172, 19, 152, 3))?, 5);
+            assert_eq!(pings(&lab.remote, LOCAL)?, 5);
             Ok(come.packets()? - before)
         };
         // Joined, maybe.
@@ -337,15 +319,16 @@ fn the_public_address_does_not_leave_by_a_link() {
         let lines = format!(
             "forwards = [\"tcp:443 -> 192.168.7.20:8443\"]\nwithout_tunnel = \"{without}\""
         );
-        case(nat(&lines), |case| -> Outcome {
+        case(Setup::nat(&lines), |case| -> Outcome {
             let lab = &case.lab;
             into_a_lan(lab)?;
-            let machine = Ipv4Addr::new(192, 168, 7, 20);
-            let listener = lab.client.run(|| TcpListener::bind((machine, 8443)))??;
+            let listener = lab
+                .client
+                .run(|| TcpListener::bind((LAN_MACHINE, 8443)))??;
             let (_remote, local) = case.up()?;
             let _visitor = lab.server.run(|| TcpStream::connect((PUBLIC, 443)))??;
             let (mut answer, _) = listener.accept()?;
-            let packets = format!("iifname link* ip saddr {{ {PUBLIC}, {machine} }}");
+            let packets = format!("iifname link* ip saddr {{ {PUBLIC}, {LAN_MACHINE} }}");
             let seen = Watch::start(&lab.internet, "prerouting", &packets)?;
             local.kill();
             while sh(&lab.local, "ip rule del pref 20").is_ok() {}

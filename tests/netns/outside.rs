@@ -9,22 +9,17 @@ use netcombiner_lab::prelude::*;
 
 use super::crossing::{home_router, pings};
 use super::ipv6;
-use super::modes::into_a_lan;
+use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
 use super::support::wire::{Datagram, Forger};
-use super::support::{Case, Outcome, Setup, Watch, case, eventually};
+use super::support::{Case, LOCAL, Outcome, REMOTE, Setup, Watch, case, eventually};
 
 const MS: Duration = Duration::from_millis(1);
-const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);
-const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
 const NAT: &str = "deliver = \"nat\"\nlan = { device = \"lan\" }";
 
 /// A lab whose local portal delivers so, or to the client.
 fn delivering(deliver: Option<&str>) -> Setup {
-    let mut setup = Setup::default();
-    setup.options.deliver = deliver.map(str::to_owned);
-    setup
+    deliver.map(Setup::delivering).unwrap_or_default()
 }
 
 fn forged(from: Ipv4Addr, to: Ipv4Addr) -> Datagram {
@@ -70,7 +65,7 @@ fn nobody_on_a_link_speaks_by_the_tunnel() {
     }
 }
 
-/// Field row A1: whoever traces the route to the public address does not learn whose home it is.
+/// Field row A1: a traceroute to the public address does not show the addresses of the links.
 #[test]
 fn errors_about_the_public_address_do_not_leave_by_a_link() {
     for deliver in [None, Some("deliver = \"none\"")] {
@@ -171,15 +166,15 @@ fn allowing(networks: &str, test: impl FnOnce(&Case) -> Outcome) {
 fn neighbours_of_the_vps_reach_no_network_that_is_allowed() {
     allowing("\"192.168.7.0/24\"", |case| -> Outcome {
         let lab = &case.lab;
-        assert_eq!(pings(&lab.internet, MACHINE)?, 0);
+        assert_eq!(pings(&lab.internet, LAN_MACHINE)?, 0);
         assert_eq!(pings(&lab.internet, LOCAL)?, 0);
         // The VPS itself, and answers to home.
-        assert_eq!(pings(&lab.remote, MACHINE)?, 5);
+        assert_eq!(pings(&lab.remote, LAN_MACHINE)?, 5);
         assert_eq!(pings(&lab.remote, LOCAL)?, 5);
         assert_eq!(pings(&lab.client, SERVER)?, 5);
         // The filter does it.
         sh(&lab.remote, "nft flush chain inet netcombiner-nc0 forward")?;
-        assert_eq!(pings(&lab.internet, MACHINE)?, 5);
+        assert_eq!(pings(&lab.internet, LAN_MACHINE)?, 5);
         Ok(())
     });
 }
@@ -189,7 +184,7 @@ fn neighbours_of_the_vps_reach_no_network_that_is_allowed() {
 fn a_neighbour_of_the_vps_that_is_allowed_reaches_the_lan() {
     let both = "\"192.168.7.0/24\", \"203.0.113.1/32\"";
     allowing(both, |case| -> Outcome {
-        assert_eq!(pings(&case.lab.internet, MACHINE)?, 5);
+        assert_eq!(pings(&case.lab.internet, LAN_MACHINE)?, 5);
         Ok(())
     });
 }
@@ -313,7 +308,7 @@ fn connects_back(
     before: &str,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let lab = &case.lab;
-    let data = lab.client.run(|| TcpListener::bind((MACHINE, 0)))??;
+    let data = lab.client.run(|| TcpListener::bind((LAN_MACHINE, 0)))??;
     let port = data.local_addr()?.port();
     let command = format!("PORT 192,168,7,20,{},{}\r\n", port >> 8, port & 255);
     let command = command.as_str();

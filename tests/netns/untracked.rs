@@ -1,13 +1,13 @@
 //! What the remote portal's host does not track, beside packet filters of others.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
 use netcombiner_lab::prelude::*;
 
 use super::support::kernel::sh;
+use super::support::talk::answered_over_a_smaller_link;
 use super::support::{Answers, Case, Outcome, Setup, Talk, case, eventually};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -238,14 +238,7 @@ fn errors_about_them_are_the_hosts() {
         let _portals = case.up()?;
         let stream = lab.server.run(|| TcpStream::connect(ssh.address()))??;
         assert!(!tracked(case)?.contains("dport=22 "));
-        sh(&lab.server, "ip link set eth0 mtu 1300")?;
-        sh(&lab.internet, "ip link set server mtu 1300")?;
-        stream.set_read_timeout(Some(10 * SECOND))?;
-        let line = "x".repeat(20_000);
-        (&stream).write_all(format!("{line}\n").as_bytes())?;
-        let mut answer = String::new();
-        BufReader::new(&stream).read_line(&mut answer)?;
-        assert!(answer.trim_end().ends_with(&line), "{}", answer.len());
+        answered_over_a_smaller_link(lab, &stream)?;
         let known = sh(&lab.remote, &format!("ip route get {SERVER}"))?;
         assert!(known.contains("mtu 1300"), "{known}");
         Ok(())

@@ -42,6 +42,23 @@ impl Default for Setup {
     }
 }
 
+impl Setup {
+    /// The address is shared by the LAN of [`into_a_lan`](crate::netns::modes::into_a_lan). The lines in
+    /// `more` follow.
+    pub(crate) fn nat(more: &str) -> Self {
+        Self::delivering(&format!(
+            "deliver = \"nat\"\nlan = {{ device = \"lan\" }}\n{more}"
+        ))
+    }
+
+    /// What the local portal does with the address, in these lines.
+    pub(crate) fn delivering(lines: &str) -> Self {
+        let mut setup = Self::default();
+        setup.options.deliver = Some(lines.to_owned());
+        setup
+    }
+}
+
 /// A raised lab with both configs written. Dropped, all of it is gone.
 pub(crate) struct Case {
     pub(crate) portals: Portals,
@@ -74,6 +91,15 @@ impl Case {
             lab,
             _turn: turn,
         })
+    }
+
+    /// Changes the text of a portal's configuration.
+    pub(crate) fn rewrite(&self, side: Side, change: impl FnOnce(&str) -> String) -> Outcome {
+        let file = self.portals.config(side);
+        let text = std::fs::read_to_string(&file)?;
+        let new = change(&text);
+        assert_ne!(new, text, "nothing was changed");
+        Ok(std::fs::write(&file, new)?)
     }
 
     /// Starts one portal.

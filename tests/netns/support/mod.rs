@@ -8,6 +8,12 @@ pub(crate) mod talk;
 pub(crate) mod watch;
 pub(crate) mod wire;
 
+use std::net::Ipv4Addr;
+
 pub(crate) use case::{Case, Outcome, Setup, case, eventually};
-pub(crate) use talk::{Answers, Steady, Talk};
+pub(crate) use talk::{Answers, Steady, Talk, is_open};
 pub(crate) use watch::Watch;
+
+/// The portals' addresses inside the tunnel (the configuration's defaults).
+pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 3);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 19, 152, 2);

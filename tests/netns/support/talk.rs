@@ -10,6 +10,9 @@ use netcombiner_lab::error::Context;
 use netcombiner_lab::prelude::*;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::case::{Outcome, PATIENCE};
+use super::kernel::sh;
+
 /// How long an answer may take: a lost link and the TCP retransmissions after it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 
@@ -149,6 +152,28 @@ impl Talk {
             _ => Err(Error::failed(format!("{line:?} was answered {answer:?}"))),
         }
     }
+}
+
+/// The server's link becomes smaller than the packets of its connection, and [`Answers`] at the other end
+/// still answers a line that takes many of them.
+pub(crate) fn answered_over_a_smaller_link(lab: &Lab, mut stream: &TcpStream) -> Outcome {
+    sh(&lab.server, "ip link set eth0 mtu 1300")?;
+    sh(&lab.internet, "ip link set server mtu 1300")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let line = "x".repeat(20_000);
+    stream.write_all(format!("{line}\n").as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    assert!(answer.trim_end().ends_with(&line), "{}", answer.len());
+    Ok(())
+}
+
+/// How long a connection may take that is expected not to come about.
+const CLOSED_LIMIT: Duration = Duration::from_secs(2);
+
+/// Whether a TCP port can be connected to.
+pub(crate) fn is_open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
+    Talk::open_within(from, SocketAddr::new(to.into(), port), CLOSED_LIMIT).is_ok()
 }
 
 /// Somebody who makes a new connection each 50 ms, and beside it uses one that lasts, until asked
