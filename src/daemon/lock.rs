@@ -40,12 +40,12 @@ pub enum LockError {
     #[error(
         "{name} was killed and has left its routing and settings on this host (take them away with \
          `netcombiner down {name}{}`)",
-        option(.run_dir)
+        run_dir_option(.run_dir)
     )]
     LeftBehind {
         /// The killed tunnel.
         name: String,
-        /// Its run directory, where that is another one.
+        /// Its run directory, where that is not ours.
         run_dir: Option<PathBuf>,
     },
     /// The run directory or the file is unusable.
@@ -62,9 +62,9 @@ fn of(process: &Option<u32>) -> String {
     process.map_or(String::new(), |process| format!(" as process {process}"))
 }
 
-fn option(run_dir: &Option<PathBuf>) -> String {
-    let option = |it: &PathBuf| format!(" --run-dir {}", it.display());
-    run_dir.as_ref().map_or(String::new(), option)
+fn run_dir_option(run_dir: &Option<PathBuf>) -> String {
+    let words = |it: &PathBuf| format!(" --run-dir {}", it.display());
+    run_dir.as_ref().map_or(String::new(), words)
 }
 
 fn other(tunnel: &Option<String>, process: &Option<u32>) -> String {
@@ -116,16 +116,14 @@ impl Lock {
             return Err(LockError::HostTaken { tunnel, process });
         };
         let baseline = |name: &str| format!("{name}.baseline");
-        if let Some(dir) = host.last_run_dir().filter(|dir| *dir != here)
-            && let Some(name) = dead(&dir, "")
-        {
+        let elsewhere = host.last_run_dir().filter(|dir| *dir != here);
+        let left = elsewhere
+            .and_then(|dir| Some((dead(&dir, "")?, Some(dir))))
+            .or_else(|| Some((dead(run_dir, name)?, None)));
+        if let Some((name, elsewhere)) = left {
+            let dir = elsewhere.as_deref().unwrap_or(run_dir);
             host.leave_to(dir.join(baseline(&name)));
-            let run_dir = Some(dir);
-            return Err(LockError::LeftBehind { name, run_dir });
-        }
-        if let Some(name) = dead(run_dir, name) {
-            host.leave_to(run_dir.join(baseline(&name)));
-            let run_dir = None;
+            let run_dir = elsewhere;
             return Err(LockError::LeftBehind { name, run_dir });
         }
         host.stays_with(run_dir.join(baseline(name)));
