@@ -1,6 +1,6 @@
 //! What the two portals want of a host, with every kind of resource and selector.
 
-use netcombiner::sorted::Set;
+use std::net::IpAddr;
 
 use netcombiner::config::units::{Family, Prefix, RulePref, TableId};
 use netcombiner::config::{Forward, Keep, PortProtocol, Taken};
@@ -8,6 +8,7 @@ use netcombiner::route::resource::{
     Address, Filter, FilterClause, LocalTable, ProxyNeighbour, Route, Rule, Setting,
 };
 use netcombiner::route::{HostState, Resource};
+use netcombiner::sorted::Set;
 
 use crate::namespace::{address, name, prefix, public};
 
@@ -83,71 +84,77 @@ pub(crate) fn remote() -> HostState {
             to,
             ..rule(family, 19, TableId(19))
         }));
-        clauses.insert(FilterClause::HoldClient {
-            device: name("nc0"),
-            address: public,
-            mark: 0x0200_0000,
-            mask: 0x0f00_0000,
-        });
-        clauses.insert(FilterClause::MarkOwn {
-            address: public,
-            mark: 0x0100_0000,
-            mask: 0x0f00_0000,
-        });
-        let ports = |protocol, first, last| {
-            vec![Keep {
-                protocol,
-                first,
-                last,
-            }]
-        };
-        clauses.insert(FilterClause::GuardOwn {
-            device: name("nc0"),
-            address: public,
-            ports: ports(PortProtocol::Tcp, 22, 22),
-            mark: 0x0100_0000,
-            mask: 0x0f00_0000,
-        });
-        for protocol in [PortProtocol::Tcp, PortProtocol::Udp] {
-            clauses.insert(FilterClause::ClientAnswers {
-                device: name("nc0"),
-                address: public,
-                ports: ports(protocol, 60000, 61000),
-                mark: 0x0200_0000,
-                own: 0x0100_0000,
-                mask: 0x0f00_0000,
-            });
-        }
-        clauses.insert(FilterClause::Untracked {
-            device: name("nc0"),
-            address: public,
-            ports: ports(PortProtocol::Tcp, 22, 22),
-            mark: 0x0100_0000,
-            mask: 0x0f00_0000,
-        });
-        clauses.insert(FilterClause::PublicSource {
-            device: name("nc0"),
-            address: public,
-        });
-        clauses.insert(FilterClause::KeptServices {
-            device: name("nc0"),
-            address: public,
-            own: address(match family {
-                Family::V4 => "172.19.152.2",
-                Family::V6 => "fd6e:6362::2",
-            }),
-            peer: address(match family {
-                Family::V4 => "172.19.152.3",
-                Family::V6 => "fd6e:6362::3",
-            }),
-            ports: ports(PortProtocol::Tcp, 22, 22),
-        });
+        add_remote_clauses(&mut clauses, family);
     }
     state.insert(Resource::Filter(Filter {
         tunnel: name("nc0"),
         clauses,
     }));
     state
+}
+
+/// The clauses of a remote portal's packet filter for one family.
+fn add_remote_clauses(clauses: &mut Set<FilterClause>, family: Family) {
+    let public = public(family);
+    clauses.insert(FilterClause::HoldClient {
+        device: name("nc0"),
+        address: public,
+        mark: 0x0200_0000,
+        mask: 0x0f00_0000,
+    });
+    clauses.insert(FilterClause::MarkOwn {
+        address: public,
+        mark: 0x0100_0000,
+        mask: 0x0f00_0000,
+    });
+    let ports = |protocol, first, last| {
+        vec![Keep {
+            protocol,
+            first,
+            last,
+        }]
+    };
+    clauses.insert(FilterClause::GuardOwn {
+        device: name("nc0"),
+        address: public,
+        ports: ports(PortProtocol::Tcp, 22, 22),
+        mark: 0x0100_0000,
+        mask: 0x0f00_0000,
+    });
+    for protocol in [PortProtocol::Tcp, PortProtocol::Udp] {
+        clauses.insert(FilterClause::ClientAnswers {
+            device: name("nc0"),
+            address: public,
+            ports: ports(protocol, 60000, 61000),
+            mark: 0x0200_0000,
+            own: 0x0100_0000,
+            mask: 0x0f00_0000,
+        });
+    }
+    clauses.insert(FilterClause::Untracked {
+        device: name("nc0"),
+        address: public,
+        ports: ports(PortProtocol::Tcp, 22, 22),
+        mark: 0x0100_0000,
+        mask: 0x0f00_0000,
+    });
+    clauses.insert(FilterClause::PublicSource {
+        device: name("nc0"),
+        address: public,
+    });
+    clauses.insert(FilterClause::KeptServices {
+        device: name("nc0"),
+        address: public,
+        own: address(match family {
+            Family::V4 => "172.19.152.2",
+            Family::V6 => "fd6e:6362::2",
+        }),
+        peer: address(match family {
+            Family::V4 => "172.19.152.3",
+            Family::V6 => "fd6e:6362::3",
+        }),
+        ports: ports(PortProtocol::Tcp, 22, 22),
+    });
 }
 
 /// What a local portal wants that delivers by NAT, with the rules of a client as well, so that
@@ -209,72 +216,77 @@ pub(crate) fn local() -> HostState {
             suppress_prefix_length: Some(0),
             ..rule(family, 18, TableId::MAIN)
         }));
-        clauses.insert(FilterClause::KeepInside {
-            client: name("lan"),
-            device: name("nc0"),
-            address: address(own),
-        });
-        clauses.insert(FilterClause::SourceNat {
-            device: name("nc0"),
-            address: address(own),
-        });
-        clauses.insert(FilterClause::PortalSource {
-            device: name("nc0"),
-            own: address(inner),
-            peer: address(gateway),
-        });
-        clauses.insert(FilterClause::Services {
-            lans: vec![name("lan")],
-            address: address(own),
-            peer: address(gateway),
-        });
-        clauses.insert(FilterClause::Forwards {
-            device: name("nc0"),
-            lans: vec![name("lan")],
-            mark: 0x0100_0000,
-            mask: 0x0f00_0000,
-            address: address(own),
-            forwards: vec![
-                Forward {
-                    taken: Taken::Ports {
-                        tcp: true,
-                        udp: false,
-                        first: 443,
-                        last: 443,
-                        to_first: 8443,
-                    },
-                    to: address(inner),
-                },
-                Forward {
-                    taken: Taken::Ports {
-                        tcp: true,
-                        udp: true,
-                        first: 8000,
-                        last: 8100,
-                        to_first: 8000,
-                    },
-                    to: address(inner),
-                },
-                Forward {
-                    taken: Taken::Ports {
-                        tcp: true,
-                        udp: false,
-                        first: 8101,
-                        last: 65535,
-                        to_first: 8101,
-                    },
-                    to: address(gateway),
-                },
-                Forward {
-                    taken: Taken::Rest,
-                    to: address(inner),
-                },
-            ],
-        });
+        add_local_clauses(&mut clauses, [gateway, own, inner].map(address));
     }
     state.insert(Resource::Filter(Filter {
         tunnel: name("nc0"),
         clauses,
     }));
     state
+}
+
+/// The clauses of a local portal's packet filter for one family.
+fn add_local_clauses(clauses: &mut Set<FilterClause>, [gateway, own, inner]: [IpAddr; 3]) {
+    clauses.insert(FilterClause::KeepInside {
+        client: name("lan"),
+        device: name("nc0"),
+        address: own,
+    });
+    clauses.insert(FilterClause::SourceNat {
+        device: name("nc0"),
+        address: own,
+    });
+    clauses.insert(FilterClause::PortalSource {
+        device: name("nc0"),
+        own: inner,
+        peer: gateway,
+    });
+    clauses.insert(FilterClause::Services {
+        lans: vec![name("lan")],
+        address: own,
+        peer: gateway,
+    });
+    clauses.insert(FilterClause::Forwards {
+        device: name("nc0"),
+        lans: vec![name("lan")],
+        mark: 0x0100_0000,
+        mask: 0x0f00_0000,
+        address: own,
+        forwards: vec![
+            Forward {
+                taken: Taken::Ports {
+                    tcp: true,
+                    udp: false,
+                    first: 443,
+                    last: 443,
+                    to_first: 8443,
+                },
+                to: inner,
+            },
+            Forward {
+                taken: Taken::Ports {
+                    tcp: true,
+                    udp: true,
+                    first: 8000,
+                    last: 8100,
+                    to_first: 8000,
+                },
+                to: inner,
+            },
+            Forward {
+                taken: Taken::Ports {
+                    tcp: true,
+                    udp: false,
+                    first: 8101,
+                    last: 65535,
+                    to_first: 8101,
+                },
+                to: gateway,
+            },
+            Forward {
+                taken: Taken::Rest,
+                to: inner,
+            },
+        ],
+    });
 }
