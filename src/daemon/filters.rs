@@ -26,7 +26,7 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// Looks at them as they were last seen.
+    /// Judges them as they were last read.
     pub(super) fn look(&mut self, config: &Config, observed: &Observed) {
         self.findings = findings(config, observed, &observed.filters);
         let is_there = |text: &String| self.findings.iter().any(|it| it.text == *text);

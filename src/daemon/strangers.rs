@@ -1,5 +1,6 @@
 //! Who may connect: TCP connections that nobody has proven to be the peer's are few, short-lived,
-//! and shared out among those who ask. Where the peer was heard from lately, others take no place.
+//! and shared out among those who ask. Those from networks where the peer was heard from lately have
+//! places of their own.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::message::MOST_ADDRESSES;
 use crate::daemon::links::Resolved;
 
-/// So much of the file is read, bytes: a name a link and its addresses are less.
+/// The most that is read of the file, bytes: the names of 32 links and their addresses are less.
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The file of a configuration.
@@ -28,8 +28,7 @@ pub(in crate::daemon) fn load(file: &Path, hosts: &[String]) -> Resolved {
     parse(&String::from_utf8_lossy(&text), hosts)
 }
 
-/// Writes what is known now, at once or not at all, and only when it is something else than before. Gives
-/// whether it wrote.
+/// Writes what is known now, whole or not at all, and only when it has changed. Gives whether it wrote.
 pub(in crate::daemon) fn save(file: &Path, known: &Resolved) -> io::Result<bool> {
     let text = print(known);
     if text.is_empty() || fs::read_to_string(file).is_ok_and(|before| before == text) {

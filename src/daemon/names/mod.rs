@@ -7,7 +7,7 @@ pub(super) mod memory;
 mod message;
 mod places;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use log::Level;
@@ -17,10 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::choice::pairs;
+use crate::config::units::Family;
 use crate::config::{Config, Link, Role};
 use crate::io::clock;
 use crate::io::entropy::SystemEntropy;
-use crate::io::socket::{Origin, question_socket};
+use crate::io::socket::{Origin, any_address, question_socket};
 use crate::proto::Entropy as _;
 use crate::route::automatic_links;
 use crate::route::links::{Flaw, Observed};
@@ -34,12 +35,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The system resolver's own patience can be minutes.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// So long the system's resolver is alone.
+/// How long the system's resolver is asked alone.
 const HEAD_START: Duration = Duration::from_secs(2);
 /// How long one question over a link waits before it is asked again, and how often it is asked.
 const ASK_PATIENCE: Duration = Duration::from_secs(2);
 const ASKS: u32 = 2;
-/// After the first answer over a link the others may come for so long.
+/// How long the other answers are waited for after the first over a link.
 const OTHERS: Duration = Duration::from_millis(300);
 /// The most lines of one name in [`WINDOW`]. The rest are counted.
 const LINES: u32 = 6;
@@ -190,7 +191,10 @@ impl Said {
     fn say(&mut self, level: Level, text: &str) {
         match self.next(clock::now()) {
             Some(0) => log::log!(level, "{text}"),
-            Some(hidden) => log::log!(level, "{text} (after {hidden} changes that were not told)"),
+            Some(hidden) => log::log!(
+                level,
+                "{text} (after {hidden} changes that were not logged)"
+            ),
             None => {}
         }
     }
@@ -283,7 +287,7 @@ async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>,
         }
         waits = false;
     }
-    let mut by_links = std::pin::pin!(by_ways(host, ways, OTHERS));
+    let mut links = std::pin::pin!(by_ways(host, ways, OTHERS));
     let mut asks = true;
     while waits || asks {
         tokio::select! {
@@ -292,7 +296,7 @@ async fn find(host: &str, Manner { ways, doubt }: Manner) -> Result<Vec<IpAddr>,
                 Ok(Err(error)) => (reason, waits) = (error, false),
                 Err(_) => waits = false,
             },
-            found = &mut by_links, if asks => {
+            found = &mut links, if asks => {
                 if !found.is_empty() {
                     return Ok(found);
                 }
@@ -392,7 +396,7 @@ fn shared(answers: &[Vec<IpAddr>]) -> Vec<IpAddr> {
     found
 }
 
-/// Asks one resolver over one link; it may be dead, and so may the link.
+/// Asks one resolver on one way; either may be dead.
 async fn ask(way: Way, host: String, kind: Kind) -> Vec<IpAddr> {
     for _ in 0..ASKS {
         match timeout(ASK_PATIENCE, ask_once(&way, &host, kind)).await {
@@ -413,11 +417,8 @@ async fn ask_once(way: &Way, host: &str, kind: Kind) -> Option<Vec<IpAddr>> {
     let socket = match &way.origin {
         Some(origin) => UdpSocket::from_std(question_socket(origin).ok()?).ok()?,
         None => {
-            let any: IpAddr = match way.resolver {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            UdpSocket::bind(SocketAddr::from((any, 0))).await.ok()?
+            let any = any_address(Family::of(way.resolver.ip()));
+            UdpSocket::bind((any, 0)).await.ok()?
         }
     };
     // Only from there comes what is read.
@@ -439,6 +440,8 @@ fn list(addresses: &[IpAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     /// A name that changes each minute, for a day.

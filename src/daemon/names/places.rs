@@ -17,9 +17,9 @@ const RESOLVERS: [&str; 5] = [
     "/run/systemd/resolve/resolv.conf",
     "/run/NetworkManager/no-stub-resolv.conf",
 ];
-/// So much of a file is read, bytes.
+/// The most that is read of a file, bytes.
 const MOST_BYTES: u64 = 256 * 1024;
-/// Resolvers that are asked.
+/// The most resolvers that are asked.
 const MOST_RESOLVERS: usize = 8;
 
 fn read(path: &str) -> String {
@@ -53,8 +53,8 @@ pub(super) fn own_resolvers() -> Vec<SocketAddr> {
 
 #[cfg(any(target_env = "musl", test))]
 fn own(text: &str) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = named(text).filter_map(with_port).collect();
-    all.truncate(MOST_RESOLVERS);
+    let places = named(text).filter_map(with_port);
+    let mut all: Vec<SocketAddr> = places.take(MOST_RESOLVERS).collect();
     if all.is_empty() {
         all.push((Ipv4Addr::LOCALHOST, super::PORT).into());
     }

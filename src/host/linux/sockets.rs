@@ -22,8 +22,8 @@ const UNCONNECTED: &str = "07";
 /// The most bytes of a file about a process that are read: its command line may be as long as its user
 /// likes.
 const MOST_TEXT: u64 = 4096;
-/// The most sockets of users other than root that are listed. Nobody logs in by those, and a user may have
-/// as many as he likes.
+/// The most sockets of users other than root that are listed. Nobody logs in by those, and a user may have any
+/// number.
 const MOST_OTHERS: usize = 4096;
 /// The most programs that are named for one socket.
 const MOST_HOLDERS: usize = 8;
@@ -116,8 +116,8 @@ fn place(text: &str) -> Option<SocketAddr> {
     ))
 }
 
-/// Adds the programs that hold these sockets, whose places stand beside their inodes: root's first. What
-/// may not be looked at, or ends meanwhile, is left out.
+/// Adds the programs that hold these sockets, root's first. `inodes` has each socket's inode and its place in
+/// `sockets`. A process that may not be looked at, or ends meanwhile, is left out.
 fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) {
     let mut others = Vec::new();
     for process in processes() {
@@ -174,8 +174,8 @@ fn processes() -> impl Iterator<Item = u32> {
     all.filter_map(|it| it.file_name().to_str()?.parse().ok())
 }
 
-/// True for a process that root started. A user's own that asks for a password (passwd, su) only has root's
-/// rights, and is called what he likes.
+/// True for a process that root started. A setuid program (passwd, su) that a user started does not count: the
+/// user chooses its name.
 fn is_root(process: u32) -> bool {
     let real = || {
         let status = text(process, "status");
@@ -195,9 +195,9 @@ fn text(process: u32, file: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Finds out which login programs still wait for their client's password. Only connections that root
-/// accepted are looked at: to read the command line of any user's program may take as long as he likes
-/// (it may lie in a file system of his own).
+/// Finds out which login programs still wait for their client's password. Only connections that root accepted
+/// are looked at: a user can make reading a command line take any time (it may lie in a file system of the
+/// user's own).
 fn judge_logins(sockets: &mut [HostSocket]) {
     let mut family = None;
     let accepted = sockets
