@@ -7,6 +7,8 @@
 //! configured, a link whose lease has no default route looks like a LAN: then every network is only
 //! behind VPNs.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::border::uplinks;
 use super::kinds::is_tunnel;
 use super::links::Observed;
@@ -14,26 +16,31 @@ use crate::config::Config;
 use crate::config::units::{Family, IfName, Prefix, TableId};
 
 /// Addresses of somebody's private network: RFC 1918, RFC 6598, and the link's own.
-const PRIVATE_V4: [&str; 5] = [
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
+const PRIVATE_V4: [(Ipv4Addr, u8); 5] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
 ];
 /// The same (RFC 4193).
-const PRIVATE_V6: [&str; 2] = ["fc00::/7", "fe80::/10"];
+const PRIVATE_V6: [(Ipv6Addr, u8); 2] = [
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+];
 
 /// At most so many networks that are not private: each is some rules, which every packet is compared with.
 const MOST_PUBLIC: usize = 32;
 
 /// The private networks of a family.
 pub(super) fn private(family: Family) -> Vec<Prefix> {
-    let texts: &[&str] = match family {
-        Family::V4 => &PRIVATE_V4,
-        Family::V6 => &PRIVATE_V6,
+    let all: &[(IpAddr, u8)] = match family {
+        Family::V4 => &PRIVATE_V4.map(|(address, length)| (address.into(), length)),
+        Family::V6 => &PRIVATE_V6.map(|(address, length)| (address.into(), length)),
     };
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
+    let networks = all.iter();
+    let networks = networks.filter_map(|(address, length)| Prefix::new(*address, *length));
+    networks.collect()
 }
 
 /// True for a network that lies within a private one.
@@ -155,7 +162,8 @@ mod tests {
     #[test]
     fn a_lease_without_a_default_route_takes_nothing_out_of_the_tunnel() {
         let config = cases::local_nat();
-        let mut private: Vec<String> = PRIVATE_V4.map(str::to_owned).into();
+        let private = private(Family::V4);
+        let mut private: Vec<_> = private.iter().map(ToString::to_string).collect();
         private.sort();
         for lie in [&["0.0.0.0/1", "128.0.0.0/1"][..], &["8.8.8.8/32"], &[]] {
             let mut observed = with_vpn(cases::router());

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::warn;
 use crate::config::units::{IfName, Prefix};
 use crate::config::{Config, NativeV6, Role, Warning};
+use crate::route::beside::is_private;
 use crate::route::link;
 use crate::route::links::{Observed, ObservedLink};
 
@@ -79,19 +80,16 @@ pub(super) fn networks<'a>(
     };
     let lans = observed.links.iter().filter(is_lan).map(|link| {
         let networks = link.addresses.iter().filter(|it| !it.is_host());
-        let networks = networks.filter(|it| is_private(it.address()));
+        let networks = networks.filter(|it| is_private_v4(it.address()));
         let networks: Vec<_> = networks.map(|it| it.network().to_string()).collect();
         (&link.device, networks.join(", "))
     });
     lans.filter(|(_, networks)| !networks.is_empty()).collect()
 }
 
-fn is_private(address: IpAddr) -> bool {
-    let IpAddr::V4(v4) = address else {
-        return false;
-    };
-    let [first, second, ..] = v4.octets();
-    v4.is_private() || (first == 100 && second & 0xc0 == 0x40)
+fn is_private_v4(address: IpAddr) -> bool {
+    let is_routed = matches!(address, IpAddr::V4(v4) if !v4.is_link_local());
+    is_routed && is_private(&Prefix::host(address))
 }
 
 /// 2000::/3 (RFC 4291).

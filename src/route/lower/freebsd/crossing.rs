@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::anchor::{Rules, icmp, inet, port, proto, state, word};
 use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Config, Deliver, Local, Role};
+use crate::route::beside::{is_private, overlap, private};
 use crate::route::border::{near, uplinks};
 use crate::route::link;
 use crate::route::links::Observed;
@@ -20,12 +21,15 @@ fn never(family: Family) -> &'static str {
     }
 }
 
-/// Somebody's private network (RFC 1918, RFC 6598, RFC 4193).
-fn private(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.168.0.0/16",
-        Family::V6 => "fc00::/7",
-    }
+/// The private networks as a list of pf's, without the link's own, which never cross.
+fn private_list(family: Family) -> String {
+    let link_local = |network: &Prefix| match network.address() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let networks = private(family).into_iter().filter(|it| !link_local(it));
+    let networks: Vec<_> = networks.map(|it| it.to_string()).collect();
+    networks.join(" ")
 }
 
 /// A family that has no business in the tunnel.
@@ -40,7 +44,7 @@ pub(super) fn refuse(rules: &mut Rules, config: &Config, family: Family) {
 /// What never crosses, and the networks that the configuration allows beside the public address.
 pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, family: Family) {
     let tunnel = &config.name;
-    let (inet, private) = (word(family), private(family));
+    let (inet, private_list) = (word(family), private_list(family));
     // Lists of six and more would become tables of pf's.
     let never = never(family);
     rules.say("what may not cross the tunnel, and what more may");
@@ -66,8 +70,8 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
         ));
         // A private network at home is the VPS's to reach, not its neighbours'.
         let mut sources = vec!["any".to_owned()];
-        let is_private = private.split(' ').any(|known| overlaps(known, network));
-        if is_private && matches!(config.role, Role::Remote(_)) {
+        let holds_private = private(family).iter().any(|it| overlap(it, network));
+        if holds_private && matches!(config.role, Role::Remote(_)) {
             sources = vec!["(self)".to_owned()];
             sources.extend(allowed.clone().map(Prefix::to_string));
         }
@@ -79,7 +83,7 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
     }
     for network in allowed {
         rules.block(format!(
-            "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private} }}"
+            "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private_list} }}"
         ));
         rules.pass(format!(
             "{towards_internet} quick on {tunnel} {inet} from {network} to any keep state"
@@ -191,7 +195,7 @@ pub(super) fn routed(rules: &mut Rules, config: &Config, family: Family) {
 pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     let tunnel = &config.name;
     let family = Family::of(address);
-    let (inet, private) = (inet(address), private(family));
+    let (inet, private_list) = (inet(address), private_list(family));
     let (own, peer) = (
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
@@ -216,7 +220,7 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
         Role::Local(_) => ("out", address, peer),
         Role::Remote(_) => ("in", address, own),
     };
-    if private.split(' ').any(|network| contains(network, portal)) {
+    if is_private(&Prefix::host(portal)) {
         let tag = match &config.role {
             Role::Local(_) => String::new(),
             Role::Remote(_) => format!(" tag {}", rules.tag),
@@ -227,7 +231,7 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
         ));
     }
     rules.block(format!(
-        "{direction} quick on {tunnel} {inet} from {from} to {{ {private} }}"
+        "{direction} quick on {tunnel} {inet} from {from} to {{ {private_list} }}"
     ));
 }
 
@@ -260,17 +264,4 @@ pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
             ));
         }
     }
-}
-
-fn overlaps(known: &str, network: &Prefix) -> bool {
-    contains(known, network.address())
-        || known
-            .parse::<Prefix>()
-            .is_ok_and(|known| network.contains(known.address()))
-}
-
-fn contains(network: &str, address: IpAddr) -> bool {
-    network
-        .parse::<Prefix>()
-        .is_ok_and(|prefix| prefix.contains(address))
 }
