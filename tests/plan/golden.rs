@@ -28,7 +28,7 @@ fn the_plans_are_as_written() {
     }
     assert!(
         wrong.is_empty(),
-        "these differ from their files (UPDATE_GOLDEN=1 writes them anew):\n{}",
+        "these differ from their files (UPDATE_GOLDEN=1 rewrites them):\n{}",
         wrong.join("\n")
     );
 }

@@ -284,7 +284,7 @@ impl Anchor {
     }
 }
 
-/// Words, with brackets as words of their own but for a device in brackets.
+/// Words, with brackets as words of their own except for a device in brackets.
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }

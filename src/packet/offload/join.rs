@@ -1,4 +1,4 @@
-//! From packets to super-packets, as the kernel's own coalescing (GRO) makes them, but for one
+//! From packets to super-packets, as the kernel's own coalescing (GRO) makes them, except for one
 //! thing: only what splitting gives back bit by bit is joined.
 
 use super::headers::{Layout, Transport, addresses, flag, long, set_word, word};

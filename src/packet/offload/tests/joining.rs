@@ -36,7 +36,7 @@ fn join(kinds: Kinds, packets: &[Vec<u8>]) -> Vec<(usize, VirtioHeader, Vec<u8>)
         |_| back += 1,
     );
     assert_eq!(back, packets.len());
-    // It begins anew.
+    // A new one begins.
     joiner.flush(
         |_| panic!("a group is left"),
         |_| panic!("a packet is left"),
@@ -306,7 +306,7 @@ fn a_group_has_its_limits() {
     // 65,535 bytes: 48 x 1,350 + 52 is the last that fits.
     assert_eq!(counts(&run(&tcp, 60, 1350)), [48, 12]);
     assert_eq!(counts(&run(&tcp, 100, 100)), [MOST_SEGMENTS, 36]);
-    // A shorter one and one with PSH are the last; a longer one begins anew.
+    // A shorter one and one with PSH are the last; a longer one starts again.
     let mut packets = run(&tcp, 3, 100);
     packets.extend(run(
         &Plain {
