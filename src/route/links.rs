@@ -18,8 +18,8 @@ use crate::sorted::Map;
 /// Where the kernel itself puts the rule `from all lookup local`.
 pub const KERNEL_LOCAL_PREF: RulePref = RulePref(0);
 
-/// So many devices are remembered, the first ones; a host has fewer, and one that makes up names (ppp0,
-/// ppp1, ...) fills no memory.
+/// At most so many devices are remembered, the first ones. A host has fewer; the limit is for one that gives
+/// each connection another name (ppp0, ppp1, ...).
 const MOST_REMEMBERED: usize = 64;
 
 /// What was seen of a host.
@@ -34,7 +34,7 @@ pub struct Observed {
     pub settings: Map<String, String>,
     /// The policy rules that are neither ours nor the kernel's own three.
     pub foreign_rules: Vec<ForeignRule>,
-    /// The routes that are not ours, of all tables but local; of main without default routes.
+    /// The routes that are not ours, of all tables except local; of main without default routes.
     pub foreign_routes: Vec<ForeignRoute>,
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]

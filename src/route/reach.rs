@@ -48,8 +48,8 @@ pub fn is_stranger(title: &str) -> bool {
     BEFORE_LOGIN.iter().any(|word| title.ends_with(word)) || title.contains(LISTENER)
 }
 
-/// True when this process has started something for its client, so that he has logged in; the others are
-/// parent, process and name.
+/// True when this process has started something for its client, who so has logged in. `family`: parent,
+/// process and name of each process.
 pub fn has_shell(process: u32, family: &[(u32, u32, String)]) -> bool {
     let has_child = |process| family.iter().any(|(parent, ..)| *parent == process);
     let mut children = family.iter().filter(|(parent, ..)| *parent == process);
@@ -84,7 +84,7 @@ pub struct Program {
     pub name: String,
     /// Its number.
     pub process: u32,
-    /// It is root's. Any user may give his own the name of another, and nobody logs in by it.
+    /// Root runs it. Any user can start a program of the same name, by which nobody logs in.
     pub is_root: bool,
     /// Its client has not logged in yet, and may be anybody.
     pub is_before_login: bool,

@@ -11,8 +11,8 @@ use crate::config::PortProtocol;
 /// Programs that carry a VPN by a TUN.
 const PROGRAMS: [&str; 5] = ["openvpn", "charon", "charon-systemd", "tincd", "nebula"];
 
-/// How the administrator would lose the VPN by which he logs in: somebody does now, or all login services
-/// listen there alone.
+/// How the administrator would lose a VPN that logins depend on: somebody is logged in by it now, or all
+/// login services listen there alone.
 pub fn lost_vpn(
     handed: &HandedOver,
     links: &[ObservedLink],

@@ -28,7 +28,7 @@ pub(super) fn public_address(warnings: &mut Vec<Warning>, config: &Config, obser
                 };
                 warn(warnings, "public_address", text);
             }
-            // Who routes himself may hold it here.
+            // With "none" the administrator may hold it here.
             (Role::Local(role), Some(link)) if role.deliver != Deliver::Nothing => {
                 let device = &link.device;
                 let owner = match role.deliver {

@@ -1,4 +1,4 @@
-//! What works as it is meant to, and not as everybody expects.
+//! What works as it is meant to, and may still surprise.
 
 use super::border::networks;
 use super::warn;
@@ -80,7 +80,7 @@ fn forwarding(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
 
 /// The networks beside the client.
 fn outside(notes: &mut Vec<Warning>, config: &Config, observed: &Observed, public: &str) {
-    // Who routes himself knows what he routes.
+    // With "none" the administrator routes, and knows what.
     if link::delivery_devices(config).is_empty() {
         return;
     }

@@ -284,7 +284,7 @@ fn what_the_client_does_not_expect_is_noted() {
     local.without_tunnel = WithoutTunnel::Direct;
     let said = noted(&config, &cases::router());
     assert!(said[0].starts_with("without_tunnel: ") && said[0].contains("in clear"));
-    // Who routes himself may hold the address; the VPS has it at the other end.
+    // With "none" this router may hold the address; the VPS has it at the other end.
     local_none(&mut config);
     let mut observed = cases::router();
     let held = "203.0.113.2/32".parse().unwrap();

@@ -1,7 +1,7 @@
 //! The way from one state of a host to another, in an order that is safe at every step.
 //!
-//! Up the ladder packet filter, settings, addresses, proxy neighbours, routes, rules; then the table local
-//! moves; then down the same ladder. So nothing attracts or forwards packets without the filter, no rule ever
+//! What is new comes in the order packet filter, settings, addresses, proxy neighbours, routes, rules; then
+//! the table local moves; then what is old goes in the opposite order. So nothing attracts or forwards packets without the filter, no rule ever
 //! asks an empty table, table local moves only while the keep rules stand, and at every moment it is asked
 //! somewhere.
 

@@ -28,9 +28,9 @@ pub struct Ruleset {
     pub tunnel_index: Option<u32>,
     /// There are rules of the older kind (ip_tables), which change without a notice.
     pub legacy: bool,
-    /// And they could not be read.
+    /// Those rules of the older kind could not be read.
     pub unread: bool,
-    /// Nothing of them could be read: there may be any.
+    /// No packet filter could be read: there may be any rules.
     pub unknown: bool,
 }
 
@@ -298,7 +298,7 @@ impl Chain {
     }
 }
 
-/// True when a rule asks for a device, and for another one than the loopback, by which nobody forwards.
+/// True when a rule names a device other than the loopback, by which nothing is forwarded.
 fn names_a_device(rule: &[Step]) -> bool {
     let (mut devices, mut loopbacks) = (0, 0);
     let mut register = None;

@@ -124,7 +124,7 @@ fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed,
         ends.push(format!("{peer} to {own}"));
         ends.extend(knows);
     }
-    // Who routes himself may have given the router the public address.
+    // With "none" the administrator may have given the router the public address.
     if let (Deliver::Nothing, Some(public)) = (&role.deliver, public) {
         ends.push(format!("any to {public}"));
     }
@@ -146,7 +146,7 @@ fn links(rules: &mut Rules, config: &Config, observed: &Observed, family: Family
         link::tunnel_peer(config, family),
     );
     let public = config.public.iter().find(|it| Family::of(*it) == family);
-    // Who routes himself may have it there.
+    // With "none" the administrator may have it there.
     let delivers = !link::delivery_devices(config).is_empty();
     let public = public
         .filter(|_| delivers)
@@ -235,7 +235,7 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
     ));
 }
 
-/// After all other rules: nothing else crosses but what the two portals say to each other by their
+/// After all other rules: nothing else crosses except what the two portals say to each other by their
 /// addresses inside the tunnel. On the VPS the user's rules judge that.
 pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
     let tunnel = &config.name;

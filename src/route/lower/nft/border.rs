@@ -250,7 +250,7 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
             }
         }
         Delivery::Nat(lans, _) => {
-            // Answers on what came by the tunnel go back by it, wherever their destination lives.
+            // Answers to what came by the tunnel go back by it, whatever route their destination has.
             for public in border.ends.iter().filter_map(|ends| ends.public) {
                 let out = by_set(Way::Out, true, UPLINKS);
                 table.rule(FORWARD, [out.clone(), Part::WasTo(public), Part::Drop]);
@@ -358,7 +358,7 @@ fn related() -> Part {
     Part::ConnectionState(state::RELATED)
 }
 
-/// Of the protocol that says what is wrong with packets.
+/// Of ICMP or ICMPv6, which report errors.
 fn error(family: Family) -> Part {
     Part::Protocol {
         is: true,
