@@ -1,5 +1,5 @@
-//! Two tunnels in memory, and between them links that take no time of the processor's but for one
-//! copy each way, as the kernel's.
+//! Two tunnels in memory, and between them links that take no processor time except one copy
+//! each way, as the kernel's do.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -323,7 +323,7 @@ impl PacketLoop {
             level: Level::Info,
             text: format!("the clock leapt by {seconds} s: the keys are dropped and made again"),
         }));
-        self.tunnel.begin_anew(now);
+        self.tunnel.start_over(now);
     }
 
     /// Takes what the TUN's thread brought: as much as its channel holds, for it may bring more

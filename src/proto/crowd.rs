@@ -1,4 +1,4 @@
-//! Who has to go when a small table of strangers is full: one of those who came from where most came from.
+//! Which entry of a full table of strangers makes room: one from the network that most of them came from.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 /// providers, what those give to customers (RFC 6177), and a single host.
 const NETWORKS: [(u32, u32); 4] = [(8, 32), (16, 48), (24, 56), (32, 64)];
 
-/// The place of the first source in the most crowded network. The widest networks are compared first, then
+/// The index of the first source in the most crowded network. The widest networks are compared first, then
 /// those inside the most crowded one, so a sender who owns a whole provider's network competes only with
 /// the others in it.
 pub fn most_crowded(sources: &[IpAddr]) -> Option<usize> {

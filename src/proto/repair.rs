@@ -23,7 +23,7 @@ const MOST_TRIES: u8 = 3;
 const MOST_BYTES: usize = 8 << 20;
 /// Packets of which anything is known: 300 ms at 600 Mbit/s.
 const MOST_KEPT: usize = 16_384;
-/// Packets given up that the peer is still to be told of. Losing word of one costs it a wait.
+/// Packets given up that are still to be reported to the peer. It waits for one that is not reported.
 const MOST_FORWARDS: usize = 256;
 /// A second copy that found no room on its path for so long is not sent: the first has arrived, or
 /// will be repaired.
@@ -334,7 +334,7 @@ impl Repairs {
         !self.forwards.is_empty()
     }
 
-    /// The peer began anew: nothing that was sent matters any more.
+    /// The peer restarted: nothing that was sent matters any more.
     pub fn clear(&mut self, pool: &mut Pool) {
         let next = self.first + self.kept.len() as u64;
         let packets = self.kept.drain(..).flatten().map(|kept| kept.packet);

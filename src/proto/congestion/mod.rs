@@ -129,7 +129,7 @@ pub trait Controller: Debug + Send {
     /// Datagrams came marked.
     fn on_ce(&mut self, ce: &CeEvent);
     /// It sends less when datagrams come marked. Only then may they say that they can be
-    /// (RFC 3168 section 5): whoever does not listen is to be dropped.
+    /// (RFC 3168 section 5): the packets of a sender that does not listen are to be dropped.
     fn heeds_marks(&self) -> bool;
     /// The path was silent and speaks again, or its address changed: what was known is old.
     fn on_restart(&mut self);

@@ -22,7 +22,7 @@ pub(super) fn mac16(key: &[u8; 32], parts: &[&[u8]]) -> [u8; MAC_LEN] {
 
 /// Whether `mac` is that of `parts`; takes the same time whichever byte differs.
 pub(super) fn mac16_is(key: &[u8; 32], parts: &[&[u8]], mac: &[u8; MAC_LEN]) -> bool {
-    // The comparison of that crate's hashes is one in constant time.
+    // `Hash` compares in constant time.
     keyed(key, MAC_LEN, parts) == mac[..]
 }
 
@@ -44,8 +44,7 @@ fn keyed(key: &[u8; 32], length: usize, parts: &[&[u8]]) -> Hash {
     state.finalize()
 }
 
-/// BLAKE2s as the Noise handshake uses it. snow's own is the same, by a second implementation: 7 kB of a
-/// router's program.
+/// BLAKE2s for the Noise handshake. snow would bring a second implementation: 7 kB of a router's program.
 #[derive(Debug, Default)]
 pub(super) struct NoiseHash(State);
 
@@ -91,9 +90,8 @@ mod tests {
         assert_eq!(hash("a", b"bc"), expected);
     }
 
-    /// Byte by byte what another implementation says.
     #[test]
-    fn everything_is_as_the_other_implementation_has_it() {
+    fn every_form_agrees_with_another_implementation() {
         use blake2::digest::consts::{U16, U32};
         use blake2::digest::{Digest as _, KeyInit, Mac as _};
 

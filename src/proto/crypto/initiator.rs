@@ -20,7 +20,7 @@ use crate::proto::{Entropy, Instant};
 
 /// A handshake that was begun and waits for its answer.
 ///
-/// One initiation may leave by every path: it is the same message, but for the MAC of the cookie,
+/// One initiation may leave by every path: it is the same message except for the MAC of the cookie,
 /// which belongs to a path's source address. Whatever arrives as an answer, a wrong one changes
 /// nothing, so a forger cannot end a handshake.
 pub struct Initiator {

@@ -66,7 +66,7 @@ enum Standing {
     Proven,
     /// And the peer was heard from there lately.
     Known,
-    /// It is the run of the peer that we talk to.
+    /// It is the run of the peer that we have a session with.
     Alive,
 }
 
@@ -163,11 +163,13 @@ impl Responder {
         self.answered.retain(|it| now.since(it.at) < ANSWER_LIVES);
         let mut standing = Standing::Anybody;
         if self.cookies.proves(&parts, source, now, entropy) {
-            standing = Standing::Proven;
-            if self.is_known(source) {
-                standing = Standing::Known;
-            }
-            let reserved = self.is_known(source) && self.known_total.take(KNOWN_TOTAL, now);
+            let known = self.is_known(source);
+            standing = if known {
+                Standing::Known
+            } else {
+                Standing::Proven
+            };
+            let reserved = known && self.known_total.take(KNOWN_TOTAL, now);
             let mut shared =
                 || self.proven.take(source, now) && self.proven_total.take(PROVEN_TOTAL, now);
             if !reserved && !shared() {

@@ -45,7 +45,7 @@ enum State {
     Failed { fault: EcnFault, at: Instant },
 }
 
-/// Marks that an acknowledgement newly told of.
+/// Marks that an acknowledgement newly reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks {
     /// Datagrams that came marked.
@@ -90,13 +90,13 @@ impl Ecn {
         }
     }
 
-    /// The peer began anew and counts from zero, and so do we.
+    /// The peer restarted and counts from zero, and so do we.
     pub(super) fn restart(&mut self) {
         *self = Self::new(self.state != State::Off);
     }
 
-    /// Another way through the network is tested anew. The counts go on.
-    pub(super) fn test_anew(&mut self) {
+    /// Tests another way through the network. The counts go on.
+    pub(super) fn test_again(&mut self) {
         if self.state == State::Off {
             return;
         }
@@ -118,7 +118,7 @@ impl Ecn {
     /// True when the next batch of data is to leave as ECT(0).
     pub(super) fn marks(&mut self, now: Instant) -> bool {
         if matches!(self.state, State::Failed { at, .. } if now.since(at) >= RETRY) {
-            self.test_anew();
+            self.test_again();
         }
         match &mut self.state {
             State::Off | State::Failed { .. } => false,
@@ -204,7 +204,7 @@ impl Ecn {
             return;
         }
         match self.state {
-            State::Capable => self.test_anew(),
+            State::Capable => self.test_again(),
             // None arrived: what did was not marked.
             State::Testing { .. } => {
                 self.fail(now, EcnFault::Dropped);

@@ -8,7 +8,7 @@ fn at(ms: u64) -> Instant {
     Instant::from_micros(ms * 1000)
 }
 
-/// A path, and a network that has told of so much.
+/// A path, and what its network has reported.
 struct Run {
     ecn: Ecn,
     ms: u64,
@@ -135,7 +135,7 @@ fn erased_marks_are_seen() {
     assert_eq!(run.failed(), Some(EcnFault::Erased));
     assert_eq!(run.ack(1, 0, 1), None, "what is not sent is not marked");
     // Another way through the network.
-    run.ecn.test_anew();
+    run.ecn.test_again();
     run.send(3);
     run.ack(3, 3, 0);
     assert_eq!(run.ecn.state(), EcnState::Capable);
@@ -199,7 +199,7 @@ fn counts_wrap() {
 }
 
 #[test]
-fn a_peer_that_begins_anew_counts_from_zero() {
+fn a_peer_that_restarted_counts_from_zero() {
     let mut run = Run::new();
     run.send(20);
     run.ack(20, 20, 0);
@@ -213,7 +213,7 @@ fn a_peer_that_begins_anew_counts_from_zero() {
 #[test]
 fn off_stays_off() {
     let mut ecn = Ecn::new(false);
-    ecn.test_anew();
+    ecn.test_again();
     ecn.restart();
     assert!(!ecn.marks(at(1_000_000)));
     let acked = Acked {
@@ -244,7 +244,7 @@ proptest! {
                     sent += count;
                 },
                 1 => ecn.on_lost(now, u64::from(more)),
-                2 => ecn.test_anew(),
+                2 => ecn.test_again(),
                 3 if more % 8 == 0 => ecn.restart(),
                 _ => {
                     let acked = Acked { ect: u64::from(more % 100), advanced, ..Acked::default() };

@@ -56,7 +56,7 @@ pub struct Liveness {
     asked: Instant,
     /// Probes since the last answer.
     probes: u32,
-    /// When the one was sent that is the last before it counts as dead.
+    /// When the last of the [`DEAD_PROBES`] was sent.
     last_probed: Instant,
 }
 
@@ -99,8 +99,8 @@ impl Liveness {
         Some((oldest? + age).max(self.answered + silence))
     }
 
-    /// When a suspect becomes dead, as long as nothing is heard: not before all those answers are
-    /// overdue. Over a round trip of 600 ms one lost datagram would else kill a path.
+    /// When a suspect becomes dead, as long as nothing is heard: not before the answers to all
+    /// probes are overdue. Otherwise one lost datagram would kill a path with a round trip of 600 ms.
     pub fn dead_at(&self, rtt: &Rtt) -> Option<Instant> {
         let overdue = self.last_probed + rtt.probe_timeout(MAX_ACK_DELAY) + AGE_MARGIN;
         (self.probes >= DEAD_PROBES).then_some(overdue.max(self.answered + DEAD_AFTER))

@@ -207,7 +207,7 @@ impl Path {
         }
     }
 
-    /// The peer began anew: its numbers and ours start again, under new keys.
+    /// The peer restarted: its numbers and ours start again, under new keys.
     pub fn restart(&mut self) {
         self.sent = SentPackets::default();
         self.arrivals = Arrivals::default();
@@ -276,7 +276,7 @@ impl Path {
             self.rtt = Rtt::default();
             self.owd = Owd::default();
             self.queue_limit = QueueLimit::default();
-            self.ecn.test_anew();
+            self.ecn.test_again();
             self.mtu
                 .restart(from.remote.is_ipv6(), self.transport == Transport::Tcp);
             if let Some(asked) = proof.asked.filter(|_| proof.tries == 1) {

@@ -56,7 +56,7 @@ pub enum Passage {
     Probe,
 }
 
-/// What acknowledgements and losses tell of datagrams longer than the smallest that every path carries.
+/// What acknowledgements and losses say about datagrams longer than the smallest that every path carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Long {
     /// The longest one that was not cut, and its number.
@@ -178,7 +178,7 @@ impl PathMtu {
         }
     }
 
-    /// The path has another way through the network (or a first one): all is to be learned anew.
+    /// The path has another way through the network (or a first one): all is to be learned again.
     /// `ipv6`: what its headers are; a stream (TCP) carries all lengths.
     pub fn restart(&mut self, ipv6: bool, stream: bool) {
         let settled = self.settled;
@@ -194,7 +194,7 @@ impl PathMtu {
         }
     }
 
-    /// The peer began anew: datagrams are counted from zero.
+    /// The peer restarted: datagrams are counted from zero.
     pub fn renumber(&mut self) {
         self.forget_probe();
         self.arrived = [(0, 0); 2];

@@ -15,7 +15,7 @@ use crate::proto::wire::Stamp;
 const QUEUE: Duration = Duration::from_millis(10);
 /// The least round trip is believed for so long (BBR's MinRTTFilterLen, draft-ietf-ccwg-bbr 2.13).
 const BELIEVED: Duration = Duration::from_secs(10);
-/// Then the path is drained for two round trips and this, to see it anew.
+/// Then the path is drained for two round trips and this, to see it again.
 const DRAIN: Duration = Duration::from_millis(20);
 /// A rate is measured over no less than this: some acknowledgements, 5 ms each.
 const SAMPLE: Duration = Duration::from_millis(20);

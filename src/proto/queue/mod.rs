@@ -28,8 +28,8 @@ const MOST_DROPPED: usize = 64;
 /// where a queue is allowed to be long for a far path, it is twice as long as that.
 const MOST_SOJOURN: Duration = Duration::from_millis(500);
 
-/// A queue that may be long for a far path may stay so for this long after that is gone: two of the longest
-/// round trips, and some more.
+/// A queue may still be long for this time after its far path went out of use: more than two round trips of
+/// the farthest path that is used, whose detour is 0.8 s at most.
 const PATIENT_FOR: Duration = Duration::from_secs(3);
 
 /// A flow that sends more than this in a period is not sparse, even if it leaves no queue: 5 Mbit/s,
@@ -39,7 +39,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 
 /// Packets for which an empty flow keeps memory: a round of the TUN, which a lone bulk flow fills and
 /// empties each time (128, and its last super-packet is taken whole: 64 KiB in pieces of 512 bytes).
-/// 40 bytes each, so 2.6 MB in all flows: whoever fills one after the other makes us keep no more.
+/// 40 bytes each, so 2.6 MB in all flows: filling one after the other makes us keep no more.
 const SPARE: usize = 256;
 
 /// Why the queue dropped a packet.
@@ -179,8 +179,9 @@ impl Queue {
         self.rtt = rtt;
     }
 
-    /// So long packets may wait before a far path takes them: no flow is told of a shorter queue. One that
-    /// is gone for a moment may be back before the queue is shorter.
+    /// How long packets may wait before a far path takes them: CoDel acts on no flow whose packets wait
+    /// less. A shorter patience counts only after [`PATIENT_FOR`]: a far path that is out of use for a
+    /// moment may be back before the queue has drained.
     pub fn set_patience(&mut self, now: Instant, patience: Duration) {
         if patience >= self.patience || now >= self.patient_until {
             self.patience = patience;
@@ -247,7 +248,7 @@ impl Queue {
         self.head.as_ref().map(|chosen| chosen.head)
     }
 
-    /// Takes out the packet that goes next: the one that `head` told of.
+    /// Takes out the packet that goes next: the one that `head` returned.
     pub fn take(&mut self) -> Option<(Bucket, Packet)> {
         let chosen = self.head.take()?;
         Some((chosen.head.bucket, chosen.packet))
@@ -296,8 +297,8 @@ impl Queue {
                     return Some(Chosen { head, packet });
                 }
                 None => {
-                    // A fresh flow that ran dry waits among the old ones once, lest it cheat
-                    // (RFC 8290 section 4.2).
+                    // A fresh flow that ran dry waits among the old ones once, so that it gains
+                    // nothing by it (RFC 8290 section 4.2).
                     let list = if from_fresh {
                         &mut self.fresh
                     } else {
@@ -358,7 +359,7 @@ impl Queue {
         Some(packet)
     }
 
-    /// Up to half of the fattest flow goes at once, lest each packet of a flood look for it anew
+    /// Up to half of the fattest flow goes at once, so that not every packet of a flood searches for it
     /// (RFC 8290 section 5.4: 64 packets).
     fn drop_from_fattest(&mut self, dropped: &mut impl FnMut(Drop, Packet)) {
         let fattest = (0..=u8::MAX).max_by_key(|id| self.flows[usize::from(*id)].bytes);

@@ -267,8 +267,8 @@ impl SentPackets {
         (lost, next)
     }
 
-    /// Forgets the oldest datagrams, but for so many: on a path that does not answer the questions
-    /// would pile up for ever. Called before one is added, the ring does not outgrow them.
+    /// Forgets all but the newest `most` datagrams: on a path that does not answer, questions would
+    /// pile up for ever. Called before one is added, the ring does not outgrow them.
     pub fn keep_newest(&mut self, most: usize) {
         while self.ring.len() > most {
             if let Some(Some(Record { sent, span })) = self.ring.pop_front() {

@@ -13,7 +13,7 @@ use crate::proto::wire::frame::Sequence;
 /// a forged sequence put sender and receiver out of step; else it was delivered long ago. 32,768
 /// packets are 360 ms at 1 Gbit/s, longer than any wait.
 const RESYNC: i32 = 1 << 15;
-/// So many of them in a row, with nothing newer between, and the sender did begin anew: a bucket must
+/// So many of them in a row, with nothing newer between, mean that the sender restarted: a bucket must
 /// not stay shut, whatever put the two out of step.
 const MOST_ASTRAY: u8 = 200;
 /// Holes are looked through for old ones when the sequence has gone on so far.
@@ -155,7 +155,7 @@ impl BucketQueue {
         // What lies behind counts as a whole wrap ahead: positions only grow.
         let position = self.next + u64::from(ahead as u32 & WRAP);
         if bare && self.astray > 0 || self.astray == MOST_ASTRAY {
-            // Not late, but out of step: begin anew here.
+            // Not late, but out of step: start again from here.
             while !self.waiting.is_empty() {
                 self.skip(out);
             }

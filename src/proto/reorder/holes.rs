@@ -57,7 +57,7 @@ impl Holes {
         true
     }
 
-    /// Forgets what lies before `oldest`, lest it look new when the sequence has wrapped.
+    /// Forgets what lies before `oldest`, so that it does not look new when the sequence has wrapped.
     pub(super) fn forget_before(&mut self, oldest: Sequence) {
         while let Some((first, end)) = self.0.front_mut()
             && first.ahead_of(oldest) < 0

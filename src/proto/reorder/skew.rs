@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// of the longest wait.
 const STALE: Duration = Duration::from_secs(3);
 
-/// A path carries little when it brings fewer datagrams in a period: probes and pings.
+/// A path carries little when it brings fewer datagrams than this in a period (40 a second): probes and pings.
 const QUIET: u32 = 20;
 /// What it showed then is believed for so long.
 const QUIET_FOR: Duration = Duration::from_secs(10);
@@ -84,8 +84,8 @@ impl Skew {
         after(sent, self.worst.max(self.worst_before)?)
     }
 
-    /// The same, by what the path showed in the last ten seconds while it carried little: no queue of its
-    /// own is in that.
+    /// The same, by the longest delay of the last ten seconds while the path carried little: no queue of
+    /// ours is in that.
     pub(super) fn expected_steadily_by(&self, now: Instant, sent: Stamp) -> Option<Instant> {
         let (_, delay) = self.quiet.filter(|(at, _)| now.since(*at) < QUIET_FOR)?;
         after(sent, delay)

@@ -305,7 +305,7 @@ fn a_bucket_does_not_stay_shut() {
     run.patient(1, 0);
     run.take(2, order(0x10_0000, true, true), 0x10_0000);
     run.delivered();
-    // As if the sender had begun anew: held for old ones first, but not for ever.
+    // As if the sender had restarted: taken for old ones first, but not for ever.
     let taken = (1..400).filter(|n| run.patient(3, *n)).count();
     assert_eq!(taken, 200);
     assert_eq!(run.delivered().len(), 200);

@@ -400,7 +400,7 @@ impl Tunnel {
                     let path = self.paths[ack.path.index()].as_deref_mut();
                     match path.map(|path| path.on_ack(now, &ack, sent)) {
                         Some(Told::Unsent) => {
-                            self.begin_anew(now);
+                            self.start_over(now);
                             return;
                         }
                         Some(Told::Leap) => self.forget_clock(),

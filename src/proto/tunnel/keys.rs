@@ -93,7 +93,7 @@ pub(super) enum Which {
 pub(super) struct Owner {
     pub(super) epoch: EpochId,
     pub(super) path: PathId,
-    /// It would be the first of a peer that began anew: its numbers start at zero.
+    /// It would be the first of a peer that restarted: its numbers start at zero.
     pub(super) fresh: bool,
 }
 
@@ -151,13 +151,13 @@ impl Keys {
     }
 
     /// What an epoch is now, unless it was forgotten meanwhile; and whether its datagram would be the
-    /// first of a peer that began anew.
+    /// first of a peer that restarted.
     pub(super) fn which(&self, id: EpochId) -> Option<(Which, bool)> {
         let (which, epoch) = self.all().find(|(_, epoch)| epoch.id == id)?;
         Some((which, self.is_fresh(epoch)))
     }
 
-    /// True for the keys of a peer that began anew and did not use them yet.
+    /// True for the keys of a peer that restarted and did not use them yet.
     fn is_fresh(&self, epoch: &Epoch) -> bool {
         self.peer_boot != Some(epoch.peer.boot)
     }
@@ -280,7 +280,7 @@ impl Tunnel {
         [begin, retry, forget, reject].into_iter().flatten().min()
     }
 
-    /// Does what `keys_due` told of.
+    /// Does what is due by [`Self::keys_due`].
     pub(super) fn keys_timeout(&mut self, now: Instant) {
         self.keys.previous.retain(|(_, until)| *until > now);
         if self
@@ -317,7 +317,7 @@ impl Tunnel {
 
     /// This host stood still, or was set back to an earlier state: the numbers that come next may have
     /// been used. Nothing leaves under these keys any more, and for the peer we are a new process.
-    pub fn begin_anew(&mut self, now: Instant) {
+    pub fn start_over(&mut self, now: Instant) {
         let epochs = self.keys.epochs;
         self.keys = Keys::new(&self.config, self.entropy.as_mut());
         // Their names are never used twice.
@@ -506,7 +506,7 @@ impl Tunnel {
         }
     }
 
-    /// "I do not know this index", of a datagram that we must have sent: the peer began anew, perhaps.
+    /// "I do not know this index", of a datagram that we must have sent: the peer restarted, perhaps.
     pub(super) fn on_unknown_index(&mut self, now: Instant, datagram: &[u8]) {
         let header = datagram.get(4..).and_then(Header::parse);
         let ours = |header: Header| {

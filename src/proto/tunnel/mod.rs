@@ -110,7 +110,7 @@ pub struct Tunnel {
     /// The path that led the scheduler's order last.
     first_path: Option<PathId>,
     reorder: Resequencer,
-    /// What is in order and held all the same.
+    /// TCP packets that are in order and held for an even delay.
     steady: Steady,
     /// The newest send time seen of the peer's clock, and when.
     peer_clock: Option<(Stamp, Instant)>,
@@ -118,8 +118,9 @@ pub struct Tunnel {
     /// Datagrams of handshakes.
     outbox: Outbox,
     delivered: VecDeque<Packet>,
-    /// What this host is told of its own packets. It is nothing that crosses.
-    told: VecDeque<Packet>,
+    /// ICMP answers to packets that this host gave to the TUN. They did not cross the tunnel, so `crossing`
+    /// does not judge them.
+    answers: VecDeque<Packet>,
     events: VecDeque<Event>,
     /// When a lost packet was last sent again.
     last_repair: Option<Instant>,
@@ -181,7 +182,7 @@ impl Tunnel {
             pool,
             outbox,
             delivered: VecDeque::new(),
-            told: VecDeque::new(),
+            answers: VecDeque::new(),
             events: VecDeque::new(),
             last_repair: None,
             last_data: Instant::default(),
@@ -330,7 +331,7 @@ impl Tunnel {
 
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        if let Some(packet) = self.told.pop_front() {
+        if let Some(packet) = self.answers.pop_front() {
             self.count.packets_out += 1;
             self.count.bytes_out += packet.len() as u64;
             return Some(packet);
@@ -380,7 +381,7 @@ impl Tunnel {
         self.pool.take()
     }
 
-    /// Lends up to `count` free buffers to whoever fills them elsewhere.
+    /// Lends up to `count` free buffers, to be filled elsewhere.
     pub fn lend(&mut self, count: usize, into: &mut Vec<Packet>) {
         self.pool.spare(count, into);
     }

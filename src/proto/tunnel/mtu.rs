@@ -1,4 +1,4 @@
-//! How long packets may be: what the paths carry together, and what is said to whoever sends more.
+//! How long packets may be: what the paths carry together, and the answer to a sender of more.
 
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ impl Tunnel {
         if self.inner.answers.take(now) {
             let mut answer = self.pool.take();
             if icmp::packet_too_big(packet.bytes(), limit, answer.buffer()) {
-                self.told.push_back(answer);
+                self.answers.push_back(answer);
             } else {
                 self.pool.give(answer);
             }

@@ -53,7 +53,7 @@ const MOST_FORWARDS: usize = 90;
 
 impl Tunnel {
     /// True when a packet waits at the peer for earlier ones that are being repaired: TCP takes a gap
-    /// for congestion, and whoever fills a queue does too (QUIC). A call rather misses a packet.
+    /// for congestion, and so does any flow that fills a queue (QUIC). A call rather misses a packet.
     pub(super) fn is_patient(&mut self, now: Instant, bucket: Bucket, packet: &[u8]) -> bool {
         let bulk = self.queue.backlog(bucket) >= BULK_BACKLOG
             || self.repairs.unsettled(bucket) >= BULK_FLYING;
@@ -64,8 +64,7 @@ impl Tunnel {
         (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
     }
 
-    /// Looks anew at what is asked for with every packet and changes with acknowledgements and time
-    /// only: once a batch.
+    /// Computes once a batch what every packet asks for and only acknowledgements and time change.
     pub(super) fn prepare(&mut self) {
         for path in self.paths.iter_mut().flatten() {
             path.set_pace();
@@ -153,8 +152,8 @@ impl Tunnel {
     }
 
     /// The peer says that these paths may hold something sent before: they are in use from then on, not
-    /// only when that comes. A far path's first packet would else be waited for as long as the near
-    /// paths ask for.
+    /// only when that comes. Otherwise the first packet of a far path would be waited for only as long as
+    /// the near paths need.
     pub(super) fn note_under_way(&mut self, now: Instant, paths: u8) {
         let mut unused = false;
         for path in self.paths.iter_mut().flatten() {
@@ -308,7 +307,7 @@ impl Tunnel {
         let (_, place, _) = self.repairs.head(why)?;
         let mask = match why {
             Why::Twice => self.note_place(place.bucket, id, number),
-            // Whoever waits for repairs asks for no paths, and whoever does not has waited enough.
+            // A packet that waits for repairs waits for no path, and any other has waited enough.
             Why::Lost => 0,
         };
         let path = self.paths[id.index()].as_deref_mut()?;

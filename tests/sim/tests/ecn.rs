@@ -91,7 +91,7 @@ fn a_queue_that_marks_loses_nothing_and_gives_its_rate() {
         assert!(marked.outcome.efficiency > 0.95, "{}", marked.told());
         assert_eq!(marked.states, [EcnState::Capable; 2]);
         assert_eq!(dropped.states, [EcnState::Off; 2]);
-        // All that the links marked is known, but for what is under way.
+        // All that the links marked is known, except what is under way.
         let in_links = marked.sum(|it| it.marked);
         assert!(in_links > 0 && in_links.abs_diff(marked.marked) < 100);
         assert!(marked.lost < 5, "{}", marked.told());

@@ -1,6 +1,6 @@
 //! The table of all cases stands in `table.txt`: a change in behaviour shows in review.
 //!
-//! `UPDATE_SNAPSHOT=1 cargo test -p netcombiner-sim --test snapshot` writes it anew.
+//! `UPDATE_SNAPSHOT=1 cargo test -p netcombiner-sim --test snapshot` rewrites it.
 
 use std::path::Path;
 use std::time::Duration;

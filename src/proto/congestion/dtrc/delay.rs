@@ -10,7 +10,7 @@ const SLOTS: usize = 10;
 /// ... of this length: a route that got longer is believed after ten seconds at the latest (as long
 /// as BBR believes its least round trip, draft-ietf-ccwg-bbr section 2.13).
 const SLOT: Duration = Duration::from_secs(1);
-/// It is not believed after such a pause: clocks drift apart by up to 100 ppm, 6 ms in this time.
+/// After such a pause nothing from before it is believed: clocks drift apart by up to 100 ppm, 6 ms in this time.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// What stands is the least delay over no less than this: a few acknowledgements, 5 ms each.
 const LEAST_WINDOW: Duration = Duration::from_millis(20);
@@ -22,10 +22,11 @@ const JITTER_SCALE: f64 = 1.5;
 
 /// However rare the samples are, no single one counts for more ...
 const MOST_WEIGHT: f64 = 0.125;
-/// No more is taken for jitter of packets now and then: they may have met a queue.
-const MOST_RANGE: Duration = Duration::from_millis(120);
 /// ... nor does a link that stood still, seconds.
 const MOST_CHANGE: f64 = 0.03;
+/// The range of the delay of sparse packets counts as jitter up to this; what is more was a queue. The widest
+/// jitter of the simulator's sweep, 40 ms to either side, has a range of 80 ms.
+const MOST_RANGE: Duration = Duration::from_millis(120);
 
 /// The least of the last one to two windows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,14 +94,14 @@ impl Bounds {
 
 /// The delay of a path: what it is without our queue, and what it is now.
 ///
-/// A link with jitter that keeps the order delays a dense flow by nearly the most that it delays
-/// anything: each packet waits for the slowest one before it. Packets now and then have any delay
-/// between. So what a dense flow sees is measured against the least of what dense flows saw.
+/// A link whose jitter keeps the order delays each packet of a dense flow by nearly the most, because each
+/// waits for the slowest one before it. A sparse packet meets any delay between the least and the most. So
+/// the delay of a dense flow is compared with the least that dense flows saw.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Delay {
     /// Of a dense flow.
     dense: Bounds,
-    /// Of packets now and then.
+    /// Of packets that meet no others: probes, and flows that send now and then.
     sparse: Bounds,
     least: Least,
     standing: Option<OneWayDelay>,
@@ -149,7 +150,7 @@ impl Delay {
         Duration::from_secs_f64(JITTER_SCALE * self.change)
     }
 
-    /// How much longer than others packets now and then take at times, which fill no queue.
+    /// The range of the delay of sparse packets, which fill no queue.
     pub(super) fn range(&self) -> Duration {
         match (self.sparse.least(), self.sparse.most()) {
             (Some(least), Some(most)) => most.since(least).min(MOST_RANGE),
@@ -209,8 +210,8 @@ mod tests {
         assert_eq!(delay.queue(), Duration::ZERO);
     }
 
-    /// Field row E: over a link with jitter of 80 ms packets now and then take between 10 and 90 ms, a dense
-    /// flow nearly 90 all the time.
+    /// Field row E: over a link with jitter of 80 ms sparse packets take between 10 and 90 ms, those of a
+    /// dense flow nearly 90 ms all the time.
     #[test]
     fn what_a_dense_flow_waits_on_a_link_with_jitter_is_no_queue() {
         let mut delay = Delay::default();

@@ -106,7 +106,7 @@ impl Growth {
         self.stuck >= PATIENCE
     }
 
-    /// Begins anew at this rate.
+    /// Starts again at this rate.
     pub(super) fn clear(&mut self, now: Instant, bandwidth: f64) {
         *self = Self {
             round: now,

@@ -128,7 +128,7 @@ pub struct Dtrc {
     growth: Growth,
     losses: Losses,
     marks: Marks,
-    /// The search's rate when the delay was last taken for one without a queue.
+    /// The rate, bytes per second, at which the search last took the delay for that of an empty queue.
     queueless: f64,
     /// What the last train showed of the link's own rate: it arrived more slowly than it was sent.
     link: Option<f64>,
@@ -232,7 +232,7 @@ impl Dtrc {
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
             if self.bandwidth > 2.0 * self.queueless {
-                // What was sent until now filled half of the path at most.
+                // The path delivers twice what it did then, so it was not full: the delay is its own.
                 self.queueless = self.bandwidth;
                 self.delay.rebase();
             }
@@ -445,7 +445,7 @@ impl Controller for Dtrc {
             // Nothing was acknowledged since the last time.
             return;
         }
-        // Searched for anew, from the rate that was known: the gain of the search is two.
+        // Searched for again, from the rate that was known: the gain of the search is two.
         *self = Self {
             bandwidth: self.bandwidth / STARTUP_GAIN,
             ..Self::default()

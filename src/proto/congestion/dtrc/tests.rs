@@ -43,7 +43,7 @@ struct Run {
     newest: Option<Arrival>,
     /// The longest queue, of each step.
     queue: Duration,
-    /// The controller hears of marks.
+    /// Marks reach the controller.
     hears: bool,
     marked: u64,
     /// Marked, of all that came since the last acknowledgement.

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_stood_still_begins_anew() {
+    fn a_link_that_stood_still_starts_again() {
         let mut train = Train::default();
         for n in 1..=20 {
             train.on_arrival(arrival(5 * n, 5 * n, 5_000 * n), TRAIN);

@@ -1,5 +1,6 @@
 //! Replays, floods and cookies.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::*;
@@ -277,8 +278,8 @@ fn proven_sources_are_limited_together_and_the_peer_gets_through() {
 }
 
 /// Recorded initiations of earlier runs of the peer, each played in once.
-fn recordings(count: u64) -> Vec<Vec<u8>> {
-    let recorded = (0..count).map(|number| {
+fn recordings(numbers: Range<u64>) -> Vec<Vec<u8>> {
+    let recorded = numbers.map(|number| {
         let mut run = portal(1, 2, PLAIN);
         run.hello.boot = BootId::from_bytes((number + 1000).to_be_bytes());
         run.entropy = TestEntropy::new(number + 7000);
@@ -288,12 +289,10 @@ fn recordings(count: u64) -> Vec<Vec<u8>> {
 }
 
 /// Plays recordings in from many networks, four a second, and proves their addresses where asked to.
-fn play(remote: &mut Portal, from: std::ops::Range<u64>) -> Instant {
+fn play(remote: &mut Portal, numbers: Range<u64>) {
     let mut now = T0;
     let mut reader = portal(9, 2, PLAIN);
-    let range = from.clone();
-    let recordings = recordings(from.end).split_off(from.start as usize);
-    for (number, mut message) in range.zip(recordings) {
+    for (number, mut message) in numbers.clone().zip(recordings(numbers)) {
         now += Duration::from_millis(250);
         let source = format!("198.18.{number}.1:99");
         if let Ok(Answer::ProveAddress { .. }) = remote.receive(&message, &source, now) {
@@ -306,7 +305,6 @@ fn play(remote: &mut Portal, from: std::ops::Range<u64>) -> Instant {
             let _ = remote.receive(&message, &source, now);
         }
     }
-    now
 }
 
 /// The cookie of a source while many runs wait.
@@ -326,7 +324,7 @@ fn recordings_of_old_runs_do_not_displace_the_peer() {
             let (_, first) = remote.accept(&local.start().message(None, T0), T0);
             remote.responder.confirm(&first.peer_hello);
         } else {
-            // It began anew, at home; so many recordings came before that it has to prove its address.
+            // It restarted at home. Four recordings were answered before, so it has to prove its address.
             remote.responder.note_source(HOME.parse().unwrap());
             play(&mut remote, 0..4);
         }
@@ -354,7 +352,7 @@ fn recordings_of_old_runs_do_not_displace_the_peer() {
 fn recordings_from_made_up_addresses_are_asked_for_a_proof() {
     let (mut local, mut remote) = pair(PLAIN);
     let (mut read, mut asked) = (0, 0);
-    for (number, message) in recordings(30).iter().enumerate() {
+    for (number, message) in recordings(0..30).iter().enumerate() {
         let now = T0 + Duration::from_millis(250 * number as u64);
         match remote.receive(message, &format!("198.18.{number}.1:9"), now) {
             Ok(Answer::Accepted { .. }) => read += 1,

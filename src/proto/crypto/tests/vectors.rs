@@ -1,5 +1,5 @@
 //! Frozen vectors: when one of these changes, the wire format did, and old portals will not
-//! understand new ones. To write them anew, take what the failing test prints.
+//! understand new ones. To rewrite them, take what the failing test prints.
 
 use std::fmt::Write as _;
 

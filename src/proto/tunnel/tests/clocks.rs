@@ -87,7 +87,7 @@ fn after_a_leap_there_are_new_keys_at_once() {
     exchange(&mut pair, 0, 100);
     pair.run(100 * MS);
     let before = index(&pair);
-    pair.local.begin_anew(pair.now);
+    pair.local.start_over(pair.now);
     assert_eq!(index(&pair), None);
     pair.tap.clear();
     pair.run(200 * MS);
@@ -100,8 +100,8 @@ fn after_a_leap_there_are_new_keys_at_once() {
     assert_eq!(numbers(&pair.at_local, 6), expected);
 }
 
-/// Field row A6: what no clock shows, the peer's word does: a host that was set back hears of numbers
-/// that it does not know it has sent, and stops to use them.
+/// Field row A6: what no clock shows, the peer's word does: a host that was set back sees the peer
+/// acknowledge numbers that it does not know it has sent, and uses them no more.
 #[test]
 fn a_host_that_was_set_back_repeats_hardly_a_number() {
     for security in [Security::Encrypt, Security::None] {

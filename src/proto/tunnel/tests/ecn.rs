@@ -127,7 +127,7 @@ fn each_fault_is_named_and_harms_no_flow() {
 }
 
 #[test]
-fn a_new_place_and_a_new_peer_are_tested_anew() {
+fn a_new_place_and_a_new_peer_are_tested_again() {
     let mut pair = over(ERASES);
     flow(&mut pair, 0, 100);
     let failed = EcnState::Failed(EcnFault::Erased);

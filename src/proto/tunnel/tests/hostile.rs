@@ -192,8 +192,8 @@ fn a_flood_of_initiations_is_answered_with_less_and_then_with_cookies() {
     assert_eq!(numbers(&pair.at_remote, 5).last(), Some(&99));
 }
 
-/// Over a satellite, a remote portal that has just started; meanwhile somebody plays in what he recorded of
-/// the local portal's earlier runs.
+/// The remote portal has just started, and a satellite is its only link. Meanwhile an attacker replays what he
+/// recorded of the local portal's earlier runs.
 #[test]
 fn recorded_initiations_do_not_displace_a_handshake_under_way() {
     let mut pair = Pair::new(vec![Link::new(0, 20, 400)]);

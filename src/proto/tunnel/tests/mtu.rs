@@ -1,12 +1,11 @@
 //! Links that carry less than others, from the start or from one moment to the next.
 
-use crate::config::{PublicAddresses, TunnelAddresses};
-use crate::packet::Crossing;
 use std::time::Duration;
 
 use super::pair::{Link, MS, Pair, inner, numbers};
-use crate::config::Security;
 use crate::config::units::Mtu;
+use crate::config::{PublicAddresses, Security, TunnelAddresses};
+use crate::packet::Crossing;
 use crate::proto::event::{Event, PathState};
 use crate::proto::stats::Discard;
 
@@ -201,10 +200,10 @@ fn a_packet_that_is_too_long_now_is_answered() {
     assert_eq!(stats.mtu, 1297);
 }
 
-/// Field row A1: what a private source may send is answered too where it is too long, although nobody at
-/// home could speak to it.
+/// Field row A1: a private source also gets the answer that its packet is too long, although nothing from home
+/// may cross to it.
 #[test]
-fn a_private_source_is_told_too() {
+fn a_private_source_gets_its_answer_too() {
     let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
     pair.links[0].mtu = 1358;
     pair.run(Duration::from_secs(3));

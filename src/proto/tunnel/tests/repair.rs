@@ -64,7 +64,7 @@ fn drops(pair: &mut Pair) -> u64 {
     discards.iter().map(|(_, count)| count).sum()
 }
 
-/// Everything from `first` to `end` came, in order, once; but for what the queue dropped.
+/// Everything from `first` to `end` came, in order, once, except what the queue dropped.
 fn whole(pair: &mut Pair, first: u32, end: u32, dropped: u64) {
     let got = numbers(&pair.at_local, 9);
     let got: Vec<_> = got.into_iter().filter(|n| *n >= first).collect();

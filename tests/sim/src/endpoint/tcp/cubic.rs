@@ -10,7 +10,7 @@ use super::hystart::HyStart;
 const C: f64 = 0.4;
 /// Beta of RFC 9438 section 4.6, as the fraction that Linux uses.
 const BETA: f64 = 717.0 / 1024.0;
-/// The target is computed anew so often at most, while the window stays the same (Linux: HZ/32).
+/// The target is computed again so often at most, while the window stays the same (Linux: HZ/32).
 const UPDATE: Duration = Duration::from_micros(31_250);
 /// HyStart looks at nothing for so long after a reduction (Linux: HZ).
 const SETTLE: Duration = Duration::from_secs(1);
