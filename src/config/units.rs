@@ -293,8 +293,8 @@ impl FromStr for Bitrate {
     }
 }
 
-/// A number that is not negative with so many digits behind the point. What core has for it is 13 kB of
-/// a router's program, being exact for every number there is.
+/// A number that is not negative, with so many digits behind the point. What core has for this is exact for
+/// every number there is, and 13 kB of a router's program.
 pub(crate) fn fixed(value: f64, digits: u32) -> String {
     let scale = 10_u64.pow(digits);
     let scaled = (value * scale as f64 + 0.5) as u64;
@@ -382,6 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_rounded() {
+        for (bits, text) in [
+            (999, "999 bit/s"),
+            (56_049, "56.0 kbit/s"),
+            (1_062_500, "1.1 Mbit/s"),
+            (20_000_000, "20.0 Mbit/s"),
+            (1_006_000_000, "1.01 Gbit/s"),
+        ] {
+            assert_eq!(Bitrate(bits).to_string(), text);
+        }
+        assert_eq!(fixed(2.5, 0), "3");
+        assert_eq!(fixed(0.0512, 3), "0.051");
+    }
+
+    #[test]
     fn prefixes() {
         let lan: Prefix = "192.168.1.1/24".parse().unwrap();
         assert!(lan.contains("192.168.1.77".parse().unwrap()));
@@ -396,6 +411,19 @@ mod tests {
         ] {
             let prefix: Prefix = text.parse().unwrap();
             assert_eq!(prefix.network().to_string(), network);
+        }
+        for (whole, halves) in [
+            ("0.0.0.0/0", ["0.0.0.0/1", "128.0.0.0/1"]),
+            ("192.168.1.77/31", ["192.168.1.76/32", "192.168.1.77/32"]),
+            ("fc00::/7", ["fc00::/8", "fd00::/8"]),
+            ("2001:db8::/127", ["2001:db8::/128", "2001:db8::1/128"]),
+        ] {
+            let whole: Prefix = whole.parse().unwrap();
+            let halves = halves.map(|half| half.parse().unwrap());
+            assert_eq!(whole.halves(), Some(halves));
+        }
+        for host in ["192.168.1.77/32", "2001:db8::7/128"] {
+            assert_eq!(host.parse::<Prefix>().unwrap().halves(), None);
         }
         assert!("1.2.3.4/33".parse::<Prefix>().is_err());
         assert!("1.2.3.4".parse::<Prefix>().is_err());
