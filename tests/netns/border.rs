@@ -10,6 +10,7 @@ use netcombiner_lab::prelude::*;
 use super::crossing::{home_router, pings};
 use super::lans::checked;
 use super::modes::into_a_lan;
+use super::support::case::PATIENCE;
 use super::support::kernel::sh;
 use super::support::{
     Answers, Case, LOCAL, Outcome, REMOTE, Setup, Talk, Watch, case, eventually, is_open,
@@ -123,6 +124,8 @@ fn nobody_elses_machine_is_routed() {
     case(Setup::default(), |case| -> Outcome {
         let remote = &case.lab.remote;
         let _portals = case.up()?;
+        let packets = "iifname remote udp dport 9";
+        let seen = Watch::start(&case.lab.internet, "prerouting", packets)?;
         for device in ["veth9", "vnet9", "vethc0ffee"] {
             let machine = Namespace::new(device)?;
             let end = |namespace, device| VethEnd { namespace, device };
@@ -132,8 +135,6 @@ fn nobody_elses_machine_is_routed() {
             sh(&machine, "ip address add 10.9.0.2/24 dev eth0")?;
             sh(&machine, "ip link set eth0 up")?;
             sh(&machine, "ip route add default via 10.9.0.1")?;
-            let packets = "iifname remote udp dport 9";
-            let seen = Watch::start(&case.lab.internet, "prerouting", packets)?;
             let socket = machine.run(|| UdpSocket::bind(("10.9.0.2", 0)))??;
             assert_eq!(pings(&machine, Ipv4Addr::new(10, 9, 0, 1))?, 5);
             eventually(&format!("{device} is not routed"), || {
@@ -334,7 +335,7 @@ fn exchanges_outlive_that_their_tracking_is_lost() {
         let client = lab.client.run(|| UdpSocket::bind((PUBLIC, 6000)))??;
         let echo = UdpEcho::start(&lab.server, SERVER, 8)?;
         let ask = |socket: &UdpSocket| -> Result<bool, Error> {
-            let _ = socket.set_read_timeout(Some(1000 * MS));
+            let _ = socket.set_read_timeout(Some(PATIENCE));
             let mut buffer = [0; 16];
             let said = socket.send_to(b"hello", echo.address());
             Ok(said.is_ok() && socket.recv_from(&mut buffer).is_ok())
