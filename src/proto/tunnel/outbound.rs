@@ -201,13 +201,12 @@ impl Tunnel {
 
     /// Sees whether all paths together send what the near ones alone would carry.
     fn watch_far_paths(&mut self, now: Instant, order: &Order, slowest: Duration) {
-        let (mut sent, mut near) = (0, 0);
-        for path in order.iter().filter_map(|id| self.path(id)) {
-            sent += path.count.bytes_sent;
-            if order.detour(path.id).is_zero() {
-                near += path.gate.controller.bandwidth();
-            }
-        }
+        // Also by those that are out of use now: it is the sum of all that was ever sent.
+        let paths = self.paths.iter().flatten();
+        let sent = paths.map(|path| path.count.bytes_sent).sum();
+        let near = order.iter().filter(|id| order.detour(*id).is_zero());
+        let near = near.filter_map(|id| self.path(id));
+        let near = near.map(|path| path.gate.controller.bandwidth()).sum();
         self.yields.on_sent(now, slowest, sent, near);
     }
 

@@ -53,6 +53,22 @@ fn below_capacity_nothing_is_lost_nor_reordered() {
     );
 }
 
+/// What a path sent before it fell silent is no part of what the others send now, nor missing from it.
+#[test]
+fn a_silent_path_takes_nothing_from_what_the_others_yield() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
+    pair.run(200 * MS);
+    offer(&mut pair, 40, 3);
+    let mut low = 0;
+    for ms in 0..2000 {
+        pair.links[1].up = ms < 500;
+        (0..4).for_each(|n| pair.send_down(9, 100_000 + 4 * ms + n, 1300));
+        pair.run(MS);
+        low += u32::from(ms >= 400 && pair.remote.yields.is_low());
+    }
+    assert_eq!(low, 0);
+}
+
 #[test]
 fn order_holds_under_loss_too() {
     let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
