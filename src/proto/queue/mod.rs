@@ -180,7 +180,7 @@ impl Queue {
     }
 
     /// How long packets may wait before a far path takes them: CoDel acts on no flow whose packets wait
-    /// less. A shorter patience counts only after [`PATIENT_FOR`]: a far path that is out of use for a
+    /// less. A shorter patience counts only after three seconds: a far path that is out of use for a
     /// moment may be back before the queue has drained.
     pub fn set_patience(&mut self, now: Instant, patience: Duration) {
         if patience >= self.patience || now >= self.patient_until {
