@@ -13,6 +13,7 @@ mod plan {
     mod golden;
     mod nft;
     mod pf;
+    mod pf_host;
     mod pf_model;
     mod recipe;
 }

@@ -87,18 +87,24 @@ impl Baseline {
         forwarders.retain(|it| is_on && !self.borrowed.forwarders.contains(it));
     }
 
-    /// Of those who forward now, the first who did not when we switched it on.
-    pub fn newcomer<'a>(&self, forwarders: &'a [String]) -> Option<&'a str> {
+    /// Leaves forwarding on where it would be switched off, and says so, when somebody of those who forward
+    /// now did not when we switched it on.
+    pub fn leave_switches_to(
+        &mut self,
+        forwarders: &[String],
+        desired: &HostState,
+    ) -> Result<(), HostError> {
         let before = &self.borrowed.forwarders;
-        let mut new = forwarders.iter().filter(|it| !before.contains(it));
-        new.next().map(String::as_str)
-    }
-
-    /// Leaves forwarding as it is where it would be switched off; gives the names of those switches.
-    pub fn leave_switches(&mut self, desired: &HostState) -> Vec<&'static str> {
-        let mut left = self.switches_back(desired);
-        left.retain(|switch| self.borrowed.settings.remove(*switch).is_some());
-        left
+        let Some(who) = forwarders.iter().find(|it| !before.contains(it)) else {
+            return Ok(());
+        };
+        for switch in self.switches_back(desired) {
+            self.borrowed.settings.remove(switch);
+            log::warn!(
+                "{switch} was 0 before netcombiner and stays 1: {who} came after, and needs it"
+            );
+        }
+        self.save().map_err(|error| self.refuse(error))
     }
 
     /// The switches of forwarding that are to go back to "off".

@@ -107,7 +107,7 @@ impl<H: Host> Reconciler<H> {
         let wanted = scope.filters.clone();
         scope.filters.extend(self.filters.iter().cloned());
         let present = self.host.observe(&scope).await.map_err(unchanged)?;
-        self.heed_forwarders(desired).await;
+        self.heed_forwarders(desired).await.map_err(unchanged)?;
         self.baseline.borrow(desired, &present).map_err(unchanged)?;
         let target = self.baseline.complete(desired, &present);
         let groups = Groups::of(&self.tunnel, [&present, &target]);
@@ -176,20 +176,15 @@ impl<H: Host> Reconciler<H> {
 
     /// Docker and libvirt switch forwarding on where it is off, and rely on it after that. Where they
     /// were started while it was on because of us, it is not switched off again.
-    async fn heed_forwarders(&mut self, desired: &HostState) {
+    async fn heed_forwarders(&mut self, desired: &HostState) -> Result<(), HostError> {
         if self.baseline.switches_on(desired) {
             let who = self.host.forwarders(&self.tunnel).await;
             self.baseline.set_forwarders(who);
         } else if !self.baseline.switches_back(desired).is_empty() {
             let forwarders = self.host.forwarders(&self.tunnel).await;
-            if let Some(who) = self.baseline.newcomer(&forwarders) {
-                for switch in self.baseline.leave_switches(desired) {
-                    log::warn!(
-                        "{switch} was 0 before netcombiner and stays 1: {who} came after, and needs it"
-                    );
-                }
-            }
+            self.baseline.leave_switches_to(&forwarders, desired)?;
         }
+        Ok(())
     }
 
     /// Makes one group look as it shall; true when it does.

@@ -12,14 +12,27 @@ use super::links::Observed;
 use super::resource::HostState;
 use crate::config::units::Family;
 
-/// The settings that switch forwarding, one for each family.
-pub const SWITCHES: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+/// The settings that switch forwarding, one for each family: Linux's, then FreeBSD's.
+pub const SWITCHES: [&str; 4] = [
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.inet.ip.forwarding",
+    "net.inet6.ip6.forwarding",
+];
 
-/// The switch of a family.
+/// Linux's switch of a family.
 pub(super) fn switch(family: Family) -> &'static str {
     match family {
         Family::V4 => SWITCHES[0],
         Family::V6 => SWITCHES[1],
+    }
+}
+
+/// FreeBSD's switch of a family.
+pub(super) fn freebsd_switch(family: Family) -> &'static str {
+    match family {
+        Family::V4 => SWITCHES[2],
+        Family::V6 => SWITCHES[3],
     }
 }
 

@@ -18,6 +18,9 @@ use crate::sorted::Map;
 /// Where the kernel itself puts the rule `from all lookup local`.
 pub const KERNEL_LOCAL_PREF: RulePref = RulePref(0);
 
+/// The kind of a port of a bridge (FreeBSD): its packets are the bridge's.
+pub const BRIDGED: &str = "member";
+
 /// At most so many devices are remembered, the first ones. A host has fewer; the limit is for one that gives
 /// each connection another name (ppp0, ppp1, ...).
 const MOST_REMEMBERED: usize = 64;
@@ -237,6 +240,18 @@ impl Observed {
             }
         }
         self.were_links.clone_from(before);
+    }
+
+    /// True when a device's own network, or a route that is no default one, leads to an address by it.
+    pub fn leads_to(&self, address: IpAddr, device: &IfName) -> bool {
+        // A default route may be in two halves, or in more.
+        const DEFAULT: u8 = 7;
+        let link = self.link(device);
+        let own = link.into_iter().flat_map(|link| &link.addresses);
+        let routes = self.foreign_routes.iter();
+        let routes = routes.filter(|it| it.device.as_deref() == Some(device.as_str()));
+        let mut networks = own.copied().chain(routes.map(|it| it.destination));
+        networks.any(|it| it.length() > DEFAULT && it.contains(address))
     }
 
     /// True when the loopback holds this address, that is, the host by any device.

@@ -4,12 +4,12 @@ use netcombiner::config::{Config, Keep, NativeV6, PortProtocol, Role};
 
 use super::pf_model::{Anchor, Packet, Verdict};
 
-const INTERNET: &str = "198.18.7.7";
-const PUBLIC: &str = "203.0.113.2";
+pub(super) const INTERNET: &str = "198.18.7.7";
+pub(super) const PUBLIC: &str = "203.0.113.2";
 const PUBLIC6: &str = "2001:db8:2::2";
-const INTERNET6: &str = "2001:db8:77::7";
+pub(super) const INTERNET6: &str = "2001:db8:77::7";
 
-fn passed(state: bool) -> Verdict {
+pub(super) fn passed(state: bool) -> Verdict {
     Verdict::Passed {
         by: None,
         state,
@@ -26,7 +26,7 @@ fn answered_by(device: &str) -> Verdict {
     }
 }
 
-fn into(device: &str, state: bool) -> Verdict {
+pub(super) fn into(device: &str, state: bool) -> Verdict {
     Verdict::Passed {
         by: Some(device.to_owned()),
         state,
@@ -34,12 +34,12 @@ fn into(device: &str, state: bool) -> Verdict {
     }
 }
 
-fn run(anchor: &Anchor, mut packet: Packet) -> (Verdict, Packet) {
+pub(super) fn run(anchor: &Anchor, mut packet: Packet) -> (Verdict, Packet) {
     let verdict = anchor.run(&mut packet);
     (verdict, packet)
 }
 
-fn expect(anchor: &Anchor, packet: Packet, verdict: &Verdict) {
+pub(super) fn expect(anchor: &Anchor, packet: Packet, verdict: &Verdict) {
     let found = anchor.run(&mut packet.clone());
     assert_eq!(found, *verdict, "{packet:?}");
 }
@@ -129,12 +129,31 @@ fn only_what_may_cross_crosses_at_the_vps() {
     let anchor = Anchor::of("remote-v4-v6");
     let comes = |from, to| Packet::new("nc0", "tcp", from, to);
     expect(&anchor, comes(PUBLIC, INTERNET), &passed(false));
-    expect(&anchor, comes(PUBLIC, "172.19.152.2"), &passed(false));
-    expect(
-        &anchor,
-        comes("172.19.152.3", "172.19.152.2"),
-        &Verdict::Nobody,
-    );
+    // The VPS itself takes pings and what it keeps, and answers by the tunnel.
+    let anchor = anchor.holding("198.51.100.77").holding("10.55.0.1");
+    for from in [PUBLIC, "172.19.152.3"] {
+        for to in ["172.19.152.2", "198.51.100.77"] {
+            expect(&anchor, comes(from, to).port(22), &answered_by("nc0"));
+            expect(&anchor, comes(from, to).port(80), &Verdict::Blocked);
+            let ping = Packet::new("nc0", "icmp", from, to);
+            expect(&anchor, ping, &answered_by("nc0"));
+        }
+    }
+    let own = Packet::new("nc0", "tcp", "172.19.152.2", "172.19.152.3");
+    expect(&anchor, own.out("nc0"), &passed(true));
+    for (from, to) in [
+        (PUBLIC, "10.55.0.1"),
+        ("9.9.9.9", "172.19.152.2"),
+        (PUBLIC, PUBLIC),
+        ("172.19.152.3", PUBLIC),
+    ] {
+        let blocked = from != "172.19.152.3";
+        let verdict = match blocked {
+            true => Verdict::Blocked,
+            false => answered_by("nc0"),
+        };
+        expect(&anchor, comes(from, to).port(22), &verdict);
+    }
     for (from, to) in [
         ("9.9.9.9", INTERNET),
         ("192.168.1.77", INTERNET),
@@ -332,8 +351,14 @@ fn the_shared_address_opens_what_is_named() {
 
     let lan = |to| Packet::new("lan", "tcp", "192.168.7.33", to);
     expect(&anchor, lan(INTERNET), &into("nc0", true));
-    let (_, leaves) = run(&anchor, lan(INTERNET).out("nc0"));
-    assert_eq!(leaves.from.to_string(), PUBLIC);
+    let (_, entered) = run(&anchor, lan(INTERNET));
+    let (verdict, leaves) = run(&anchor, entered.out("nc0"));
+    assert_eq!(
+        (verdict, leaves.from.to_string().as_str()),
+        (passed(true), PUBLIC)
+    );
+    // Who is no machine of the LAN does not get there, whatever the routing table says.
+    expect(&anchor, lan(INTERNET).out("nc0"), &Verdict::Blocked);
     // Hairpin: to the machine, and back by the router.
     let (verdict, web) = run(&anchor, lan(PUBLIC).port(443));
     assert_eq!(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use netcombiner::cli::plan::{System, Wish, write};
 use netcombiner::config::{Config, Role};
+use netcombiner::route::Observed;
 
 use crate::case;
 
@@ -18,7 +19,7 @@ pub(super) struct Packet {
     /// The protocol, and its ports; a fragment has none.
     pub(super) proto: &'static str,
     pub(super) ports: Option<(u16, u16)>,
-    /// The ICMPv6 type by pf's name.
+    /// The type of ICMP or ICMPv6 by pf's name.
     pub(super) icmp: &'static str,
     pub(super) from: IpAddr,
     pub(super) to: IpAddr,
@@ -92,8 +93,13 @@ impl Anchor {
 
     /// The anchor of a case whose configuration is changed.
     pub(super) fn with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let (mut config, observed) = case(name);
-        change(&mut config);
+        Self::on(name, |config, _| change(config))
+    }
+
+    /// The anchor of a case whose configuration and host are changed.
+    pub(super) fn on(name: &str, change: impl FnOnce(&mut Config, &mut Observed)) -> Self {
+        let (mut config, mut observed) = case(name);
+        change(&mut config, &mut observed);
         let wish = Wish {
             system: System::FreeBsd,
             down: false,
@@ -137,19 +143,27 @@ impl Anchor {
         } else {
             "nat"
         };
-        let mut translations = self.rules.iter().filter(|rule| rule[0] == kind);
-        if let Some(rule) = translations.find(|rule| self.matches(rule, packet)) {
+        let is_of_kind = |rule: &&Vec<String>| rule[usize::from(rule[0] == "no")] == kind;
+        let mut translations = self.rules.iter().filter(is_of_kind);
+        if let Some(rule) = translations.find(|rule| self.matches(rule, packet))
+            && rule[0] != "no"
+        {
             self.translate(rule, packet);
         }
-        // A match rule decides nothing: it gives a tag.
-        for rule in self.rules.iter().filter(|rule| rule[0] == "match") {
-            if self.matches(rule, packet) {
-                packet.tag = after(rule, "tag").map(str::to_owned);
+        let mut decides = None;
+        for rule in &self.rules {
+            let is_filter = ["match", "pass", "block"].contains(&rule[0].as_str());
+            if !is_filter || !self.matches(rule, packet) {
+                continue;
             }
+            if rule[0] != "match" {
+                decides = Some(rule);
+                break;
+            }
+            // It decides nothing: it gives a tag.
+            packet.tag = after(rule, "tag").map(str::to_owned);
         }
-        let filter = |rule: &&Vec<String>| ["pass", "block"].contains(&rule[0].as_str());
-        let mut rules = self.rules.iter().filter(filter);
-        let Some(rule) = rules.find(|rule| self.matches(rule, packet)) else {
+        let Some(rule) = decides else {
             return Verdict::Nobody;
         };
         assert!(rule.iter().any(|word| word == "quick"), "{rule:?}");
@@ -205,16 +219,17 @@ impl Anchor {
         }
         let device = match after(rule, "on") {
             Some("!") => after(rule, "!") != Some(packet.on),
-            Some(device) => device == packet.on,
+            Some(_) => list(rule, "on").iter().any(|device| device == packet.on),
             None => true,
         };
         let family = if packet.to.is_ipv4() { "inet" } else { "inet6" };
-        let proto = after(rule, "proto").is_none_or(|proto| proto == packet.proto);
+        let protos = list(rule, "proto");
+        let proto = protos.is_empty() || protos.iter().any(|proto| proto == packet.proto);
         let family = has(family) || !has("inet") && !has("inet6");
         let untagged = rule.windows(2).any(|pair| pair == ["!", "tagged"]);
         let tagged = after(rule, "tagged")
             .is_none_or(|tag| (packet.tag.as_deref() == Some(tag)) != untagged);
-        let icmp = list(rule, "icmp6-type");
+        let icmp = [list(rule, "icmp-type"), list(rule, "icmp6-type")].concat();
         let icmp = icmp.is_empty() || icmp.iter().any(|it| it == packet.icmp);
         let leads_there = |(name, own, length): &(String, IpAddr, u8)| {
             name == packet.on && inside(packet.from, *own, *length)
@@ -239,23 +254,21 @@ impl Anchor {
                 .iter()
                 .any(|it| ["any", "urpf-failed"].contains(&it.as_str()) || self.is_in(it, address));
         let mut rest = rule.iter().skip_while(|it| *it != word).skip(1);
-        let mut rest = rest.by_ref().skip_while(|it| {
+        let rest = rest.by_ref().skip_while(|it| {
             let end = ["to", "port", "flags", "keep", "no", "tag", "tagged"];
             !end.contains(&it.as_str())
         });
-        let wanted = rest
-            .next()
-            .filter(|it| *it == "port")
-            .and_then(|_| rest.next());
-        let port = match (wanted, port) {
-            (None, _) => true,
-            // Without reassembly pf sees no port in a fragment.
-            (Some(_), None) => false,
-            (Some(ports), Some(port)) => {
-                let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
-                (first.parse().unwrap()..=last.parse().unwrap()).contains(&port)
-            }
+        let rest: Vec<String> = rest.cloned().collect();
+        let wanted = match rest.first().map(String::as_str) {
+            Some("port") => list(&rest, "port"),
+            _ => Vec::new(),
         };
+        // Without reassembly pf sees no port in a fragment.
+        let has = |ports: &String| {
+            let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
+            port.is_some_and(|it| (first.parse().unwrap()..=last.parse().unwrap()).contains(&it))
+        };
+        let port = wanted.is_empty() || wanted.iter().any(has);
         found != negated && port
     }
 

@@ -29,6 +29,7 @@ use super::converge::{Back, Cause, ConvergeError, Outcome};
 use super::keep::{Command as Order, Event, Hold, keep};
 use crate::config::Config;
 use crate::config::units::{Family, IfName};
+use crate::route::forwarding::SWITCHES;
 use crate::route::links::Observed;
 use crate::route::lower::freebsd::{
     Command, PF_HINT, Step, What, anchor_name, pf_conf_lines, steps,
@@ -38,9 +39,6 @@ use crate::route::{HostState, Resource};
 use programs::has_no_pf;
 pub use programs::{Pf, Programs};
 use read::{Seen, Standing};
-
-/// The settings that are borrowed.
-const SETTINGS: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
 
 /// How often the anchor and the settings are looked at, of whose change FreeBSD gives no notice: two
 /// processes, three where addresses are translated, of some milliseconds each.
@@ -163,14 +161,22 @@ impl Reconciler {
         let (v4, v6) = &seen.routes;
         read::add_gateways(&mut observed, Family::V4, v4);
         read::add_gateways(&mut observed, Family::V6, v6);
+        observed.foreign_routes = seen.foreign_routes(&self.tunnel, self.baseline.undoing());
         observed.remember_links(&mut self.were_links);
-        for key in SETTINGS {
+        if SWITCHES
+            .iter()
+            .any(|key| self.baseline.setting(key).is_some())
+        {
+            observed.forwarders = self.forwarders().await;
+            self.baseline.keep_newcomers(&mut observed.forwarders);
+        }
+        for key in &SWITCHES[2..] {
             let before = self.baseline.setting(key).map(str::to_owned);
             if let Some(value) = match before {
                 Some(before) => Some(before),
                 None => self.setting(key).await,
             } {
-                observed.settings.insert(key.to_owned(), value);
+                observed.settings.insert((*key).to_owned(), value);
             }
         }
         Ok(observed)
@@ -185,6 +191,32 @@ impl Reconciler {
                 programs.print("netstat -rn -f inet6").await?,
             ),
         })
+    }
+
+    /// Who is set up to forward packets: by rc.conf(5), and by the rules of pf.conf that translate. That may
+    /// come while forwarding is on because of us, and is not seen then.
+    async fn forwarders(&self) -> Vec<String> {
+        let programs = &self.system.programs;
+        let mut found = Vec::new();
+        for key in ["gateway_enable", "ipv6_gateway_enable"] {
+            let value = programs.print(&format!("sysrc -n {key}")).await;
+            let value = value.map(|it| it.trim().to_lowercase());
+            if value.is_ok_and(|it| ["yes", "true", "on", "1"].contains(&it.as_str())) {
+                found.push(format!("{key} of /etc/rc.conf"));
+            }
+        }
+        let rules = programs.print("pfctl -s nat").await.unwrap_or_default();
+        for rule in rules.lines() {
+            // Without the addresses, which change.
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            let on = words.iter().position(|word| *word == "on");
+            let translates = ["nat", "rdr", "binat"].contains(words.first().unwrap_or(&""));
+            let words = on.and_then(|on| words.get(..on + 2)).filter(|_| translates);
+            found.extend(words.map(|words| format!("`{}` of pf", words.join(" "))));
+        }
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The value of a setting; a kernel without IPv6 has only one of them.
@@ -265,6 +297,9 @@ impl Reconciler {
             What::Setting(key) => {
                 let one = |value| HostState::from_iter([setting(key, value)]);
                 let present = self.setting(key).await.map_or_else(HostState::new, one);
+                if self.baseline.switches_on(&one("1".to_owned())) {
+                    self.baseline.set_forwarders(self.forwarders().await);
+                }
                 self.baseline.borrow(&one("1".to_owned()), &present)?;
             }
             What::Ipv6 { .. } | What::Address { .. } | What::Route { .. } | What::Anchor => {
@@ -386,16 +421,21 @@ impl Reconciler {
         to: &Desired,
         outcome: &mut Outcome,
     ) -> Result<(), HostError> {
-        let wanted = |key: &str| {
-            let mut steps = to.steps.iter();
-            steps.any(|step| matches!(step.what, What::Setting(it) if it == key))
-        };
+        let settings = to.steps.iter().filter_map(|step| match step.what {
+            What::Setting(key) => Some(setting(key, "1".to_owned())),
+            What::Ipv6 { .. } | What::Address { .. } | What::Route { .. } | What::Anchor => None,
+        });
+        let wanted: HostState = settings.collect();
+        if !self.baseline.switches_back(&wanted).is_empty() {
+            let forwarders = self.forwarders().await;
+            self.baseline.leave_switches_to(&forwarders, &wanted)?;
+        }
         let mut kept = HostState::new();
         for resource in self.baseline.state().iter() {
             let Resource::Setting(Setting { key, value }) = resource else {
                 continue;
             };
-            if wanted(key) {
+            if wanted.contains(&setting(key, "1".to_owned())) {
                 kept.insert(resource.clone());
             } else if self.setting(key).await.is_some_and(|it| it != *value) {
                 let set = Command::of(format!("sysctl {key}={value}"));

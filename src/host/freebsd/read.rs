@@ -3,8 +3,8 @@
 use crate::sorted::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::units::{Family, IfName, Prefix};
-use crate::route::links::{Flaw, Observed, ObservedLink};
+use crate::config::units::{Family, IfName, Prefix, TableId};
+use crate::route::links::{BRIDGED, Flaw, ForeignRoute, Observed, ObservedLink};
 use crate::route::lower::freebsd::{Command, What};
 
 /// What the programs print of a host.
@@ -81,7 +81,9 @@ impl Seen {
             ["ifconfig", device, _, address, "-alias"] => address
                 .parse()
                 .is_ok_and(|address| self.has_address(device, address)),
-            ["route", "delete", .., to] => to.parse().is_ok_and(|to| self.route(to).is_some()),
+            ["route", "delete", .., to] => {
+                destination(to).is_some_and(|to| self.route(to).is_some())
+            }
             _ => true,
         }
     }
@@ -93,20 +95,35 @@ impl Seen {
         })
     }
 
-    /// The host route to an address: its next hop and its device.
-    fn route(&self, to: IpAddr) -> Option<(&str, &str)> {
-        let table = match Family::of(to) {
+    /// The route to a host or a network: its next hop and its device.
+    fn route(&self, to: Prefix) -> Option<(&str, &str)> {
+        let table = match to.family() {
             Family::V4 => &self.routes.0,
             Family::V6 => &self.routes.1,
         };
-        table.lines().find_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [destination, gateway, flags, device, ..] = words[..] else {
-                return None;
-            };
-            let is_it = flags.contains('H') && destination.parse() == Ok(to);
-            is_it.then_some((gateway, device))
-        })
+        let mut routes = table.lines().filter_map(route);
+        let found = routes.find(|(destination, ..)| *destination == to)?;
+        Some((found.1, found.2))
+    }
+
+    /// The routes of others, as far as they are no default routes: neither what is undone by one of these
+    /// commands, nor what leads to the tunnel.
+    pub(super) fn foreign_routes(&self, tunnel: &IfName, undoing: &[String]) -> Vec<ForeignRoute> {
+        let ours = |to: &Prefix| {
+            let undone = |line: &String| line.rsplit(' ').next().and_then(destination);
+            let mut routes = undoing.iter().filter(|line| line.starts_with("route "));
+            routes.any(|line| undone(line) == Some(*to))
+        };
+        let lines = self.routes.0.lines().chain(self.routes.1.lines());
+        let routes = lines.filter_map(route).filter(|(to, _, device)| {
+            *device != tunnel.as_str() && !device.starts_with("lo") && !ours(to)
+        });
+        let routes = routes.map(|(destination, _, device)| ForeignRoute {
+            table: TableId::MAIN.0,
+            destination,
+            device: Some(device.to_owned()),
+        });
+        routes.take(MOST_ROUTES).collect()
     }
 
     /// The lines of `ifconfig -a` that belong to a device.
@@ -123,15 +140,35 @@ impl Seen {
     }
 }
 
+/// So many routes of others are looked at: a router with a full table of the Internet has a million.
+const MOST_ROUTES: usize = 1000;
+
+/// A line of `netstat -rn`: `192.0.2.0/25 link#15 U wan0`, `203.0.113.2 192.0.2.1 UGHS wan0`.
+fn route(line: &str) -> Option<(Prefix, &str, &str)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [to, gateway, _flags, device, ..] = words[..] else {
+        return None;
+    };
+    Some((destination(to)?, gateway, device))
+}
+
+/// A network, or a host.
+fn destination(text: &str) -> Option<Prefix> {
+    let host = || text.parse().ok().map(Prefix::host);
+    text.parse().ok().or_else(host)
+}
+
 /// The devices of `ifconfig -a`, without the loopback and the tunnel.
 pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
     let mut links: Vec<Option<ObservedLink>> = Vec::new();
+    let mut ports = Vec::new();
     for line in text.lines() {
         if !line.starts_with(char::is_whitespace) {
             links.push(device(line).filter(|link| link.device != *tunnel));
         } else if let Some(Some(link)) = links.last_mut() {
             // FreeBSD finds no route by a device without a carrier, though it is up and running.
             link.up &= line.trim() != "status: no carrier";
+            ports.extend(after(line, "member:"));
             if let Some(prefix) = address(line) {
                 if let Some(flaw) = flaw(line) {
                     link.flaws.insert(prefix.address(), flaw);
@@ -140,7 +177,13 @@ pub(super) fn devices(text: &str, tunnel: &IfName) -> Vec<ObservedLink> {
             }
         }
     }
-    links.into_iter().flatten().collect()
+    let mut links: Vec<_> = links.into_iter().flatten().collect();
+    for link in &mut links {
+        if ports.contains(&link.device.as_str()) {
+            link.kind = BRIDGED.to_owned();
+        }
+    }
+    links
 }
 
 /// Whether a device of `ifconfig -a` is up; `None` when it is not there.
@@ -281,6 +324,12 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
         let unplugged = IFCONFIG.replace("status: active", "status: no carrier");
         assert!(!devices(&unplugged, &"nc0".parse().unwrap())[0].up);
         assert_eq!(links[1].addresses[0].to_string(), "100.64.0.7/32");
+        let bridged = format!(
+            "{IFCONFIG}bridge0: flags=8843<UP,BROADCAST,RUNNING> metric 0 mtu 1500\n\tmember: em0 flags=143<LEARNING>\n"
+        );
+        let kinds = devices(&bridged, &"nc0".parse().unwrap());
+        let kinds: Vec<_> = kinds.iter().map(|link| link.kind.as_str()).collect();
+        assert_eq!(kinds, [BRIDGED, "", "bridge"]);
     }
 
     /// What a real FreeBSD 15.1 printed with the tunnel up, on either portal.
@@ -339,7 +388,7 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
             address: address.parse().unwrap(),
         };
         let route = |to: &str, via: Option<&str>, device: &str| What::Route {
-            to: to.parse().unwrap(),
+            to: destination(to).unwrap(),
             via: via.map(|via| via.parse().unwrap()),
             device: device.parse().unwrap(),
             flows: false,
@@ -369,6 +418,17 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
             (What::Anchor, Standing::Unseen),
         ] {
             assert_eq!(seen.standing(&what), standing, "{what:?}");
+        }
+        let undoing = ["route delete -host 203.0.113.2".to_owned()];
+        let foreign = seen.foreign_routes(&"nc0".parse().unwrap(), &undoing);
+        let foreign = |to: &str| {
+            foreign
+                .iter()
+                .any(|it| Some(it.destination) == destination(to))
+        };
+        assert!(foreign("192.0.2.128/25") && foreign("2001:db8:203::2"));
+        for ours in ["203.0.113.2", "172.19.152.2", "0.0.0.0/0", "127.0.0.1"] {
+            assert!(!foreign(ours), "{ours}");
         }
         for (undoing, stands) in [
             ("route delete -host 203.0.113.2", true),

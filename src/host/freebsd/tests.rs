@@ -27,7 +27,7 @@ impl Host {
         fs::create_dir_all(host.0.join("run")).unwrap();
         let programs =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host/freebsd/testdata/programs");
-        for program in ["ifconfig", "netstat", "route", "sysctl", "pfctl"] {
+        for program in ["ifconfig", "netstat", "route", "sysctl", "sysrc", "pfctl"] {
             symlink(&programs, host.0.join(program)).unwrap();
         }
         let no_address = |line: &&str| !line.contains("172.19.152.3");
@@ -73,7 +73,7 @@ impl Host {
         let calls = self.read("calls");
         self.write("calls", "");
         let changes = |line: &&str| {
-            let questions = ["ifconfig -a", "netstat", "sysctl -n"];
+            let questions = ["ifconfig -a", "netstat", "sysctl -n", "sysrc"];
             !questions.iter().any(|it| line.starts_with(it)) && !line.contains(" -s ")
         };
         calls.lines().filter(changes).map(str::to_owned).collect()
@@ -381,6 +381,76 @@ async fn a_glance_sees_what_no_notice_tells() {
         host.write("fail", "pfctl");
         assert!(!reconciler.glance().await);
     }
+}
+
+/// Field row B9 on FreeBSD: who came to need forwarding while it was on because of us keeps it.
+#[tokio::test(flavor = "current_thread")]
+async fn forwarding_stays_on_for_others() {
+    const RULE: &str = "nat on wan0 inet from 10.0.0.0/24 to any -> (wan0) round-robin\n";
+    for (name, before, after, stays) in [
+        ("nobody", "", "", false),
+        ("before", RULE, RULE, false),
+        (
+            "readdressed",
+            RULE,
+            &RULE.replace("10.0.0", "10.0.7"),
+            false,
+        ),
+        ("after", "", RULE, true),
+    ] {
+        let host = Host::new(&format!("forwards-{name}"));
+        let rules = |more: &str| host.write("nat", &format!("{NAT}{more}"));
+        host.write("gateway_enable", "NO\n");
+        rules(before);
+        let mut reconciler = host.start();
+        host.keep(&mut reconciler, &cases::local_client()).await;
+        rules(after);
+        // A killed daemon forgets nothing of it.
+        let mut reconciler = host.start();
+        let observed = reconciler.links().await.unwrap();
+        assert_eq!(!observed.forwarders.is_empty(), stays, "{name}");
+        reconciler.stop().await.unwrap();
+        let now = host.read("net.inet.ip.forwarding");
+        assert_eq!(now, if stays { "1\n" } else { "0\n" }, "{name}");
+    }
+    let host = Host::new("forwards-rc");
+    let mut reconciler = host.start();
+    host.keep(&mut reconciler, &cases::local_client()).await;
+    host.write("gateway_enable", "YES\n");
+    reconciler.stop().await.unwrap();
+    assert_eq!(host.read("net.inet.ip.forwarding"), "1\n");
+}
+
+/// Field row D2 on FreeBSD: when the link with the default route has lost it, this router's own packets go
+/// by the tunnel; the flows do not.
+#[tokio::test(flavor = "current_thread")]
+async fn without_a_default_route_there_is_the_tunnel() {
+    let host = Host::new("no-default");
+    let mut config = cases::local_nat();
+    config.links = vec![cases::link("wan0"), cases::link("wan1")];
+    config.links[1].gateway = Some("192.0.2.129".parse().unwrap());
+    let mut reconciler = host.start();
+    host.keep(&mut reconciler, &config).await;
+    let halves = ["0.0.0.0/1 172.19.152.2 ", "128.0.0.0/1 172.19.152.2 "];
+    assert!(!halves.iter().any(|half| host.has("routes.inet", half)));
+    let with = host.read("routes.inet");
+    let lost = with.lines().filter(|line| !line.starts_with("default"));
+    let lost: String = lost.map(|line| format!("{line}\n")).collect();
+    host.write("routes.inet", &lost);
+    host.keep(&mut reconciler, &config).await;
+    assert!(halves.iter().all(|half| host.has("routes.inet", half)));
+    assert!(host.has("routes.inet", "203.0.113.2 192.0.2.129 "));
+    let outcome = host.keep(&mut reconciler, &config).await;
+    assert!(outcome.executed.is_empty(), "{outcome:?}");
+    let back = host.read("routes.inet") + "default 192.0.2.1 UGS wan0\n";
+    host.write("routes.inet", &back);
+    host.keep(&mut reconciler, &config).await;
+    assert!(!halves.iter().any(|half| host.has("routes.inet", half)));
+    // No link leads to the other portal: neither does the tunnel.
+    config.links.truncate(1);
+    host.write("routes.inet", &lost);
+    host.keep(&mut reconciler, &config).await;
+    assert!(!halves.iter().any(|half| host.has("routes.inet", half)));
 }
 
 /// Field row B8 on FreeBSD: the tunnel's device is set up again, and nobody goes on without one.

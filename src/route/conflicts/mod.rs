@@ -10,6 +10,7 @@ mod ports;
 
 pub use notes::notes;
 
+use super::forwarding::{freebsd_switch, switch};
 use super::links::Observed;
 use super::reach;
 use crate::config::units::Family;
@@ -19,11 +20,14 @@ use crate::config::{Config, Role, Warning};
 pub fn conflicts(config: &Config, observed: &Observed) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let state = super::desired(config, observed);
-    numbers::occupied(&mut warnings, &state, observed);
-    numbers::before_local(&mut warnings, &state, observed);
-    hidden::hidden(&mut warnings, config, &state, observed);
-    hidden::beside_links(&mut warnings, config, &state, observed);
-    numbers::marks(&mut warnings, config, observed);
+    // FreeBSD has neither rules nor tables, and pf comes before its routes.
+    if !is_freebsd(observed) {
+        numbers::occupied(&mut warnings, &state, observed);
+        numbers::before_local(&mut warnings, &state, observed);
+        hidden::hidden(&mut warnings, config, &state, observed);
+        hidden::beside_links(&mut warnings, config, &state, observed);
+        numbers::marks(&mut warnings, config, observed);
+    }
     addresses::public_address(&mut warnings, config, observed);
     devices::devices(&mut warnings, config, observed);
     devices::reverse_path(&mut warnings, config, observed);
@@ -47,6 +51,12 @@ fn warn(warnings: &mut Vec<Warning>, place: impl Into<String>, text: impl Into<S
         place: place.into(),
         text: text.into(),
     });
+}
+
+/// True for a FreeBSD host.
+fn is_freebsd(observed: &Observed) -> bool {
+    let has = |switch: &str| observed.number(switch).is_some();
+    has(freebsd_switch(Family::V4)) && !has(switch(Family::V4))
 }
 
 fn ip(family: Family) -> &'static str {

@@ -1,7 +1,7 @@
 //! What works as it is meant to, and may still surprise.
 
 use super::border::networks;
-use super::warn;
+use super::{is_freebsd, warn};
 use crate::config::units::Family;
 use crate::config::{Config, Deliver, Role, Warning, WithoutTunnel};
 use crate::route::link;
@@ -19,7 +19,6 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
             Role::Remote(_) => link::tunnel_own(config, family),
         }
     }));
-    forwarding(&mut notes, config, observed);
     match &config.role {
         Role::Remote(role) if !role.keep.is_empty() => {
             let kept = words(role.keep.iter());
@@ -54,27 +53,13 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
 
 /// What this host sends itself.
 fn own(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
-    // FreeBSD's leaves by table main, whatever it is.
-    let is_linux = observed.number("net.ipv4.ip_forward").is_some();
-    if config.manage_routing && config.public.v4.is_some() && is_linux {
-        let text = "of what this host sends itself only IPv4 uses the tunnel, and only from programs that choose no source address; IPv6 and the others leave by a link, in clear";
+    if config.manage_routing && config.public.v4.is_some() {
+        let text = if is_freebsd(observed) {
+            "of what this host sends itself only questions to name servers (ports 53 and 853, by IPv4) use the tunnel; all else leaves by a link, in clear, unless no link has a default route"
+        } else {
+            "of what this host sends itself only IPv4 uses the tunnel, and only from programs that choose no source address; IPv6 and the others leave by a link, in clear"
+        };
         warn(notes, "deliver", text);
-    }
-}
-
-/// pf has no chain for what is forwarded, so nothing keeps closed what this host did not forward before.
-fn forwarding(notes: &mut Vec<Warning>, config: &Config, observed: &Observed) {
-    const SWITCHES: [&str; 2] = ["net.inet.ip.forwarding", "net.inet6.ip6.forwarding"];
-    let delivers = !matches!(&config.role, Role::Local(role) if role.deliver == Deliver::Nothing);
-    let switches = SWITCHES.iter().zip(link::FAMILIES).filter(|(key, family)| {
-        let carried = config.public.iter().any(|it| Family::of(it) == *family);
-        delivers && config.manage_routing && carried && observed.number(key) == Some(0)
-    });
-    for (key, _) in switches {
-        let text = format!(
-            "{key} is 0 now; while the tunnel is up it is 1, and this host forwards between all of its devices, unless /etc/pf.conf blocks that"
-        );
-        warn(notes, "pf.conf", text);
     }
 }
 

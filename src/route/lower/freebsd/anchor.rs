@@ -11,8 +11,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::crossing;
 use super::steps::scoped;
+use super::{closed, crossing, own};
 use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{
     Config, Deliver, Forward, Keep, Local, NativeV6, PortProtocol, Remote, Role, Taken, Transport,
@@ -44,8 +44,13 @@ impl Rules {
     }
 
     /// A rule that decides nothing (since FreeBSD 14).
-    fn tag(&mut self, rule: impl AsRef<str>) {
+    pub(super) fn tag(&mut self, rule: impl AsRef<str>) {
         self.filter.push(format!("match {}", rule.as_ref()));
+    }
+
+    /// The tag of what the LANs send into the tunnel.
+    fn shared(&self) -> String {
+        format!("{}-shared", self.tag)
     }
 
     pub(super) fn say(&mut self, comment: &str) {
@@ -73,7 +78,7 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
         }
         crossing::begin(&mut rules, config, observed, family);
         if matches!(&config.role, Role::Local(role) if role.deliver == Deliver::Nothing) {
-            crossing::routed(&mut rules, config, family);
+            crossing::routed(&mut rules, config, observed, family);
             continue;
         }
         let address = config.public.iter().find(|it| Family::of(*it) == family);
@@ -81,6 +86,7 @@ pub fn anchor(config: &Config, observed: &Observed) -> String {
             public(&mut rules, config, observed, address);
         }
         crossing::end(&mut rules, config, family);
+        closed::close(&mut rules, config, observed, family);
     }
     if let Role::Local(role) = &config.role
         && role.native_ipv6 == NativeV6::Block
@@ -114,6 +120,7 @@ fn public(rules: &mut Rules, config: &Config, observed: &Observed, address: IpAd
             }
             Deliver::Nat { devices, forwards } => {
                 translate(rules, config, devices, forwards, address);
+                own::translate(&mut rules.translation, config, observed, address);
                 shared(rules, config, (role, devices, forwards), observed, address);
             }
             Deliver::Nothing => {}
@@ -267,7 +274,7 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
     ));
     // Neighbour discovery goes to link-local and multicast addresses: in the tunnel it would find
     // nobody, and the client could begin nothing.
-    let on_link = on_link(address);
+    let on_link = on_link(Family::of(address));
     rules.pass(format!(
         "in quick on {device} {inet} from {address} to {{ {on_link} }} no state"
     ));
@@ -285,6 +292,9 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
     rules.pass(format!(
         "out quick on {device} {inet} from any to {address} no state"
     ));
+    let away = format!("! ({device}:network)");
+    let error = own::error(Family::of(address), &away);
+    rules.block(format!("out quick on {device} {error}"));
     if config.listen.is_empty() {
         rules.say("and never out elsewhere, whatever becomes of its device");
         rules.block(format!(
@@ -294,10 +304,10 @@ fn client(rules: &mut Rules, config: &Config, device: &IfName, address: IpAddr) 
 }
 
 /// Destinations that never leave a link.
-fn on_link(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(_) => format!("{} 224.0.0.0/4", Ipv4Addr::BROADCAST),
-        IpAddr::V6(_) => "fe80::/10 ff00::/8".to_owned(),
+pub(super) fn on_link(family: Family) -> String {
+    match family {
+        Family::V4 => format!("{} 224.0.0.0/4", Ipv4Addr::BROADCAST),
+        Family::V6 => "fe80::/10 ff00::/8".to_owned(),
     }
 }
 
@@ -321,14 +331,18 @@ fn translate(
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
-    let inet = inet(address);
+    let (inet, shared) = (inet(address), rules.shared());
     let translation = &mut rules.translation;
     translation.push(format!(
         "nat on {tunnel} {inet} from any to {peer} -> {own}"
     ));
-    translation.push(format!(
-        "nat on {tunnel} {inet} from any to any -> {address}"
-    ));
+    // Nobody else has the address, wherever the routing table leads.
+    for from in [
+        format!("{own} to any"),
+        format!("any to any tagged {shared}"),
+    ] {
+        translation.push(format!("nat on {tunnel} {inet} from {from} -> {address}"));
+    }
     let (handed, takes_all) = handed(forwards, family);
     for lan in lans {
         for Handed { proto, to, at, .. } in &handed {
@@ -445,8 +459,8 @@ fn shared(
 ) {
     let (tunnel, tag) = (&config.name, rules.tag.clone());
     let family = Family::of(address);
-    let own = link::tunnel_own(config, family);
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
+    own::pass(rules, config, observed, address);
     rules.say("new from the tunnel: what is handed on; answers go back there");
     let handed = handed(forwards, family).0;
     for Handed { proto, to, at, .. } in &handed {
@@ -462,7 +476,7 @@ fn shared(
     }
     // Also where a route says that a machine of a LAN is elsewhere.
     rules.block(format!("out quick {inet} tagged {tag}"));
-    let on_link = on_link(address);
+    let (on_link, shared) = (on_link(family), rules.shared());
     let of_family = |network: &Prefix| network.family() == family;
     let near: Vec<Prefix> = near(config, observed)
         .into_iter()
@@ -501,9 +515,10 @@ fn shared(
             ));
         }
         rules.pass(format!(
-            "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any{except} keep state"
+            "in quick on {lan} route-to ({tunnel} {peer}) {inet} from any to any{except} keep state tag {shared}"
         ));
     }
+    let own = link::tunnel_own(config, family);
     rules.pass(format!(
         "out quick on {tunnel} {inet} from {{ {address} {own} }} to any keep state"
     ));

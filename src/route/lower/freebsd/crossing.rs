@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use super::anchor::{Rules, icmp, inet, port, proto, state, word};
+use super::own;
 use crate::config::units::{Family, IfName, Prefix};
-use crate::config::{Config, Deliver, Local, Role};
+use crate::config::{Config, Deliver, Keep, Local, Remote, Role};
 use crate::route::beside::{is_private, overlap, private};
 use crate::route::border::{near, uplinks};
 use crate::route::link;
@@ -22,7 +23,7 @@ fn never(family: Family) -> &'static str {
 }
 
 /// The private networks as a list of pf's, without the link's own, which never cross.
-fn private_list(family: Family) -> String {
+pub(super) fn private_list(family: Family) -> String {
     let link_local = |network: &Prefix| match network.address() {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
@@ -55,18 +56,23 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
         };
         rules.block(format!("{direction} quick on {tunnel} {inet} {ends}"));
     }
-    let towards_internet = match &config.role {
+    let (towards_internet, back) = match &config.role {
         Role::Local(role) => {
             router(rules, config, role, observed, family);
-            links(rules, config, observed, family);
-            "out"
+            links(rules, config, role, observed, family);
+            ("out", String::new())
         }
-        Role::Remote(_) => "in",
+        Role::Remote(role) => {
+            host(rules, config, role, family);
+            // Answers to the public address would stay here.
+            let peer = link::tunnel_peer(config, family);
+            ("in", format!("reply-to ({tunnel} {peer}) "))
+        }
     };
     let allowed = config.allow.iter().filter(|it| it.family() == family);
     for network in allowed.clone() {
         rules.pass(format!(
-            "in quick on {tunnel} {inet} from any to {network} keep state"
+            "in quick on {tunnel} {back}{inet} from any to {network} keep state"
         ));
         // A private network at home is the VPS's to reach, not its neighbours'.
         let mut sources = vec!["any".to_owned()];
@@ -81,14 +87,76 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
             ));
         }
     }
-    for network in allowed {
+    for network in allowed.clone() {
         rules.block(format!(
             "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private_list} }}"
         ));
+    }
+    if let Role::Remote(role) = &config.role {
+        if let Some(public) = public_of(config, family) {
+            rules.block(format!(
+                "in quick on {tunnel} {inet} from {public} to {{ {private_list} }}"
+            ));
+        }
+        open(rules, config, role, family, "(self)");
+        rules.say("and nothing else of this host");
+        rules.block(format!("in quick on {tunnel} {inet} from any to (self)"));
+    }
+    for network in allowed {
         rules.pass(format!(
             "{towards_internet} quick on {tunnel} {inet} from {network} to any keep state"
         ));
     }
+}
+
+/// What the VPS itself takes from home: pings, and the ports that it keeps; at its address inside the tunnel
+/// first, which lies in a private network.
+fn host(rules: &mut Rules, config: &Config, role: &Remote, family: Family) {
+    let (tunnel, inet) = (&config.name, word(family));
+    let (own, peer) = (
+        link::tunnel_own(config, family),
+        link::tunnel_peer(config, family),
+    );
+    if let Some(public) = public_of(config, family) {
+        rules.block(format!(
+            "in quick on {tunnel} {inet} from {public} to {{ {public} {peer} }}"
+        ));
+    }
+    rules.say("this host itself: pings, and what it keeps; answers go back there");
+    open(rules, config, role, family, &own.to_string());
+}
+
+/// What home reaches of the VPS at these addresses.
+fn open(rules: &mut Rules, config: &Config, role: &Remote, family: Family, to: &str) {
+    let peer = link::tunnel_peer(config, family);
+    let allowed = config.allow.iter().filter(|it| it.family() == family);
+    let home = public_of(config, family).into_iter().chain([peer]);
+    let home = home.map(|it| it.to_string());
+    for from in home.chain(allowed.map(Prefix::to_string)) {
+        taken(
+            rules,
+            config,
+            family,
+            &role.keep,
+            &format!("{from} to {to}"),
+        );
+    }
+}
+
+/// Pings and kept ports of this host, between these ends.
+fn taken(rules: &mut Rules, config: &Config, family: Family, keep: &[Keep], ends: &str) {
+    let (tunnel, inet, icmp) = (&config.name, word(family), icmp(family));
+    let peer = link::tunnel_peer(config, family);
+    let comes = format!("in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto");
+    rules.pass(format!("{comes} {icmp} from {ends} keep state"));
+    for keep in keep {
+        let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
+        rules.pass(format!("{comes} {proto} from {ends} port {port} {state}"));
+    }
+}
+
+fn public_of(config: &Config, family: Family) -> Option<IpAddr> {
+    config.public.iter().find(|it| Family::of(*it) == family)
 }
 
 /// What the router itself takes from the tunnel: pings, and the ports that it keeps. Nobody on the
@@ -99,8 +167,8 @@ fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed,
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
-    let (inet, icmp) = (word(family), icmp(family));
-    let public = config.public.iter().find(|it| Family::of(*it) == family);
+    let inet = word(family);
+    let public = public_of(config, family);
     let both = match public {
         Some(public) => format!("{{ {public} {own} }}"),
         None => own.to_string(),
@@ -112,45 +180,39 @@ fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed,
     }
     rules.block(format!("in quick on {tunnel} {inet} from {both} to any"));
     rules.say("this router itself: pings, and what it keeps; answers go back there");
-    let comes = format!("in quick on {tunnel} reply-to ({tunnel} {peer}) {inet} proto");
     let mut ends = Vec::new();
+    let allowed = || config.allow.iter().filter(|it| it.family() == family);
     if let Deliver::Nat { .. } = role.deliver {
         // The public address was translated to this one.
         ends.push(format!("any to {own}"));
     } else {
         // Nobody else knows its address inside the tunnel.
-        let allowed = config.allow.iter().filter(|it| it.family() == family);
-        let knows = allowed.map(|network| format!("{network} to {own}"));
         ends.push(format!("{peer} to {own}"));
-        ends.extend(knows);
+        ends.extend(allowed().map(|network| format!("{network} to {own}")));
     }
+    ends.extend(allowed().map(|network| format!("any to {network}")));
     // With "none" the administrator may have given the router the public address.
     if let (Deliver::Nothing, Some(public)) = (&role.deliver, public) {
         ends.push(format!("any to {public}"));
     }
     for ends in ends {
-        rules.pass(format!("{comes} {icmp} from {ends} keep state"));
-        for keep in &role.keep {
-            let (proto, port, state) = (proto(keep.protocol), port(keep), state(keep.protocol));
-            rules.pass(format!("{comes} {proto} from {ends} port {port} {state}"));
-        }
+        taken(rules, config, family, &role.keep, &ends);
     }
     rules.block(format!("in quick on {tunnel} {inet} from any to (self)"));
 }
 
-/// What has no business on a link: the portals' addresses inside the tunnel, and packets for the client that
-/// come around the tunnel.
-fn links(rules: &mut Rules, config: &Config, observed: &Observed, family: Family) {
+/// What has no business on a link: the portals' addresses inside the tunnel, packets for the client that
+/// come around the tunnel, and what tells of the home's own address.
+fn links(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed, family: Family) {
     let (own, peer) = (
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
-    let public = config.public.iter().find(|it| Family::of(*it) == family);
     // With "none" the administrator may have it there.
-    let delivers = !link::delivery_devices(config).is_empty();
-    let public = public
-        .filter(|_| delivers)
-        .map(|public| format!("{public} "));
+    let delivers = role.deliver != Deliver::Nothing;
+    let translates = matches!(role.deliver, Deliver::Nat { .. });
+    let owns = public_of(config, family);
+    let public = owns.filter(|_| delivers).map(|public| format!("{public} "));
     let (inet, public) = (word(family), public.unwrap_or_default());
     rules.say("the tunnel's addresses stay inside");
     for device in uplinks(config, observed) {
@@ -159,6 +221,10 @@ fn links(rules: &mut Rules, config: &Config, observed: &Observed, family: Family
         ));
         rules.block(format!("out quick on {device} {inet} from {own} to any"));
         rules.block(format!("out quick on {device} {inet} from any to {peer}"));
+        if owns.is_some() && !translates {
+            let error = own::error(family, "any");
+            rules.block(format!("out quick on {device} {error}"));
+        }
     }
 }
 
@@ -178,14 +244,27 @@ pub(super) fn strangers(rules: &mut Rules, device: &IfName, family: Family) {
 
 /// Where the administrator routes: only packets for the public address come out of the tunnel. What
 /// goes into it is checked by the tunnel alone, as on Linux.
-pub(super) fn routed(rules: &mut Rules, config: &Config, family: Family) {
-    let (tunnel, inet) = (&config.name, word(family));
-    let public = config.public.iter().find(|it| Family::of(*it) == family);
+pub(super) fn routed(rules: &mut Rules, config: &Config, observed: &Observed, family: Family) {
+    let (tunnel, inet, tag) = (&config.name, word(family), rules.tag.clone());
+    let public = public_of(config, family);
     rules.say("nothing else but packets for the public address; answers to this router come back");
     rules.block(match public {
         Some(public) => format!("in quick on {tunnel} {inet} from any to ! {public}"),
         None => format!("in quick on {tunnel} {inet}"),
     });
+    if let Some(public) = public {
+        rules.say("they follow no default route, which would bring them back");
+        rules.tag(format!(
+            "in on {tunnel} {inet} from any to {public} tag {tag}"
+        ));
+        let mut links = uplinks(config, observed);
+        links.retain(|link| !observed.leads_to(public, link));
+        for link in links {
+            rules.block(format!(
+                "out quick on {link} {inet} from any to {public} tagged {tag}"
+            ));
+        }
+    }
     rules.pass(format!(
         "out quick on {tunnel} {inet} from (self) to any flags any keep state (sloppy)"
     ));
@@ -200,68 +279,48 @@ pub(super) fn before(rules: &mut Rules, config: &Config, address: IpAddr) {
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
-    match &config.role {
-        Role::Local(_) => {
-            rules.block(format!(
-                "out quick on {tunnel} {inet} from {address} to {{ {address} {own} }}"
-            ));
-        }
-        Role::Remote(_) => {
-            rules.block(format!(
-                "in quick on {tunnel} {inet} from {address} to {{ {address} {peer} }}"
-            ));
-            rules.block(format!(
-                "out quick on {tunnel} {inet} from {{ {address} {peer} }} to {address}"
-            ));
-        }
-    }
-    // The way into a private network is never meant; the other portal has an address of one.
-    let (direction, from, portal) = match &config.role {
-        Role::Local(_) => ("out", address, peer),
-        Role::Remote(_) => ("in", address, own),
-    };
-    if is_private(&Prefix::host(portal)) {
-        let tag = match &config.role {
-            Role::Local(_) => String::new(),
-            Role::Remote(_) => format!(" tag {}", rules.tag),
-        };
-        let state = rules.state;
-        rules.pass(format!(
-            "{direction} quick on {tunnel} {inet} from {from} to {portal} {state}{tag}"
+    if let Role::Remote(_) = config.role {
+        return rules.block(format!(
+            "out quick on {tunnel} {inet} from {{ {address} {peer} }} to {address}"
         ));
     }
     rules.block(format!(
-        "{direction} quick on {tunnel} {inet} from {from} to {{ {private_list} }}"
+        "out quick on {tunnel} {inet} from {address} to {{ {address} {own} }}"
+    ));
+    // The way into a private network is never meant; the other portal has an address of one.
+    if is_private(&Prefix::host(peer)) {
+        let state = rules.state;
+        rules.pass(format!(
+            "out quick on {tunnel} {inet} from {address} to {peer} {state}"
+        ));
+    }
+    rules.block(format!(
+        "out quick on {tunnel} {inet} from {address} to {{ {private_list} }}"
     ));
 }
 
 /// After all other rules: nothing else crosses except what the two portals say to each other by their
-/// addresses inside the tunnel. On the VPS the user's rules judge that.
+/// addresses inside the tunnel, and to the networks that the configuration allows.
 pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
-    let tunnel = &config.name;
-    let inet = word(family);
+    let (tunnel, inet) = (&config.name, word(family));
     let (own, peer) = (
         link::tunnel_own(config, family),
         link::tunnel_peer(config, family),
     );
     rules.say("nothing else, but the portals themselves");
-    match &config.role {
-        Role::Local(_) => {
-            rules.block(format!("in quick on {tunnel} {inet}"));
-            rules.pass(format!(
-                "out quick on {tunnel} {inet} from {own} to {peer} flags any keep state (sloppy)"
-            ));
-            rules.block(format!("out quick on {tunnel} {inet}"));
-        }
+    rules.block(format!("in quick on {tunnel} {inet}"));
+    let mut pairs = vec![(own.to_string(), peer)];
+    match config.role {
+        Role::Local(_) => pairs.extend(public_of(config, family).map(|it| (own.to_string(), it))),
         Role::Remote(_) => {
-            rules.block(format!("in quick on {tunnel} {inet} from ! {peer} to any"));
-            rules.block(format!(
-                "in quick on {tunnel} {inet} from {peer} to ! {own}"
-            ));
-            rules.block(format!("out quick on {tunnel} {inet} from ! {own} to any"));
-            rules.block(format!(
-                "out quick on {tunnel} {inet} from {own} to ! {peer}"
-            ));
+            let allowed = config.allow.iter().filter(|it| it.family() == family);
+            pairs.extend(allowed.map(|network| (network.to_string(), peer)));
         }
     }
+    for (from, to) in pairs {
+        rules.pass(format!(
+            "out quick on {tunnel} {inet} from {from} to {to} flags any keep state (sloppy)"
+        ));
+    }
+    rules.block(format!("out quick on {tunnel} {inet}"));
 }

@@ -4,7 +4,9 @@
 //! The user's pf.conf names the anchors once ([`pf_conf_lines`]); no program edits it.
 
 mod anchor;
+mod closed;
 mod crossing;
+mod own;
 mod readiness;
 mod steps;
 

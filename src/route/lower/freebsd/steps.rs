@@ -6,8 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Command, anchor, anchor_name};
-use crate::config::units::{Family, IfName};
+use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Config, Deliver, Role};
+use crate::route::forwarding::freebsd_switch;
 use crate::route::link::{self, Hop, Used};
 use crate::route::links::{Observed, ObservedLink};
 
@@ -39,10 +40,10 @@ pub enum What {
         /// The address.
         address: IpAddr,
     },
-    /// A host route.
+    /// A route.
     Route {
         /// Where it leads.
-        to: IpAddr,
+        to: Prefix,
         /// The next hop; `None`: straight out of the device.
         via: Option<IpAddr>,
         /// The device it leaves by.
@@ -54,14 +55,6 @@ pub enum What {
     Anchor,
     /// A setting of the kernel that is 1.
     Setting(&'static str),
-}
-
-/// The kernel setting that makes a host forward packets.
-fn forwarding(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "net.inet.ip.forwarding",
-        Family::V6 => "net.inet6.ip6.forwarding",
-    }
 }
 
 /// Every step, in order.
@@ -84,6 +77,7 @@ pub fn steps(config: &Config, observed: &Observed) -> Vec<Step> {
         // anchor first and then fails on its tables.
         down: Some(Command::of(format!("pfctl -a {name} -f /dev/null"))),
     });
+    steps.extend(own_routes(config, observed));
     if let Some((device, gateway)) = client(config)
         && let Some(link) = observed.link(device).filter(|link| link.up)
     {
@@ -91,7 +85,7 @@ pub fn steps(config: &Config, observed: &Observed) -> Vec<Step> {
     }
     if delivers(config) {
         for address in config.public.iter() {
-            let key = forwarding(Family::of(address));
+            let key = freebsd_switch(Family::of(address));
             let before = observed.settings.get(key);
             steps.push(Step {
                 what: What::Setting(key),
@@ -191,6 +185,52 @@ fn flow_routes(config: &Config, observed: &Observed) -> Vec<Step> {
     steps
 }
 
+/// While no link has a default route, for one that has lost its lease, what this router sends itself goes
+/// by the tunnel. A default route that comes is kept out by nothing: these are two halves of one.
+fn own_routes(config: &Config, observed: &Observed) -> Vec<Step> {
+    let family = Family::V4;
+    let has_default = |link: &ObservedLink| link.gateway(family).is_some();
+    let used = link::used(config, observed);
+    // The flows must not go into their own tunnel.
+    let leaves = |target: &IpAddr| {
+        Family::of(*target) != family
+            || is_near(&used, *target)
+            || way_to(config, &used, *target).is_some()
+    };
+    if !link::shares_address(config)
+        || config.public.v4.is_none()
+        || observed.tunnel_down
+        || observed.links.iter().any(has_default)
+        || !link::flow_targets(config, observed).iter().all(leaves)
+    {
+        return Vec::new();
+    }
+    let peer = link::tunnel_peer(config, family);
+    let halves = Prefix::default_of(family).halves().into_iter().flatten();
+    let steps = halves.map(|half| Step {
+        what: What::Route {
+            to: half,
+            via: Some(peer),
+            device: config.name.clone(),
+            flows: false,
+        },
+        up: Command::of(format!("route add -net {half} {peer}")),
+        down: Some(Command::of(format!("route delete -net {half}"))),
+    });
+    steps.collect()
+}
+
+/// True for a target on a link's own network.
+fn is_near(used: &[Used<'_>], target: IpAddr) -> bool {
+    let mut ways = used
+        .iter()
+        .filter(|used| used.hop(Family::of(target)).is_some());
+    ways.any(|used| {
+        let mut prefixes = used.link.addresses_of(Family::of(target));
+        prefixes.any(|prefix| prefix.contains(target))
+    })
+}
+
 /// The link by which a target is reached: best one that is meant for it, and one with a next hop.
 /// `None`: no link leads there, or a link's own network does.
 fn way_to<'a>(config: &Config, used: &[Used<'a>], target: IpAddr) -> Option<(&'a IfName, Hop)> {
@@ -205,11 +245,7 @@ fn way_to<'a>(config: &Config, used: &[Used<'a>], target: IpAddr) -> Option<(&'a
         .iter()
         .filter_map(|used| Some((used, used.hop(family)?)))
         .collect();
-    let near = |(used, _): &(&Used<'_>, Hop)| {
-        let mut prefixes = used.link.addresses_of(family);
-        prefixes.any(|prefix| prefix.contains(target))
-    };
-    if ways.iter().any(near) {
+    if is_near(used, target) {
         return None;
     }
     ways.sort_by_key(|(used, hop)| (!named(&used.link.device), *hop == Hop::Direct));
@@ -228,7 +264,7 @@ fn host_route(to: IpAddr, device: &IfName, hop: Hop, flows: bool) -> Step {
     };
     Step {
         what: What::Route {
-            to,
+            to: Prefix::host(to),
             via,
             device: device.clone(),
             flows,
@@ -248,7 +284,7 @@ pub(super) fn scoped(gateway: IpAddr, device: &IfName) -> String {
 }
 
 /// This host forwards packets.
-fn delivers(config: &Config) -> bool {
+pub(super) fn delivers(config: &Config) -> bool {
     match &config.role {
         Role::Local(local) => local.deliver != Deliver::Nothing,
         Role::Remote(_) => true,
