@@ -15,6 +15,7 @@ mod plan {
     mod pf;
     mod pf_host;
     mod pf_model;
+    mod pf_rows;
     mod recipe;
 }
 

@@ -88,6 +88,13 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
         }
     }
     for network in allowed.clone() {
+        // The VPS has said what it takes.
+        if let Role::Local(_) = config.role {
+            let peer = link::tunnel_peer(config, family);
+            rules.pass(format!(
+                "out quick on {tunnel} {inet} from {network} to {peer} keep state"
+            ));
+        }
         rules.block(format!(
             "{towards_internet} quick on {tunnel} {inet} from {network} to {{ {private_list} }}"
         ));
@@ -190,12 +197,16 @@ fn router(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed,
         ends.push(format!("{peer} to {own}"));
         ends.extend(allowed().map(|network| format!("{network} to {own}")));
     }
-    ends.extend(allowed().map(|network| format!("any to {network}")));
     // With "none" the administrator may have given the router the public address.
     if let (Deliver::Nothing, Some(public)) = (&role.deliver, public) {
         ends.push(format!("any to {public}"));
     }
     for ends in ends {
+        taken(rules, config, family, &role.keep, &ends);
+    }
+    rules.block(format!("in quick on {tunnel} {inet} from any to {own}"));
+    for network in allowed() {
+        let ends = format!("any to {network}");
         taken(rules, config, family, &role.keep, &ends);
     }
     rules.block(format!("in quick on {tunnel} {inet} from any to (self)"));
@@ -309,17 +320,14 @@ pub(super) fn end(rules: &mut Rules, config: &Config, family: Family) {
     );
     rules.say("nothing else, but the portals themselves");
     rules.block(format!("in quick on {tunnel} {inet}"));
-    let mut pairs = vec![(own.to_string(), peer)];
-    match config.role {
-        Role::Local(_) => pairs.extend(public_of(config, family).map(|it| (own.to_string(), it))),
-        Role::Remote(_) => {
-            let allowed = config.allow.iter().filter(|it| it.family() == family);
-            pairs.extend(allowed.map(|network| (network.to_string(), peer)));
-        }
+    let mut speakers = vec![own.to_string()];
+    if let Role::Remote(_) = config.role {
+        let allowed = config.allow.iter().filter(|it| it.family() == family);
+        speakers.extend(allowed.map(Prefix::to_string));
     }
-    for (from, to) in pairs {
+    for from in speakers {
         rules.pass(format!(
-            "out quick on {tunnel} {inet} from {from} to {to} flags any keep state (sloppy)"
+            "out quick on {tunnel} {inet} from {from} to {peer} flags any keep state (sloppy)"
         ));
     }
     rules.block(format!("out quick on {tunnel} {inet}"));
