@@ -22,8 +22,8 @@ const MOST_BYTES: u64 = 1 << 20;
 /// Linux, 512 on FreeBSD).
 const PIECE: usize = 512;
 
-/// So long the same line of a library is not repeated, seconds: rtnetlink says "netlink socket buffer
-/// full" once for each message that was lost.
+/// So long the same line of a library is not repeated, seconds: one that says something for each packet
+/// must not fill the log.
 const SAME: u64 = 60;
 
 struct Logger {

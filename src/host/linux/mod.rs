@@ -9,6 +9,7 @@
 mod addresses;
 mod attributes;
 mod links;
+mod message;
 mod neighbours;
 mod netlink;
 mod nft;

@@ -3,19 +3,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::Stream;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::route::RouteHeader;
-use rtnetlink::proto::new_connection;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
-use tokio::task::JoinHandle;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr, TokioSocket};
 
 use super::attributes::{attributes, find, native, text};
-use super::netlink::{Message, Raw};
+use super::message::{self, messages};
+use super::netlink::{Message, poll_receive};
 use super::routes;
 use crate::config::units::{IfName, TableId};
 use crate::plain::plain;
@@ -36,12 +32,11 @@ const STRUCTURE: [u16; 6] = [0, 2, 3, 5, 6, 8];
 /// NFT_MSG_NEWGEN: the end of a transaction, with NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME.
 const NEW_GENERATION: u16 = 15;
 
-type Notice = (NetlinkMessage<Raw>, SocketAddr);
-
 /// The sockets that hear of changes.
 pub(super) struct Watch {
-    sockets: Vec<Pin<Box<dyn Stream<Item = Notice>>>>,
-    talks: Vec<JoinHandle<()>>,
+    sockets: Vec<TokioSocket>,
+    /// What was read last.
+    buffer: Vec<u8>,
     /// Our table of nf_tables.
     table: String,
     /// Who made the last change, as far as it was said.
@@ -69,7 +64,7 @@ impl Watch {
     pub(super) fn open() -> io::Result<Self> {
         let mut watch = Self {
             sockets: Vec::new(),
-            talks: Vec::new(),
+            buffer: Vec::new(),
             table: String::new(),
             last: Changer::Unknown,
         };
@@ -82,15 +77,14 @@ impl Watch {
     }
 
     fn subscribe(&mut self, protocol: isize, groups: &[u32]) -> io::Result<()> {
-        let (mut connection, _, notices) = new_connection(protocol)?;
-        let socket = connection.socket_mut().socket_mut();
+        let mut notices = TokioSocket::new(protocol)?;
+        let socket = notices.socket_mut();
         let groups = groups.iter().fold(0, |all, group| all | 1 << (group - 1));
         socket.bind(&SocketAddr::new(0, groups))?;
         // What is dropped because the buffer is full was followed by a look at everything: ours,
         // once the buffer is read.
         socket.set_no_enobufs(true)?;
-        self.sockets.push(Box::pin(notices));
-        self.talks.push(tokio::spawn(connection));
+        self.sockets.push(notices);
         Ok(())
     }
 
@@ -107,18 +101,21 @@ impl Watch {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = std::mem::take(&mut self.buffer);
         let mut changed = false;
         for place in 0..self.sockets.len() {
-            while let Some(socket) = self.sockets.get_mut(place)
-                && let Poll::Ready(notice) = socket.as_mut().poll_next(context)
+            while let Some(socket) = self.sockets.get(place)
+                && let Poll::Ready(read) = poll_receive(socket, &mut buffer, context)
             {
-                let Some((message, _)) = notice else {
-                    let closed = io::Error::other("the netlink socket was closed");
-                    return Poll::Ready(Err(closed));
-                };
-                changed |= self.matters(&message);
+                if let Err(error) = read {
+                    return Poll::Ready(Err(error));
+                }
+                for message in messages(&buffer) {
+                    changed |= self.matters(&message);
+                }
             }
         }
+        self.buffer = buffer;
         if changed {
             Poll::Ready(Ok(()))
         } else {
@@ -127,27 +124,27 @@ impl Watch {
     }
 
     /// True when the host is to be looked at because of this notice.
-    fn matters(&mut self, message: &NetlinkMessage<Raw>) -> bool {
-        let NetlinkPayload::InnerMessage(raw) = &message.payload else {
+    fn matters(&mut self, message: &message::Message<'_>) -> bool {
+        if message.kind < message::FIRST {
             return true;
-        };
-        if raw.kind() >> 8 == SUBSYSTEM {
-            return self.of_nftables(raw);
         }
-        let port = message.header.port_number;
+        if message.kind >> 8 == SUBSYSTEM {
+            return self.of_nftables(message);
+        }
+        let port = message.port;
         if port != 0 && port != std::process::id() {
             self.last = Changer::Port(port);
         }
-        match raw.kind() {
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => is_of_interest(raw.bytes()),
+        match message.kind {
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => is_of_interest(message.payload),
             _ => true,
         }
     }
 
-    fn of_nftables(&mut self, raw: &Raw) -> bool {
+    fn of_nftables(&mut self, message: &message::Message<'_>) -> bool {
         // struct nfgenmsg comes first.
-        let run = raw.bytes().get(4..).unwrap_or_default();
-        let verb = raw.kind() & 0xff;
+        let run = message.payload.get(4..).unwrap_or_default();
+        let verb = message.kind & 0xff;
         if verb == NEW_GENERATION {
             let by_us = find(run, 2) == Some(&std::process::id().to_be_bytes());
             if let Some(name) = find(run, 3).filter(|_| !by_us) {
@@ -194,16 +191,8 @@ fn is_of_interest(bytes: &[u8]) -> bool {
         || ![TableId::MAIN.0, TableId::LOCAL.0].contains(&table)
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.talks.iter().for_each(JoinHandle::abort);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_core::NetlinkHeader;
-
     use super::super::attributes::Attributes;
     use super::super::links::Names;
     use super::*;
@@ -213,15 +202,16 @@ mod tests {
     fn watch() -> Watch {
         Watch {
             sockets: Vec::new(),
-            talks: Vec::new(),
+            buffer: Vec::new(),
             table: "netcombiner-nc0".to_owned(),
             last: Changer::Unknown,
         }
     }
 
-    fn notice(kind: u16, bytes: Vec<u8>) -> NetlinkMessage<Raw> {
-        let raw = Raw::new(kind, bytes);
-        NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(raw))
+    fn matters(watch: &mut Watch, kind: u16, bytes: &[u8]) -> bool {
+        let mut datagram = Vec::new();
+        message::push(&mut datagram, kind, 0, 0, [bytes, &[]]);
+        messages(&datagram).any(|message| watch.matters(&message))
     }
 
     /// Field row C9: routes of others that are no way out are not worth a look.
@@ -229,40 +219,40 @@ mod tests {
     fn routes_of_interest() {
         let device: IfName = "wan0".parse().unwrap();
         let names = Names::one(7, &device);
-        let matters = |table, destination: &str, protocol: u8| {
+        let of_interest = |table, destination: &str, protocol: u8| {
             let destination: Prefix = destination.parse().unwrap();
             let route = Route::direct(TableId(table), destination, &device);
             let mut message = routes::encode(&route, &names).unwrap();
             message.header.protocol = protocol.into();
-            watch().matters(&notice(libc::RTM_NEWROUTE, message.to_bytes()))
+            matters(&mut watch(), libc::RTM_NEWROUTE, &message.to_bytes())
         };
-        assert!(!matters(254, "198.51.100.0/24", 186));
-        assert!(!matters(254, "2001:db8::/32", 186));
-        assert!(matters(254, "198.51.100.0/24", 98));
-        assert!(matters(254, "0.0.0.0/0", 186));
-        assert!(matters(254, "::/0", 9));
-        assert!(matters(254, "192.0.2.1/32", 4));
-        assert!(matters(70_000, "198.51.100.0/24", 186));
+        assert!(!of_interest(254, "198.51.100.0/24", 186));
+        assert!(!of_interest(254, "2001:db8::/32", 186));
+        assert!(of_interest(254, "198.51.100.0/24", 98));
+        assert!(of_interest(254, "0.0.0.0/0", 186));
+        assert!(of_interest(254, "::/0", 9));
+        assert!(of_interest(254, "192.0.2.1/32", 4));
+        assert!(of_interest(70_000, "198.51.100.0/24", 186));
     }
 
     /// Field row B6.
     #[test]
     fn notices_of_nf_tables() {
-        let of = |verb: u16, attributes: Attributes| {
+        let mut watch = watch();
+        let mut matters = |verb: u16, attributes: Attributes| {
             let mut bytes = vec![1, 0, 0, 0];
             bytes.extend_from_slice(&attributes.0);
-            notice(SUBSYSTEM << 8 | verb, bytes)
+            matters(&mut watch, SUBSYSTEM << 8 | verb, &bytes)
         };
-        let mut watch = watch();
         let table = |name| Attributes::new().text(1, name);
         // Any structure; elements of our sets only.
         for verb in STRUCTURE {
-            assert!(watch.matters(&of(verb, table("fw4"))));
+            assert!(matters(verb, table("fw4")));
         }
-        assert!(!watch.matters(&of(12, table("fw4"))));
-        assert!(watch.matters(&of(14, table("netcombiner-nc0"))));
+        assert!(!matters(12, table("fw4")));
+        assert!(matters(14, table("netcombiner-nc0")));
         let ended = Attributes::new().number(2, 1).text(3, "firewalld");
-        assert!(!watch.matters(&of(NEW_GENERATION, ended)));
+        assert!(!matters(NEW_GENERATION, ended));
         assert_eq!(watch.last_to_change().as_deref(), Some("firewalld"));
     }
 }

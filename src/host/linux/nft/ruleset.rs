@@ -326,12 +326,10 @@ fn dump(
         let (answer, _) = socket.recv_from_full()?;
         for message in message::messages(&answer) {
             match message.kind {
-                message::DONE => return Ok(answers),
-                message::ERROR if message.error() == 0 => return Ok(answers),
-                message::ERROR => return Err(io::Error::from_raw_os_error(message.error())),
+                message::DONE | message::ERROR => return message.outcome().map(|()| answers),
                 _ => {
                     let family = message.payload.first().copied().unwrap_or(0);
-                    answers.push((family, message.body().to_vec()));
+                    answers.push((family, message::body(message.payload).to_vec()));
                     // The rest goes with the socket.
                     if answers.len() >= most {
                         return Ok(answers);

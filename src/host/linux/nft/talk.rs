@@ -90,9 +90,7 @@ impl Batch {
                 if message.kind != message::ERROR {
                     continue;
                 }
-                if message.error() != 0 {
-                    return Err(io::Error::from_raw_os_error(message.error()));
-                }
+                message.outcome()?;
                 if message.sequence == last {
                     return Ok(());
                 }
@@ -123,10 +121,8 @@ pub(super) fn ask(verb: Verb, flags: u16, attributes: &Attributes) -> io::Result
                 return Err(io::Error::from_raw_os_error(libc::EINTR));
             }
             match message.kind {
-                message::DONE => return Ok(answers),
-                message::ERROR if message.error() == 0 => return Ok(answers),
-                message::ERROR => return Err(io::Error::from_raw_os_error(message.error())),
-                _ => answers.push(message.body().to_vec()),
+                message::DONE | message::ERROR => return message.outcome().map(|()| answers),
+                _ => answers.push(message::body(message.payload).to_vec()),
             }
         }
     }
