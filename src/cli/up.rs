@@ -6,11 +6,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::args::{CliError, config_path, unexpected};
 use super::help;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::control::{self, Request};
 use crate::daemon::{check_run_dir, level_of};
 use crate::host::{RUN_DIRECTORY, filter_notices};
+use crate::io::clock;
 
 pub(super) const HELP: &str = "\
 usage: netcombiner up NAME|FILE [--run-dir DIR] [--log LEVEL] [--force]
@@ -100,24 +102,9 @@ fn bring_up(
         .take()
         .ok_or_else(|| CliError::failed("cannot hear the daemon"))?;
 
-    // Reading a pipe has no time-out: a thread reads.
-    let (sender, said) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        let mut bytes = [0; 512];
-        while text != READY {
-            match pipe.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(length) => text.push_str(&String::from_utf8_lossy(&bytes[..length])),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        sender.send(text)
-    });
-    match said.recv_timeout(PATIENCE) {
-        Ok(text) if text == READY => Ok(ExitCode::SUCCESS),
-        Ok(text) if text.trim().is_empty() => {
+    match hear(&mut pipe, PATIENCE) {
+        Some(text) if text == READY => Ok(ExitCode::SUCCESS),
+        Some(text) if text.trim().is_empty() => {
             let status = child
                 .wait()
                 .map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -126,12 +113,12 @@ fn bring_up(
                 log.display()
             )))
         }
-        Ok(text) => {
+        Some(text) => {
             // Its child is done: it has said why.
             let _ = child.wait();
             Err(CliError::failed(text.trim_end()))
         }
-        Err(_) => {
+        None => {
             // Asked to end, it gives back what it has set up; killed, it would not.
             let _ = control::ask(&control::socket_path(run_dir, name), Request::Down);
             let end = match end(&mut child, END_PATIENCE) {
@@ -145,6 +132,31 @@ fn bring_up(
             )))
         }
     }
+}
+
+/// What the daemon says until it is ready or has ended; nothing when it takes too long for that.
+fn hear(pipe: &mut ChildStdout, patience: Duration) -> Option<String> {
+    let end = clock::now() + patience;
+    let mut text = String::new();
+    let mut bytes = [0; 512];
+    while text != READY {
+        let left = end.saturating_duration_since(clock::now());
+        let left = Timespec::try_from(left).ok()?;
+        let mut polled = [PollFd::new(pipe, PollFlags::IN)];
+        match poll(&mut polled, Some(&left)) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        }
+        match pipe.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(length) => text.push_str(&String::from_utf8_lossy(&bytes[..length])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    Some(text)
 }
 
 /// Ends a child that has not said whether it is up: perhaps before it could hear us on its socket.
@@ -210,6 +222,27 @@ fn log_to_stderr(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_is_heard_until_it_is_ready_has_ended_or_takes_too_long() {
+        let heard = |script, patience| {
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", script]).stdout(Stdio::piped());
+            let mut child = shell.spawn().unwrap();
+            let heard = hear(child.stdout.as_mut().unwrap(), patience);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            heard
+        };
+        let long = Duration::from_secs(60);
+        let ready = format!("printf '%s' '{READY}'; exec sleep 60");
+        assert_eq!(heard(&ready, long).as_deref(), Some(READY));
+        assert_eq!(
+            heard("echo no device", long).as_deref(),
+            Some("no device\n")
+        );
+        assert_eq!(heard("exec sleep 60", Duration::from_millis(20)), None);
+    }
 
     #[test]
     fn a_child_that_hangs_is_ended_and_a_deaf_one_is_told_of() {
