@@ -2,6 +2,8 @@
 
 #[cfg(any(target_os = "freebsd", test))]
 mod abi_note;
+#[cfg(all(target_os = "linux", target_env = "musl"))]
+mod thread_name;
 
 use std::process::ExitCode;
 

@@ -34,7 +34,7 @@ struct Ban {
 }
 
 /// The only files with `unsafe`: each a system call that no safe crate of ours offers.
-pub(crate) const UNSAFE_FILES: [&str; 14] = [
+pub(crate) const UNSAFE_FILES: [&str; 15] = [
     "src/abi_note.rs",
     "src/cli/run.rs",
     "src/daemon/lock.rs",
@@ -44,6 +44,7 @@ pub(crate) const UNSAFE_FILES: [&str; 14] = [
     "src/io/tun/freebsd.rs",
     "src/io/tun/linux.rs",
     "src/io/tun/mtu.rs",
+    "src/thread_name.rs",
     "tests/lab/src/net/priority.rs",
     "tests/lab/src/net/privilege.rs",
     "tests/lab/src/net/spawn.rs",
