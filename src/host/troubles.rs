@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::groups::Group;
+use crate::config::units::fixed;
 use crate::route::HostState;
 
 /// How long a group rests that could not be made as desired. When other things are wanted of it, it
@@ -127,7 +128,7 @@ impl Troubles {
             format!(
                 "somebody undoes this again and again{who}, so it is put back after pauses of up \
                  to {} s: {}",
-                longest.as_secs_f32(),
+                fixed(longest.as_secs_f64(), 1),
                 step.unwrap_or_default()
             )
         });
