@@ -7,12 +7,12 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use log::Level;
 use thiserror::Error;
-use tokio::sync::{mpsc as news, oneshot};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::bulletin::Bulletin;
@@ -132,7 +132,7 @@ pub(super) enum LoopError {
 /// The control side's handle on the packet thread.
 #[derive(Debug)]
 pub(super) struct PacketThread {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::UnboundedSender<Command>,
     waker: Waker,
     thread: std::thread::JoinHandle<Result<Tun, LoopError>>,
 }
@@ -150,7 +150,7 @@ pub(super) struct Start {
     /// Randomness.
     pub(super) entropy: Box<dyn Entropy>,
     /// Where news go; closed when the thread ends.
-    pub(super) events: news::Sender<News>,
+    pub(super) events: mpsc::Sender<News>,
 }
 
 impl PacketThread {
@@ -159,7 +159,7 @@ impl PacketThread {
         let poll = PollSet::new()?;
         let waker = poll.waker();
         poll.add(&start.tun, TUN_KEY)?;
-        let (commands, receiver) = mpsc::channel();
+        let (commands, receiver) = mpsc::unbounded_channel();
         let clock = Clock::start();
         let now = clock.now();
         // A small box may have no thread to spare: one carries packets as well, only not as many.
@@ -252,7 +252,7 @@ struct PacketLoop {
     leaps: Leaps,
     tunnel: Tunnel,
     sockets: Sockets,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     events: Bulletin,
     /// The TUN, unless it is with its own thread.
     tun: Option<Box<TunSide>>,
@@ -509,8 +509,8 @@ impl PacketLoop {
         loop {
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
-                Err(mpsc::TryRecvError::Empty) => return false,
-                Err(mpsc::TryRecvError::Disconnected) => Command::Stop,
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => Command::Stop,
             };
             match command {
                 Command::ListenUdp(socket) => {

@@ -6,7 +6,7 @@ fn a_thread_that_hangs_or_panics_does_not_keep_the_host() {
         .enable_all()
         .build()
         .unwrap();
-    let (release, held) = mpsc::channel::<()>();
+    let (release, held) = std::sync::mpsc::channel::<()>();
     let hanging = std::thread::spawn(move || -> Result<(), String> {
         let _ = held.recv();
         Ok(())
