@@ -102,7 +102,7 @@ impl Config {
             .chain(&self.remote)
             .map(|endpoint| endpoint.host.clone());
         let mut hosts: Vec<String> = hosts.collect();
-        hosts.sort();
+        hosts.sort_unstable();
         hosts.dedup();
         hosts
     }

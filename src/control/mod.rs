@@ -132,7 +132,7 @@ pub fn tunnels(run_dir: &Path) -> io::Result<Vec<String>> {
             name.strip_suffix(".sock").map(str::to_owned)
         })
         .collect();
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

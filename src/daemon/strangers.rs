@@ -52,7 +52,7 @@ pub(super) fn admit(
     now: Instant,
 ) -> Verdict {
     let mut rivals: Vec<&Stranger> = strangers.iter().filter(|it| it.known == known).collect();
-    rivals.sort_by_key(|it| it.since);
+    rivals.sort_unstable_by_key(|it| it.since);
     let same = || {
         rivals
             .iter()

@@ -86,7 +86,7 @@ pub(super) fn beside(config: &Config, observed: &Observed, family: Family) -> Ve
         .collect();
     let most = found.len() + MOST_PUBLIC;
     // Wide ones first, which make others superfluous.
-    public.sort_by_key(|it| (it.length(), *it));
+    public.sort_unstable_by_key(|it| (it.length(), *it));
     for network in public {
         let is_new = !found.iter().any(|known| covers(known, &network));
         if is_new && found.len() < most {
@@ -143,7 +143,7 @@ mod tests {
             .map(|rule| rule.to.expect("table main is never asked for everything"))
             .map(|to| to.to_string())
             .collect();
-        asked.sort();
+        asked.sort_unstable();
         asked.dedup();
         asked
     }
@@ -164,7 +164,7 @@ mod tests {
         let config = cases::local_nat();
         let private = private(Family::V4);
         let mut private: Vec<_> = private.iter().map(ToString::to_string).collect();
-        private.sort();
+        private.sort_unstable();
         for lie in [&["0.0.0.0/1", "128.0.0.0/1"][..], &["8.8.8.8/32"], &[]] {
             let mut observed = with_vpn(cases::router());
             observed.links[2].gateways.clear();

@@ -141,7 +141,7 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
             && !config.allow.iter().any(|it| overlap(it, network))
             && !config.public.iter().any(|it| network.contains(it))
     });
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     found
 }
@@ -186,7 +186,7 @@ pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
         .filter(|device| !link::delivery_devices(config).contains(device))
         .cloned()
         .collect();
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     found
 }
@@ -223,6 +223,6 @@ fn devices(config: &Config, observed: &Observed) -> Vec<IfName> {
         .filter(|device| **device != config.name)
         .cloned()
         .collect();
-    found.sort();
+    found.sort_unstable();
     found
 }

@@ -157,7 +157,7 @@ pub fn judge_links<'a>(
         return Vec::new();
     }
     let mut links: Vec<_> = observed.links.iter().collect();
-    links.sort_by_key(|link| (link.index, &link.device));
+    links.sort_unstable_by_key(|link| (link.index, &link.device));
     let mut places = MAX_PATHS;
     let mut judge = |link: &ObservedLink| {
         if link.device == config.name {

@@ -312,7 +312,7 @@ impl Set {
             .filter(|network| network.family() == family)
             .map(Prefix::network)
             .collect();
-        networks.sort();
+        networks.sort_unstable();
         networks.dedup();
         let within = |inner: &Prefix| {
             let holds = |outer: &&Prefix| {
