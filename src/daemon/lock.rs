@@ -14,6 +14,9 @@ use thiserror::Error;
 
 use crate::host::RUN_DIRECTORY;
 
+/// The most that is read of a lock's file, bytes: a number, a cookie and a path (PATH_MAX).
+const MOST_BYTES: u64 = 8 << 10;
+
 /// Why the lock was not to be had.
 #[derive(Debug, Error)]
 pub enum LockError {
@@ -135,8 +138,9 @@ impl Lock {
 }
 
 /// Another tunnel than `name` that was killed and has left a baseline. One whose lock is held runs in another
-/// network namespace.
+/// network namespace. What lies in somebody else's directory is not ours.
 fn dead(run_dir: &Path, name: &str) -> Option<String> {
+    check_owner(run_dir).ok()?;
     let lock = |name: &String| run_dir.join(format!("{name}.lock"));
     others(run_dir, name, "baseline")
         .find(|other| matches!(FileLock::take(lock(other), ""), Ok(Ok(_))))
@@ -308,19 +312,27 @@ impl FileLock {
     /// there, and the note below.
     fn take(path: PathBuf, note: &str) -> Result<Result<Self, Option<u32>>, LockError> {
         loop {
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
+                // What is no file, a FIFO for one, must not make us wait.
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path)
                 .map_err(failed(&path))?;
+            if !file.metadata().map_err(failed(&path))?.is_file() {
+                let source = io::Error::other("this is no plain file: remove it");
+                return Err(LockError::Io {
+                    place: path,
+                    source,
+                });
+            }
             let is_ours = lock(&file).map_err(failed(&path))?;
             let mut left = String::new();
             // A file that cannot be read only leaves the number out.
-            let _ = file.read_to_string(&mut left);
+            let _ = (&file).take(MOST_BYTES).read_to_string(&mut left);
             if !is_ours {
                 return Ok(Err(left.lines().next().and_then(|it| it.parse().ok())));
             }
@@ -501,6 +513,16 @@ mod tests {
     }
 
     /// Field row A5: what a killed tunnel borrowed is on record in its run directory only.
+    /// A FIFO is no lock, and nobody waits for it.
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let path = folder("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert!(FileLock::take(path.clone(), "").is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+
     #[test]
     fn the_leftovers_in_another_run_directory_come_first() {
         let (near, far, host) = (folder("left-near"), folder("left-far"), host("elsewhere"));

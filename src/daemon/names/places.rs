@@ -1,10 +1,12 @@
 //! Where names are asked for: the host's own list of names and its resolvers, as files tell them.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 #[cfg(any(target_env = "musl", test))]
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 /// Names of this host's own (hosts(5)).
 const HOSTS: &str = "/etc/hosts";
@@ -22,13 +24,38 @@ const MOST_BYTES: u64 = 256 * 1024;
 /// The most resolvers that are asked.
 const MOST_RESOLVERS: usize = 8;
 
+/// Where every user can put files.
+const EVERYBODYS: &str = "/tmp";
+
+/// The text of a file. One that cannot be read names nothing.
 fn read(path: &str) -> String {
-    let mut text = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // A file that cannot be read names nothing.
-        let _ = file.take(MOST_BYTES).read_to_end(&mut text);
+    let path = Path::new(path);
+    let is_trusted = !path.starts_with(EVERYBODYS) || is_roots(path, Path::new(EVERYBODYS));
+    let text = if is_trusted { text(path).ok() } else { None };
+    text.unwrap_or_default()
+}
+
+/// True where root made the file and every directory it lies in below `top`, so that nobody else can put
+/// another in its place: a FIFO would hold us up, a device do something when it is opened.
+fn is_roots(path: &Path, top: &Path) -> bool {
+    let mut below = path.ancestors().take_while(|it| *it != top);
+    below.all(|it| {
+        let there = it.symlink_metadata();
+        there.is_ok_and(|it| it.uid() == 0 && (it.is_symlink() || it.mode() & 0o022 == 0))
+    })
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
-    String::from_utf8_lossy(&text).into_owned()
+    let mut text = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The addresses that the host itself gives a name.
@@ -116,6 +143,10 @@ fn add_resolvers(text: &str, all: &mut Vec<IpAddr>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -136,6 +167,37 @@ mod tests {
             .collect();
         add_resolvers(&many, &mut all);
         assert_eq!(all.len(), MOST_RESOLVERS);
+    }
+
+    /// A FIFO has no reader: to open it would wait for ever, and the whole control thread with it.
+    #[test]
+    fn only_plain_files_are_read_and_below_tmp_only_roots() {
+        let dir = std::env::temp_dir().join(format!("netcombiner-places-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let plain = dir.join("plain");
+        std::fs::write(&plain, "nameserver 192.0.2.53\n").unwrap();
+        let fifo = dir.join("fifo");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(text(&plain).unwrap(), "nameserver 192.0.2.53\n");
+        assert!(text(&fifo).is_err() && text(&dir).is_err());
+        if plain.metadata().unwrap().uid() == 0 {
+            let set_mode = |path: &Path, mode| {
+                std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            };
+            set_mode(&dir, 0o755);
+            assert!(is_roots(&plain, &dir) && is_roots(&plain, dir.parent().unwrap()));
+            set_mode(&dir, 0o1777);
+            assert!(is_roots(&plain, &dir) && !is_roots(&plain, dir.parent().unwrap()));
+            std::os::unix::fs::chown(&plain, Some(65534), None).unwrap();
+            assert!(!is_roots(&plain, &dir));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
