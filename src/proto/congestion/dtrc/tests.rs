@@ -13,6 +13,8 @@ struct Link {
     /// Bytes per second.
     rate: u64,
     delay: Duration,
+    /// Each datagram takes up to so much longer; none overtakes another.
+    jitter: Duration,
     /// Bytes that may wait.
     buffer: u64,
     /// One in so many is lost; zero: none.
@@ -36,6 +38,12 @@ struct Run {
     in_flight: u64,
     received: u64,
     count: u64,
+    /// When the last one arrives.
+    last: Instant,
+    /// The source has no more than this, bytes; none: no end.
+    offered: Option<u64>,
+    /// How often it had no more.
+    limited: u64,
     /// Arrival time, datagram's sending time, sum sent; none: lost.
     flying: VecDeque<(Instant, Instant, u64, bool, bool)>,
     acks: VecDeque<(Instant, Arrival)>,
@@ -66,6 +74,9 @@ impl Run {
             in_flight: 0,
             received: 0,
             count: 0,
+            last: Instant::default(),
+            offered: None,
+            limited: 0,
             flying: VecDeque::new(),
             acks: VecDeque::new(),
             next_ack: Instant::default(),
@@ -81,12 +92,15 @@ impl Run {
     fn send(&mut self) {
         let rtt = 2 * self.link.delay;
         let rate = self.controller.pacing_rate(Some(rtt)).unwrap();
-        while self.in_flight + BYTES <= self.controller.window() && self.pacer.ready(self.now, rate)
+        while self.in_flight + BYTES <= self.controller.window()
+            && self.offered.is_none_or(|offered| self.sent < offered)
+            && self.pacer.ready(self.now, rate)
         {
             self.pacer.on_sent(BYTES);
             self.sent += BYTES;
             self.in_flight += BYTES;
             self.count += 1;
+            self.limited += u64::from(self.offered == Some(self.sent));
             let start = self.free.max(self.now);
             let waiting = start.since(self.now);
             let full = waiting.as_micros() as u64 * self.link.rate / 1_000_000 > self.link.buffer;
@@ -101,7 +115,9 @@ impl Run {
                 self.free = start + Duration::from_micros(BYTES * 1_000_000 / self.link.rate);
                 self.queue = self.queue.max(waiting);
             }
-            let arrival = self.free.max(self.now) + self.link.delay;
+            let late = self.link.jitter * (self.count * 37 % 101) as u32 / 100;
+            let arrival = (self.free.max(self.now) + self.link.delay + late).max(self.last);
+            self.last = arrival;
             let marked = self.link.marks_all || self.link.step.is_some_and(|step| waiting > step);
             self.marked += u64::from(marked && !lost);
             self.flying
@@ -134,7 +150,7 @@ impl Run {
                     sent,
                     received_at: Stamp::of(at),
                     received: self.received,
-                    limited: 0,
+                    limited: self.limited,
                 });
             }
             if self.now >= self.next_ack
@@ -180,6 +196,7 @@ fn link(mbit: u64, rtt: u64) -> Link {
     Link {
         rate,
         delay: Duration::from_millis(rtt) / 2,
+        jitter: Duration::ZERO,
         buffer: (rate / 10).max(64 << 10),
         loss: 0,
         policed: None,
@@ -250,6 +267,23 @@ fn a_longer_way_is_no_queue() {
     let (rate, queue) = run.run(Duration::from_secs(5));
     assert!(rate > 48.0, "{rate}");
     assert!(queue < 20 * MS, "{queue:?}");
+}
+
+/// Field row E: the jitter of a link, which an idle path's probes and then a full one meet, is no queue.
+#[test]
+fn jitter_is_no_queue() {
+    for (mbit, rtt, jitter) in [(80, 60, 80), (40, 300, 30)] {
+        let mut run = Run::new(link(mbit, rtt));
+        run.link.jitter = jitter * MS;
+        for _ in 0..30 {
+            run.offered = Some(run.sent + BYTES);
+            run.run(200 * MS);
+        }
+        run.offered = None;
+        run.run(Duration::from_secs(5));
+        let (rate, _) = run.run(Duration::from_secs(10));
+        assert!(rate > 0.9 * mbit as f64, "{rate} of {mbit} Mbit/s");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::pair::{Link, MS, Pair, numbers};
+use super::pair::{Link, MS, Pair, inner, numbers};
+use super::repair::segment;
 use crate::config::units::Mtu;
 use crate::packet::Packet;
 
@@ -53,7 +54,7 @@ fn below_capacity_nothing_is_lost_nor_reordered() {
     );
 }
 
-/// What a path sent before it fell silent is no part of what the others send now, nor missing from it.
+/// What a path sent before it fell silent is neither added to what the others send now nor taken from it.
 #[test]
 fn a_silent_path_takes_nothing_from_what_the_others_yield() {
     let mut pair = Pair::new(vec![Link::new(0, 20, 7), Link::new(1, 10, 20)]);
@@ -67,6 +68,63 @@ fn a_silent_path_takes_nothing_from_what_the_others_yield() {
         low += u32::from(ms >= 400 && pair.remote.yields.is_low());
     }
     assert_eq!(low, 0);
+}
+
+/// A fast link, and a wider one with a delay of `delay_ms`; probes have tried both.
+fn near_and_far(delay_ms: u64) -> Pair {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 15), Link::new(1, 40, delay_ms)]);
+    pair.run(Duration::from_secs(3));
+    pair
+}
+
+/// Bytes that the remote portal sent by the far path.
+fn sent_far(pair: &mut Pair) -> u64 {
+    pair.remote.stats(pair.now).paths[1].bytes_sent
+}
+
+/// Field row E: packets of the near path wait for the first ones of a far path, which come after 350 ms.
+#[test]
+fn the_first_packets_of_a_far_path_are_waited_for() {
+    let mut pair = near_and_far(350);
+    offer(&mut pair, 30, 4);
+    assert!(sent_far(&mut pair) > 1_000_000);
+    assert!(numbers(&pair.at_local, 9).is_sorted());
+}
+
+/// Field row E: a flow that has become too slow for the far path goes back to the near one.
+#[test]
+fn a_slow_flow_leaves_the_far_path() {
+    let mut pair = near_and_far(300);
+    offer(&mut pair, 40, 4);
+    let mut before = 0;
+    // 5 Mbit/s, in bursts that take the near path 10 ms. Three round trips of the far path are enough to see it.
+    for n in 0..1500 {
+        pair.send_down(9, 100_000 + n, 1300);
+        if n % 20 == 19 {
+            pair.run(40 * MS);
+        }
+        if n == 900 {
+            before = sent_far(&mut pair);
+        }
+    }
+    let far = sent_far(&mut pair) - before;
+    assert!(far < 50_000, "{far}");
+}
+
+/// Field row E: over a long way TCP packets take as long as the slowest probe did, others do not wait.
+#[test]
+fn tcp_has_an_even_delay_over_a_long_way() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 180)]);
+    pair.run(Duration::from_secs(3));
+    pair.links[0].delay -= 15 * MS;
+    pair.run(200 * MS);
+    pair.remote.handle_packet(pair.now, segment(3, 1, 100));
+    pair.remote.handle_packet(pair.now, inner(4, 2, 100));
+    pair.run(170 * MS);
+    assert!(numbers(&pair.at_local, 3).is_empty());
+    assert_eq!(numbers(&pair.at_local, 4), [2]);
+    pair.run(15 * MS);
+    assert_eq!(numbers(&pair.at_local, 3), [1]);
 }
 
 #[test]
