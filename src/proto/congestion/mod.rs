@@ -79,7 +79,7 @@ pub struct AckEvent {
     pub srtt: Duration,
     /// The least round trip.
     pub min_rtt: Duration,
-    /// The newest datagram that arrived, where this tells of one for the first time.
+    /// The newest datagram that arrived, when this acknowledges one for the first time.
     pub arrival: Option<Arrival>,
 }
 

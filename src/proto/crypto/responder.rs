@@ -48,13 +48,13 @@ const PER_SOURCE: Rate = Rate {
 };
 /// How long a copy of an initiation gets the same response: the delay spread of all paths.
 const REPEAT_FOR: Duration = Duration::from_secs(5);
-/// Runs of the peer whose initiations were answered lately, at most. There is one at a time; the others are
-/// recordings of earlier runs, which look like a restart, and must not push it aside.
+/// Runs of the peer whose initiations were answered lately, at most. Only one of them is alive. The others are
+/// replayed recordings of earlier runs: they look like a restart and must not displace the live one.
 const MOST_ANSWERED: usize = 8;
-/// With so many, only a sender that proves its address is answered: so recordings from made-up addresses
-/// fill no more than half.
+/// From this number of them on, only a sender that proves its address is answered, so recordings from
+/// made-up addresses fill no more than half of the places.
 const CROWD: usize = MOST_ANSWERED / 2;
-/// An answered run that does not go on is forgotten after this: more than a handshake's round trip.
+/// An answered run that sends nothing more is forgotten after this: longer than a handshake's round trip.
 const ANSWER_LIVES: Duration = Duration::from_secs(10);
 
 /// What is known of the sender of an initiation, least first.
@@ -62,9 +62,9 @@ const ANSWER_LIVES: Duration = Duration::from_secs(10);
 enum Standing {
     /// It may be anybody, from anywhere.
     Anybody,
-    /// It receives at its address.
+    /// It receives what is sent to its address.
     Proven,
-    /// And the peer was heard from there lately.
+    /// The peer itself was heard from that network lately.
     Known,
     /// It is the run of the peer that we have a session with.
     Alive,
@@ -221,8 +221,8 @@ impl Responder {
         Some(same.response.clone())
     }
 
-    /// Makes room for one more run, or for what is newer of the same. Where all places are taken, the run
-    /// goes whose sender is known least, and of those one in the most crowded network.
+    /// Makes room for one more run, or for a newer initiation of the same one. When all places are taken, the
+    /// run with the lowest standing goes; of several, one in the most crowded network.
     fn make_room(&mut self, standing: Standing, hello: &Hello) -> Result<(), HandshakeError> {
         if let Some(place) = self.answered.iter().position(|it| it.boot == hello.boot) {
             if self.answered[place].counter >= hello.counter {

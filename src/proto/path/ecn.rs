@@ -154,7 +154,7 @@ impl Ecn {
             return None;
         }
         self.acked += acked.ect;
-        // One that was overtaken by a later one tells of less (RFC 9000 section 13.4.2.1).
+        // One that was overtaken by a later one says less (RFC 9000 section 13.4.2.1).
         if !acked.advanced {
             return None;
         }

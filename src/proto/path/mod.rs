@@ -377,7 +377,7 @@ impl Path {
         self.count.spurious += acked.spurious;
         let received_at = Stamp::expand(ack.received_at, ack_sent);
         self.queue_limit.on_delivered(now, ack.bytes, received_at);
-        // An acknowledgement that was overtaken by a later one tells of less.
+        // An acknowledgement that was overtaken by a later one says less.
         let more = ack.bytes.wrapping_sub(self.received_by_peer as u32);
         if more <= u32::MAX / 2 {
             self.received_by_peer += u64::from(more);

@@ -8,7 +8,7 @@ impl Path {
         self.gate.controller.heeds_marks() && self.ecn.marks(now)
     }
 
-    /// Whether its data can be marked, as `show` tells it.
+    /// Whether its data can be marked, as `show` prints it.
     pub fn ecn_state(&self) -> EcnState {
         if self.gate.controller.heeds_marks() {
             self.ecn.state()
@@ -34,7 +34,7 @@ impl Path {
         if sent.eliciting {
             self.liveness.on_asked(now);
             // Acknowledgements are not counted, as they are not in flight (RFC 9002 section 7): on a path
-            // that carries little they would use its rate up.
+            // that carries little they would use up its rate.
             self.gate.pacer.on_sent(u64::from(sent.bytes));
         }
         if let Some(budget) = &mut self.gate.budget {

@@ -179,9 +179,9 @@ impl Queue {
         self.rtt = rtt;
     }
 
-    /// How long packets may wait before a far path takes them: CoDel acts on no flow whose packets wait
-    /// less. A shorter patience counts only after three seconds: a far path that is out of use for a
-    /// moment may be back before the queue has drained.
+    /// How long packets may wait before a far path takes them: CoDel leaves a flow alone whose packets wait
+    /// less. It becomes shorter only after three seconds: a far path that is out of use for a moment may be
+    /// back before the queue has drained.
     pub fn set_patience(&mut self, now: Instant, patience: Duration) {
         if patience >= self.patience || now >= self.patient_until {
             self.patience = patience;

@@ -40,7 +40,7 @@ pub struct Acked {
     pub bytes: u64,
     /// Datagrams that left as ECT(0).
     pub ect: u64,
-    /// It tells of a later one than all before.
+    /// It acknowledges a later one than all before it did.
     pub advanced: bool,
     /// Datagrams that had been held for lost: they had only been overtaken.
     pub spurious: u64,

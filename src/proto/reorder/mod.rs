@@ -115,9 +115,15 @@ impl Resequencer {
         self.paths[path.index()].on_arrival(now, sent);
     }
 
-    /// When something that was sent at `sent` by a path comes at the latest, by what the path showed lately.
-    pub(super) fn expected_by(&self, now: Instant, path: PathId, sent: Stamp) -> Option<Instant> {
-        self.paths[path.index()].expected_steadily_by(now, sent)
+    /// When something that was sent at `sent` by a path is due at the latest, by the delays that the path
+    /// showed while it carried little.
+    pub(super) fn due_when_quiet(
+        &self,
+        now: Instant,
+        path: PathId,
+        sent: Stamp,
+    ) -> Option<Instant> {
+        self.paths[path.index()].due_when_quiet(now, sent)
     }
 
     /// The peer's clock or ours has jumped: what the paths showed of their delays is void.

@@ -16,7 +16,7 @@ const STALE: Duration = Duration::from_secs(3);
 
 /// A path carries little when it brings fewer datagrams than this in a period (40 a second): probes and pings.
 const QUIET: u32 = 20;
-/// What it showed then is believed for so long.
+/// What it showed then is believed for this time.
 const QUIET_FOR: Duration = Duration::from_secs(10);
 
 /// The arrivals of one path against the peer's clock.
@@ -31,7 +31,7 @@ pub(super) struct Skew {
     /// The shortest ones.
     least: Option<i64>,
     least_before: Option<i64>,
-    /// Datagrams of this period.
+    /// Datagrams that came in this period.
     count: u32,
     /// The longest one-way delay of a period with few of them, and when that was.
     quiet: Option<(Instant, i64)>,
@@ -84,9 +84,9 @@ impl Skew {
         after(sent, self.worst.max(self.worst_before)?)
     }
 
-    /// The same, by the longest delay of the last ten seconds while the path carried little: no queue of
-    /// ours is in that.
-    pub(super) fn expected_steadily_by(&self, now: Instant, sent: Stamp) -> Option<Instant> {
+    /// The same, by the longest delay of the last ten seconds in which the path carried little: that includes
+    /// jitter, but no queue of ours.
+    pub(super) fn due_when_quiet(&self, now: Instant, sent: Stamp) -> Option<Instant> {
         let (_, delay) = self.quiet.filter(|(at, _)| now.since(*at) < QUIET_FOR)?;
         after(sent, delay)
     }
@@ -146,10 +146,7 @@ mod tests {
         // Probes with jitter, then a flow with a queue.
         (0..10).for_each(|n| arrive(1000 + 200 * n, 20 + 7 * (n % 5)));
         (0..2000).for_each(|ms| arrive(3000 + ms, 90));
-        assert_eq!(
-            skew.expected_steadily_by(at(5090), peer(5000)),
-            Some(at(5048))
-        );
-        assert_eq!(skew.expected_steadily_by(at(14_000), peer(13_900)), None);
+        assert_eq!(skew.due_when_quiet(at(5090), peer(5000)), Some(at(5048)));
+        assert_eq!(skew.due_when_quiet(at(14_000), peer(13_900)), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Makes the delay of a long way with jitter even, for TCP: CUBIC takes a round trip that grows by 16 ms for
-//! a queue, and ends its slow start (HyStart). Over 330 ms with 15 ms of jitter to either side a flow left
+//! Evens out the delay of a long way with jitter, for TCP: CUBIC takes a round trip that grows by 16 ms for a
+//! queue, and ends its slow start (HyStart). Over 330 ms with 15 ms of jitter to either side a flow left
 //! slow start with a window of 144 packets, where the path holds 1,200, and needed 15 s more to fill it
 //! (simulated).
 
@@ -12,9 +12,9 @@ use crate::proto::Instant;
 
 /// Over a shorter round trip nothing is held: there a flow is quick to grow, and people wait for answers.
 pub(in crate::proto) const LONG_RTT: Duration = Duration::from_millis(150);
-/// No packet is held longer: jitter of 40 ms to either side.
+/// No packet is held longer: the range of a jitter of 40 ms to either side.
 const MOST_HELD: Duration = Duration::from_millis(80);
-/// What would be held for less goes at once: timers of a busy router are 1 ms late.
+/// What would be held for less time goes at once: timers of a busy router are 1 ms late.
 const LEAST_HELD: Duration = Duration::from_millis(1);
 /// Bytes that may be held: 80 ms of 400 Mbit/s.
 const MOST_BYTES: usize = 4 << 20;

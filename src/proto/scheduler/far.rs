@@ -20,7 +20,7 @@ const LONGEST_DETOUR: Duration = Duration::from_millis(800);
 /// What is delivered is measured over no less than this, and two round trips.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 /// Far paths bring something when at least this share of what was delivered without them is delivered
-/// with them. Below 1, or chance would end every other trial.
+/// with them. With 1, chance would end every other trial.
 const LEAST_SHARE: f64 = 0.97;
 /// After this many windows in a row with less, a trial has failed.
 const STRIKES: u8 = 2;
@@ -28,18 +28,18 @@ const STRIKES: u8 = 2;
 const REST: Duration = Duration::from_secs(30);
 /// The same for a path that carries more than all others together: there is more to win.
 const WIDE_REST: Duration = Duration::from_secs(4);
-/// Each further failure makes the rest so many times longer, until a trial brings something ...
+/// Each further failure makes the rest longer by this factor, until a trial brings something ...
 const RESTS_LONGER: u32 = 4;
 /// ... up to 4^3 times, which is half an hour.
 const MOST_FAILURES: u8 = 3;
-/// While a path's rate is searched for it has not shown yet what it brings.
+/// The same while a path's rate is searched for: it has not shown yet what it brings.
 const SEARCHING_STRIKES: u8 = 3;
-/// A wide path gets more time: a flow's window grows slowly over a long round trip.
+/// The same for a wide path: a flow's window grows slowly over a long round trip.
 const WIDE_STRIKES: u8 = 4;
 
 /// What is sent is measured over no less than this, and a round trip.
 const LEAST_WATCH: Duration = Duration::from_millis(200);
-/// It is enough when it is this share of what the near paths carry: a drain takes 15 % for a while.
+/// This share of what the near paths carry is enough: while a queue is drained 15 % less is sent.
 const ENOUGH: f64 = 0.8;
 
 /// Whether a path loses some of what it carries.
@@ -77,7 +77,7 @@ pub(super) fn is_hopeless(detour: Duration) -> bool {
     detour > LONGEST_DETOUR
 }
 
-/// Whether the paths send enough while far ones are used.
+/// Whether all paths together send at least what the near ones alone would carry.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Yields {
     begun: Instant,
@@ -104,11 +104,11 @@ impl Yields {
     }
 }
 
-/// What is known of the far paths when they are judged, a bit for each path.
+/// The paths that a trial gives more time, a bit for each.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Known {
+pub struct PathSets {
     /// Their rate is still searched for.
-    pub searched: u8,
+    pub searching: u8,
     /// They carry more than all others together.
     pub wide: u8,
 }
@@ -141,7 +141,7 @@ impl Trials {
     }
 
     /// All paths together have delivered so many bytes by now. `rtt` is the round trip of the slowest.
-    pub fn on_delivered(&mut self, now: Instant, delivered: u64, rtt: Duration, known: Known) {
+    pub fn on_delivered(&mut self, now: Instant, delivered: u64, rtt: Duration, sets: PathSets) {
         let window = LEAST_WINDOW.max(2 * rtt);
         let age = now.since(self.begun);
         if age < window {
@@ -161,9 +161,9 @@ impl Trials {
             self.judge(used, |_, failures| *failures = 0);
         } else {
             self.strikes += 1;
-            let most = if used & known.wide != 0 {
+            let most = if used & sets.wide != 0 {
                 WIDE_STRIKES
-            } else if used & known.searched != 0 {
+            } else if used & sets.searching != 0 {
                 SEARCHING_STRIKES
             } else {
                 STRIKES
@@ -176,8 +176,8 @@ impl Trials {
                         *failures = MOST_FAILURES.min(*failures + 1);
                     });
                 };
-                fail(used & known.wide, WIDE_REST);
-                fail(used & !known.wide, REST);
+                fail(used & sets.wide, WIDE_REST);
+                fail(used & !sets.wide, REST);
             }
         }
     }
@@ -233,7 +233,7 @@ mod tests {
 
     /// Delivers `rates`, one a second; in each of them the far path was used or not. Gives when it
     /// rested.
-    fn run(rates: &[(u64, bool)], known: Known) -> Vec<bool> {
+    fn run(rates: &[(u64, bool)], sets: PathSets) -> Vec<bool> {
         let path = PathId::new(1).unwrap();
         let mut trials = Trials::default();
         let mut delivered = 0;
@@ -243,7 +243,7 @@ mod tests {
             }
             delivered += rate;
             let now = at(1000 * (second as u64 + 1));
-            trials.on_delivered(now, delivered, 300 * MS, known);
+            trials.on_delivered(now, delivered, 300 * MS, sets);
             trials.rests(now, path)
         };
         rates.iter().enumerate().map(second).collect()
@@ -256,8 +256,8 @@ mod tests {
         rates.extend([(100, false); 4]);
         rates.extend([(60, true); 4]);
         rates.extend([(100, false); 16]);
-        let wide = Known {
-            searched: 0,
+        let wide = PathSets {
+            searching: 0,
             wide: 2,
         };
         let rested = run(&rates, wide);
@@ -269,8 +269,8 @@ mod tests {
     fn a_narrow_path_rests_longer_and_one_that_is_searched_has_more_time() {
         let mut rates = vec![(100, false), (60, true), (90, true), (90, true)];
         rates.extend([(100, false); 40]);
-        let rested_from = |searched, begins: usize| {
-            let rested = run(&rates, Known { searched, wide: 0 });
+        let rested_from = |searching, begins: usize| {
+            let rested = run(&rates, PathSets { searching, wide: 0 });
             let expected = (0..rates.len()).map(|n| (begins..begins + 30).contains(&n));
             assert_eq!(rested, expected.collect::<Vec<_>>());
         };
@@ -282,6 +282,6 @@ mod tests {
     fn what_brings_something_stays() {
         let mut rates = vec![(100, false), (60, true)];
         rates.extend([(101, true), (60, true), (120, true), (98, true)]);
-        assert_eq!(run(&rates, Known::default()), vec![false; 6]);
+        assert_eq!(run(&rates, PathSets::default()), vec![false; 6]);
     }
 }

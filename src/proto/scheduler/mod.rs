@@ -15,7 +15,7 @@ use super::event::PathState;
 use super::queue::Head;
 use super::wire::{MAX_PATHS, PathId};
 
-pub use far::{Known, Loses, Trials, Yields};
+pub use far::{Loses, PathSets, Trials, Yields};
 
 /// A packet waits so long for the fastest path before another one may take it: as long as a batch of
 /// the pacer and a late timer make it wait anyway.

@@ -430,10 +430,10 @@ impl Tunnel {
                 }
             }
         }
+        let long = self.quickest.is_some_and(|rtt| rtt > LONG_RTT);
+        let due = self.reorder.due_when_quiet(now, opened.id, sent);
+        let until = due.filter(|_| long).unwrap_or(now);
         if carried {
-            let even = self.quickest.is_some_and(|rtt| rtt > LONG_RTT);
-            let expected = self.reorder.expected_by(now, opened.id, sent);
-            let until = expected.filter(|_| even).unwrap_or(now);
             self.steady.hold(now, until, before, &mut self.delivered);
         }
         if let Some(path) = self.paths[opened.id.index()].as_deref_mut()

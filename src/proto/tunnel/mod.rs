@@ -331,11 +331,14 @@ impl Tunnel {
 
     /// A packet for the TUN.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        if let Some(packet) = self.answers.pop_front() {
-            self.count.packets_out += 1;
-            self.count.bytes_out += packet.len() as u64;
-            return Some(packet);
-        }
+        let packet = self.answers.pop_front().or_else(|| self.admitted())?;
+        self.count.packets_out += 1;
+        self.count.bytes_out += packet.len() as u64;
+        Some(packet)
+    }
+
+    /// The next packet from the peer that may cross.
+    fn admitted(&mut self) -> Option<Packet> {
         let mut packet = self.delivered.pop_front()?;
         // Here and not where it came in: what is refused keeps its place in the order of its flow.
         while !self.config.crossing.admits(self.inwards(), packet.bytes()) {
@@ -345,8 +348,6 @@ impl Tunnel {
         }
         // Again: what the two portals' paths carry may differ.
         mss::clamp(packet.buffer(), self.inner.whole());
-        self.count.packets_out += 1;
-        self.count.bytes_out += packet.len() as u64;
         Some(packet)
     }
 

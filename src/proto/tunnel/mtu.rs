@@ -1,4 +1,4 @@
-//! How long packets may be: what the paths carry together, and the answer to a sender of more.
+//! How long packets may be: what the paths carry together, and the answer to longer ones.
 
 use std::time::Duration;
 

@@ -201,7 +201,7 @@ impl Tunnel {
 
     /// Sees whether all paths together send what the near ones alone would carry.
     fn watch_far_paths(&mut self, now: Instant, order: &Order, slowest: Duration) {
-        // Also by those that are out of use now: it is the sum of all that was ever sent.
+        // Paths out of use count too: it is the sum of all that was ever sent.
         let paths = self.paths.iter().flatten();
         let sent = paths.map(|path| path.count.bytes_sent).sum();
         let near = order.iter().filter(|id| order.detour(*id).is_zero());

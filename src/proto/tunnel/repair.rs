@@ -15,7 +15,7 @@ use crate::proto::path::{MAX_ACK_DELAY, Path};
 use crate::proto::recovery::{Fate, KeptId};
 use crate::proto::reorder::patience;
 use crate::proto::repair::{Place, Why};
-use crate::proto::scheduler::{Known, Loses, Order};
+use crate::proto::scheduler::{Loses, Order, PathSets};
 use crate::proto::wire::frame::{self, Bucket};
 use crate::proto::wire::{Kind, MAX_PATHS, PathId, TAG_LEN};
 
@@ -64,7 +64,7 @@ impl Tunnel {
         (is_tcp(packet) || now < domain.bulk_until) && self.repairs_come_in_time()
     }
 
-    /// Computes once a batch what every packet asks for and only acknowledgements and time change.
+    /// Computes once a batch what is needed for every packet but changes with acknowledgements and time only.
     pub(super) fn prepare(&mut self) {
         for path in self.paths.iter_mut().flatten() {
             path.set_pace();
@@ -170,27 +170,23 @@ impl Tunnel {
     /// Looks at what far paths brought.
     fn judge_far_paths(&mut self, now: Instant) {
         let (mut delivered, mut slowest) = (0, Duration::ZERO);
-        let mut known = Known::default();
+        let mut sets = PathSets::default();
         let bandwidth = |path: &Path| path.gate.controller.bandwidth();
-        let sum: u64 = self
-            .paths
-            .iter()
-            .flatten()
-            .map(|path| bandwidth(path))
-            .sum();
+        let paths = self.paths.iter().flatten();
+        let sum: u64 = paths.map(|path| bandwidth(path)).sum();
         for path in self.paths.iter().flatten() {
             delivered += path.delivered();
             if path.gate.controller.is_searching() {
-                known.searched |= path.id.bit();
+                sets.searching |= path.id.bit();
             }
             if bandwidth(path) > sum / 2 {
-                known.wide |= path.id.bit();
+                sets.wide |= path.id.bit();
             }
             if now < path.carried + IN_USE {
                 slowest = slowest.max(path.rtt.smoothed().unwrap_or_default());
             }
         }
-        self.trials.on_delivered(now, delivered, slowest, known);
+        self.trials.on_delivered(now, delivered, slowest, sets);
     }
 
     /// The round trip of the slowest path that carried data lately, whichever way: both portals find
@@ -241,7 +237,7 @@ impl Tunnel {
         })
     }
 
-    /// A batch of repairs and of second copies, or word of what was given up.
+    /// A batch of repairs and of second copies, or the report of what was given up.
     pub(super) fn repair(&mut self, now: Instant, out: &mut Batch) -> Option<Transmit> {
         if self.repairs.has_forwards()
             && let Some(transmit) = self.forwards(now, out)

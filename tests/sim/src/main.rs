@@ -28,8 +28,8 @@ sim: the simulator of netcombiner.
   --trace         what happens each 100 ms, case by case
   --json          the table as JSON
   --sweep         slow links beside fast ones, both ways, against the better link alone; fails when a
-                  row is below 97 %. Heeds --case, --quick, --rows and --trace (with --up, --single, --raw)
-  --rows SEED     of the sweep only the rows by chance, of this seed
+                  row is below 97 %. Takes --case, --quick, --rows and --trace (with --up, --single, --raw)
+  --rows SEED     only random rows of the sweep, drawn with this seed
   --quick         only the rows of the sweep that `cargo test` runs
 ";
 

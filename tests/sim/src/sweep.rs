@@ -24,7 +24,7 @@ const LEAST_START: Duration = Duration::from_secs(10);
 const ROUND_TRIPS: u32 = 15;
 /// The share of the better link alone that every row has to reach.
 pub const LEAST_SHARE: f64 = 0.97;
-/// Rows by chance, and what decides them.
+/// The number of random rows, and the seed of those that are always run.
 const RANDOM_ROWS: usize = 24;
 const SEED: u64 = 9;
 
@@ -33,7 +33,7 @@ const SEED: u64 = 9;
 pub enum Floor {
     /// A share of what the best of its links gets alone through the tunnel.
     BestLink,
-    /// So many Mbit/s.
+    /// A rate, Mbit/s.
     Mbps(f64),
     /// What the same flow gets on the link without the tunnel.
     RawLink,
@@ -123,7 +123,7 @@ pub fn corners() -> Vec<SweepCase> {
     rows
 }
 
-/// Rows by chance, decided by a seed.
+/// Random rows, drawn with `seed`.
 pub fn random(seed: u64) -> Vec<SweepCase> {
     let mut rng = Rng::new(seed);
     let mut between = |least: f64, most: f64| least + (most - least) * rng.unit();

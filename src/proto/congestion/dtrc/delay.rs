@@ -10,7 +10,8 @@ const SLOTS: usize = 10;
 /// ... of this length: a route that got longer is believed after ten seconds at the latest (as long
 /// as BBR believes its least round trip, draft-ietf-ccwg-bbr section 2.13).
 const SLOT: Duration = Duration::from_secs(1);
-/// After such a pause nothing from before it is believed: clocks drift apart by up to 100 ppm, 6 ms in this time.
+/// After a pause of this length nothing from before it is believed: clocks drift apart by up to 100 ppm, 6 ms
+/// in this time.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// What stands is the least delay over no less than this: a few acknowledgements, 5 ms each.
 const LEAST_WINDOW: Duration = Duration::from_millis(20);
@@ -24,8 +25,8 @@ const JITTER_SCALE: f64 = 1.5;
 const MOST_WEIGHT: f64 = 0.125;
 /// ... nor does a link that stood still, seconds.
 const MOST_CHANGE: f64 = 0.03;
-/// The range of the delay of sparse packets counts as jitter up to this; what is more was a queue. The widest
-/// jitter of the simulator's sweep, 40 ms to either side, has a range of 80 ms.
+/// The range of the delay of sparse packets counts as jitter up to this; more is a queue. The widest jitter
+/// of the simulator's sweep, 40 ms to either side, has a range of 80 ms.
 const MOST_RANGE: Duration = Duration::from_millis(120);
 
 /// The least of the last one to two windows.
@@ -54,7 +55,7 @@ struct Bounds {
     slots: [Option<(OneWayDelay, OneWayDelay)>; SLOTS],
     /// Which slot is written.
     slot: usize,
-    /// How much time it covers.
+    /// How much time with samples it covers.
     covers: Duration,
     last: Option<Instant>,
 }
@@ -86,7 +87,7 @@ impl Bounds {
         self.slots.iter().flatten().map(|(_, most)| *most).max()
     }
 
-    /// How long nothing was learned.
+    /// Time since the last sample.
     fn pause(&self, now: Instant) -> Duration {
         self.last.map_or(Duration::MAX, |last| now.since(last))
     }
@@ -122,6 +123,7 @@ impl Delay {
         if dense {
             self.dense.update(now, sample);
         } else if self.dense.pause(now) >= SLOT {
+            // Earlier a sparse packet would still meet what the dense flow left behind.
             self.sparse.update(now, sample);
             if self.dense.pause(now) >= BELIEVED {
                 self.dense = Bounds::default();

@@ -128,8 +128,8 @@ pub struct Dtrc {
     growth: Growth,
     losses: Losses,
     marks: Marks,
-    /// The rate, bytes per second, at which the search last took the delay for that of an empty queue.
-    queueless: f64,
+    /// The rate of the search, bytes per second, when it last took the delay for that of an empty queue.
+    rebased_at: f64,
     /// What the last train showed of the link's own rate: it arrived more slowly than it was sent.
     link: Option<f64>,
     srtt: Duration,
@@ -166,7 +166,7 @@ impl Default for Dtrc {
             growth: Growth::default(),
             losses: Losses::default(),
             marks: Marks::default(),
-            queueless: 0.0,
+            rebased_at: 0.0,
             link: None,
             srtt: Duration::ZERO,
             min_rtt: Duration::ZERO,
@@ -231,9 +231,9 @@ impl Dtrc {
         self.link = (rates.dispersion > 1.0 + noise && !rates.limited).then_some(received);
         if self.phase == Phase::Startup {
             self.bandwidth = self.bandwidth.max(delivered).max(first(self.srtt));
-            if self.bandwidth > 2.0 * self.queueless {
-                // The path delivers twice what it did then, so it was not full: the delay is its own.
-                self.queueless = self.bandwidth;
+            if self.bandwidth > 2.0 * self.rebased_at {
+                // The path delivers twice what it did then, so it was not full: the delay is no queue.
+                self.rebased_at = self.bandwidth;
                 self.delay.rebase();
             }
             let limit = STARTUP_QUEUE.max(self.threshold());

@@ -277,7 +277,7 @@ fn proven_sources_are_limited_together_and_the_peer_gets_through() {
     assert_eq!(met, 10);
 }
 
-/// Recorded initiations of earlier runs of the peer, each played in once.
+/// Recorded initiations of earlier runs of the peer.
 fn recordings(numbers: Range<u64>) -> Vec<Vec<u8>> {
     let recorded = numbers.map(|number| {
         let mut run = portal(1, 2, PLAIN);
@@ -288,8 +288,8 @@ fn recordings(numbers: Range<u64>) -> Vec<Vec<u8>> {
     recorded.collect()
 }
 
-/// Plays recordings in from many networks, four a second, and proves their addresses where asked to.
-fn play(remote: &mut Portal, numbers: Range<u64>) {
+/// Replays recordings from many networks, four a second, and proves the addresses when asked to.
+fn replay(remote: &mut Portal, numbers: Range<u64>) {
     let mut now = T0;
     let mut reader = portal(9, 2, PLAIN);
     for (number, mut message) in numbers.clone().zip(recordings(numbers)) {
@@ -307,14 +307,14 @@ fn play(remote: &mut Portal, numbers: Range<u64>) {
     }
 }
 
-/// The cookie of a source while many runs wait.
+/// The cookie that proves this source, once so many runs wait that one is asked for.
 fn cookie_of(reader: &mut Portal, remote: &mut Portal, from: &str, now: Instant) -> Cookie {
     let initiator = reader.start();
     let reply = cookie_reply(remote.receive(&initiator.message(None, now), from, now));
     initiator.cookie(&reply, now).unwrap()
 }
 
-/// The peer's run, answered, waits for its first datagram; recordings of old runs do not push it aside.
+/// A run of the peer that was answered keeps its place until its first datagram comes.
 #[test]
 fn recordings_of_old_runs_do_not_displace_the_peer() {
     for is_alive in [false, true] {
@@ -324,9 +324,9 @@ fn recordings_of_old_runs_do_not_displace_the_peer() {
             let (_, first) = remote.accept(&local.start().message(None, T0), T0);
             remote.responder.confirm(&first.peer_hello);
         } else {
-            // It restarted at home. Four recordings were answered before, so it has to prove its address.
+            // It restarted at a known address. Four recordings were answered before, so it has to prove it.
             remote.responder.note_source(HOME.parse().unwrap());
-            play(&mut remote, 0..4);
+            replay(&mut remote, 0..4);
         }
         let now = T0 + Duration::from_secs(1);
         let mut initiator = local.start();
@@ -336,7 +336,7 @@ fn recordings_of_old_runs_do_not_displace_the_peer() {
             message = initiator.message(Some(&cookie.unwrap()), now);
         }
         let (response, _) = remote.accept(&message, now);
-        play(&mut remote, 10..26);
+        replay(&mut remote, 10..26);
         assert!(remote.responder.waits_for(local.hello.boot), "{is_alive}");
         let soon = now + Duration::from_secs(4);
         match remote.receive(&message, HOME, soon) {
@@ -347,7 +347,7 @@ fn recordings_of_old_runs_do_not_displace_the_peer() {
     }
 }
 
-/// Without a proof of an address recordings fill half of the places.
+/// Without a proof of their address, recordings fill half of the places at most.
 #[test]
 fn recordings_from_made_up_addresses_are_asked_for_a_proof() {
     let (mut local, mut remote) = pair(PLAIN);

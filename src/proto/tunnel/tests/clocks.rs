@@ -100,8 +100,8 @@ fn after_a_leap_there_are_new_keys_at_once() {
     assert_eq!(numbers(&pair.at_local, 6), expected);
 }
 
-/// Field row A6: what no clock shows, the peer's word does: a host that was set back sees the peer
-/// acknowledge numbers that it does not know it has sent, and uses them no more.
+/// Field row A6: a host that was set back, which no clock shows, sees the peer acknowledge numbers that it
+/// does not know it has sent, and stops using them.
 #[test]
 fn a_host_that_was_set_back_repeats_hardly_a_number() {
     for security in [Security::Encrypt, Security::None] {

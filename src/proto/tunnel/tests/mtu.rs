@@ -200,8 +200,8 @@ fn a_packet_that_is_too_long_now_is_answered() {
     assert_eq!(stats.mtu, 1297);
 }
 
-/// Field row A1: a private source also gets the answer that its packet is too long, although nothing from home
-/// may cross to it.
+/// Field row A1: a private source also gets the answer that its packet is too long, although nothing
+/// from the tunnel may go to it.
 #[test]
 fn a_private_source_gets_its_answer_too() {
     let mut pair = Pair::new(vec![Link::new(0, 20, 7)]);
