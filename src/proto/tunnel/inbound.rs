@@ -433,9 +433,7 @@ impl Tunnel {
         let long = self.quickest.is_some_and(|rtt| rtt > LONG_RTT);
         let due = self.reorder.due_when_quiet(now, opened.id, sent);
         let until = due.filter(|_| long).unwrap_or(now);
-        if carried {
-            self.steady.hold(now, until, before, &mut self.delivered);
-        }
+        self.steady.hold(now, until, before, &mut self.delivered);
         if let Some(path) = self.paths[opened.id.index()].as_deref_mut()
             && eliciting
         {

@@ -212,7 +212,7 @@ fn recorded_initiations_do_not_displace_a_handshake_under_way() {
 }
 
 /// A datagram of the local portal on path 0 with this body behind the send time.
-fn forge(pair: &mut Pair, kind: Kind, ahead: u64, body: &[u8]) -> Vec<u8> {
+pub(super) fn forge(pair: &mut Pair, kind: Kind, ahead: u64, body: &[u8]) -> Vec<u8> {
     let path = pair.local.paths[0].as_deref().unwrap();
     let number = PacketNumber(path.sent.next_number().0 + ahead);
     let session = &pair.local.keys.current().unwrap().session;

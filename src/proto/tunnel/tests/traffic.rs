@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::pair::{Link, MS, Pair, inner, numbers};
+use super::hostile::forge;
+use super::pair::{Link, MS, Pair, To, inner, numbers};
 use super::repair::segment;
 use crate::config::units::Mtu;
 use crate::packet::Packet;
+use crate::proto::wire::Kind;
+use crate::proto::wire::frame::{self, Bucket, Sequence};
 
 /// Offers `mbit` of 1,300-byte packets of one flow from the remote side for `seconds`.
 fn offer(pair: &mut Pair, mbit: u64, seconds: u64) -> u32 {
@@ -125,6 +128,30 @@ fn tcp_has_an_even_delay_over_a_long_way() {
     assert_eq!(numbers(&pair.at_local, 4), [2]);
     pair.run(15 * MS);
     assert_eq!(numbers(&pair.at_local, 3), [1]);
+}
+
+/// Field row E: packets behind one that was given up do not overtake those that are held for an even delay.
+#[test]
+fn giving_up_a_packet_lets_none_overtake() {
+    let mut pair = Pair::new(vec![Link::new(0, 20, 180)]);
+    pair.run(Duration::from_secs(3));
+    pair.links[0].delay -= 60 * MS;
+    for n in 0..3 {
+        pair.links[0].up = n != 1;
+        pair.local.handle_packet(pair.now, segment(3, n, 100));
+        pair.run(MS);
+    }
+    pair.run(125 * MS);
+    assert_eq!(pair.remote.stats(pair.now).reorder_packets, 1);
+    assert!(pair.at_remote.is_empty());
+    let mut given_up = Vec::new();
+    (0..=u8::MAX).for_each(|n| frame::put_forward(&mut given_up, Bucket(n), Sequence::new(1)));
+    let datagram = forge(&mut pair, Kind::Sealed, 1, &given_up);
+    let from = pair.links[0].address;
+    pair.inject(To::Remote, from, &datagram);
+    assert_eq!(pair.remote.stats(pair.now).reorder_packets, 0);
+    pair.run(100 * MS);
+    assert_eq!(numbers(&pair.at_remote, 3), [0, 2]);
 }
 
 #[test]
