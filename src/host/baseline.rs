@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use super::borrowed::{Before, Borrowed};
 use super::{HostError, KERNEL_LOCAL_PREF, Scope};
 use crate::config::units::{Family, IfName, RulePref};
+use crate::route::border;
 use crate::route::forwarding::SWITCHES;
 use crate::route::handed::HandedOver;
+use crate::route::links::{Observed, ObservedLink};
 use crate::route::resource::{LocalTable, Setting};
 use crate::route::{HostState, Resource};
 
@@ -75,36 +77,84 @@ impl Baseline {
         &self.borrowed.handed
     }
 
-    /// Remembers who could forward before we switched it on.
-    pub fn set_forwarders(&mut self, who: Vec<String>) {
+    /// Remembers who could forward before we switched it on, and by which devices.
+    pub fn set_forwarders(&mut self, who: Vec<String>, devices: &[ObservedLink]) {
+        let devices = devices.iter().map(|it| it.device.to_string());
+        self.borrowed.devices = devices.collect();
         self.borrowed.forwarders = who;
     }
 
     /// Leaves out those who were there already when we switched forwarding on, and did without it. While it is
-    /// not borrowed, that is everybody.
-    pub fn keep_newcomers(&self, forwarders: &mut Vec<String>) {
+    /// not borrowed, that is everybody. The others may forward by the devices that they name or that are new.
+    pub fn keep_newcomers(&self, observed: &mut Observed) {
         let is_on = SWITCHES.iter().any(|key| self.setting(key).is_some());
-        forwarders.retain(|it| is_on && !self.borrowed.forwarders.contains(it));
+        let before = &self.borrowed;
+        let who = &mut observed.forwarders;
+        who.retain(|it| is_on && !before.forwarders.contains(it));
+        if who.is_empty() {
+            return;
+        }
+        let tunnel = self.tunnel.as_str();
+        for link in &observed.links {
+            let name = link.device.to_string();
+            // An older version wrote none of them down.
+            let is_new = !before.devices.is_empty() && !before.devices.contains(&name);
+            if is_new || observed.filters.forwards(who, tunnel, link) {
+                observed.opened.push(name);
+            }
+        }
     }
 
     /// Leaves forwarding on where it would be switched off, and says so, when somebody of those who forward
     /// now did not when we switched it on.
     pub fn leave_switches_to(
         &mut self,
-        forwarders: &[String],
+        observed: &Observed,
         desired: &HostState,
     ) -> Result<(), HostError> {
-        let before = &self.borrowed.forwarders;
-        let Some(who) = forwarders.iter().find(|it| !before.contains(it)) else {
+        let Some(who) = observed.forwarders.first() else {
             return Ok(());
         };
         for switch in self.switches_back(desired) {
             self.borrowed.settings.remove(switch);
             log::warn!(
-                "{switch} was 0 before netcombiner and stays 1: {who} came after, and needs it"
+                "{switch} was 0 before netcombiner and stays 1: {who} came after, and needs it{}",
+                self.routed_since(switch, observed)
             );
         }
         self.save().map_err(|error| self.refuse(error))
+    }
+
+    /// What a switch that stays on routes besides, and how to close that, where there is something.
+    fn routed_since(&self, switch: &str, observed: &Observed) -> String {
+        let (family, word) = match SWITCHES.iter().position(|it| *it == switch) {
+            Some(0) => (Family::V4, "ipv4"),
+            Some(1) => (Family::V6, "ipv6"),
+            // pf was open to all as soon as somebody came.
+            _ => return String::new(),
+        };
+        let leads_out = |link: &&ObservedLink| link.has_any_default();
+        let uplinks = observed.links.iter().filter(leads_out);
+        let uplinks: Vec<_> = uplinks.map(|link| link.device.clone()).collect();
+        let shut = border::unopened(observed, &uplinks, &[], &self.tunnel);
+        let (mut networks, mut names) = (Vec::new(), Vec::new());
+        for link in shut.iter().filter_map(|it| observed.link(it)) {
+            let own = link.addresses_of(family).map(|own| own.network());
+            let before = networks.len();
+            networks.extend(own.map(|own| format!("{own} ({})", link.device)));
+            if networks.len() > before {
+                names.push(format!("\"{}\"", link.device));
+            }
+        }
+        if names.len() < 2 {
+            return String::new();
+        }
+        let (networks, names) = (networks.join(", "), names.join(", "));
+        format!(
+            ". This host routes between these as well now, unless other rules stop it: {networks}. To close \
+             that: nft 'table inet closed {{ chain forward {{ type filter hook forward priority 0; \
+             meta nfproto {word} iifname {{ {names} }} oifname {{ {names} }} drop; }}; }}'"
+        )
     }
 
     /// The switches of forwarding that are to go back to "off".
@@ -289,6 +339,7 @@ impl Baseline {
             marked,
             handed,
             forwarders,
+            devices,
             undoing: _,
         } = &mut self.borrowed;
         settings.retain(|key, _| wanted.settings.contains(key));
@@ -300,6 +351,7 @@ impl Baseline {
         }
         if !SWITCHES.iter().any(|switch| settings.contains_key(*switch)) {
             forwarders.clear();
+            devices.clear();
         }
         if self.borrowed == before {
             Ok(())

@@ -30,6 +30,8 @@ pub(super) struct Borrowed {
     pub(super) handed: HandedOver,
     /// `forwarder NAME`: whose filters were made for forwarding when we switched it on.
     pub(super) forwarders: Vec<String>,
+    /// `device NAME`: which devices were there then.
+    pub(super) devices: Vec<String>,
     /// `undo COMMAND`: what undoes what was done, in the order in which it was done; where what is ours
     /// carries no mark (FreeBSD).
     pub(super) undoing: Vec<String>,
@@ -78,6 +80,9 @@ impl Borrowed {
         }
         for name in &self.forwarders {
             line(format_args!("forwarder {name}"));
+        }
+        for name in &self.devices {
+            line(format_args!("device {name}"));
         }
         for command in &self.undoing {
             line(format_args!("undo {command}"));
@@ -147,6 +152,7 @@ impl Borrowed {
                 self.handed.kept.insert((address.parse().ok()?, keep));
             }
             "forwarder" => self.forwarders.push(rest.to_owned()),
+            "device" => self.devices.push(rest.to_owned()),
             "undo" => self.undoing.push(rest.to_owned()),
             _ => return None,
         }
@@ -216,6 +222,7 @@ mod tests {
                     .into(),
             },
             forwarders: vec![text("table ip docker, chain post"), text("ufw")],
+            devices: vec![text("eth0"), text("eth1")],
             undoing: vec![text("route delete -host 203.0.113.2"), text("second")],
         }
     }

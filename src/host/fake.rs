@@ -348,10 +348,6 @@ impl Host for Fake {
         Ok(false)
     }
 
-    async fn forwarders(&mut self, _: &IfName) -> Vec<String> {
-        self.forwarders.clone()
-    }
-
     fn last_to_change(&self) -> Option<String> {
         Some("meddler".to_owned())
     }

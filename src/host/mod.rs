@@ -106,9 +106,6 @@ pub trait Host {
     /// gone or stays down.
     async fn raise(&mut self, tunnel: &IfName) -> Result<bool, HostError>;
 
-    /// Who else forwards packets on this host, as its packet filters tell: the chains made for it.
-    async fn forwarders(&mut self, tunnel: &IfName) -> Vec<String>;
-
     /// Who made the last change that the kernel gave notice of, as far as it says.
     fn last_to_change(&self) -> Option<String>;
 }

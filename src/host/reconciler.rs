@@ -44,6 +44,8 @@ pub struct Reconciler<H = super::System> {
     quiet: Option<(Scope, HostState)>,
     /// The devices that were seen with a default route.
     were_links: Vec<IfName>,
+    /// Who forwards since forwarding was switched on, as it was said last.
+    newcomers: Vec<String>,
 }
 
 impl<H: Host> Reconciler<H> {
@@ -58,6 +60,7 @@ impl<H: Host> Reconciler<H> {
             reached: Vec::new(),
             quiet: None,
             were_links: Vec::new(),
+            newcomers: Vec::new(),
         })
     }
 
@@ -71,7 +74,17 @@ impl<H: Host> Reconciler<H> {
     pub async fn links(&mut self) -> Result<Observed, HostError> {
         let mut observed = self.host.links(&self.tunnel).await?;
         observed.remember_links(&mut self.were_links);
-        self.baseline.keep_newcomers(&mut observed.forwarders);
+        self.baseline.keep_newcomers(&mut observed);
+        if self.newcomers != observed.forwarders {
+            self.newcomers.clone_from(&observed.forwarders);
+            if let Some(who) = self.newcomers.first() {
+                log::warn!(
+                    "{who} came after netcombiner switched forwarding on, and forwards by its own devices ({}); \
+                     the others stay closed",
+                    observed.opened.join(", ")
+                );
+            }
+        }
         for (key, present) in observed.settings.iter_mut() {
             if let Some(before) = self.baseline.setting(key) {
                 before.clone_into(present);
@@ -178,11 +191,12 @@ impl<H: Host> Reconciler<H> {
     /// were started while it was on because of us, it is not switched off again.
     async fn heed_forwarders(&mut self, desired: &HostState) -> Result<(), HostError> {
         if self.baseline.switches_on(desired) {
-            let who = self.host.forwarders(&self.tunnel).await;
-            self.baseline.set_forwarders(who);
+            let before = self.host.links(&self.tunnel).await?;
+            self.baseline
+                .set_forwarders(before.forwarders, &before.links);
         } else if !self.baseline.switches_back(desired).is_empty() {
-            let forwarders = self.host.forwarders(&self.tunnel).await;
-            self.baseline.leave_switches_to(&forwarders, desired)?;
+            let observed = self.links().await?;
+            self.baseline.leave_switches_to(&observed, desired)?;
         }
         Ok(())
     }

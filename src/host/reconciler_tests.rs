@@ -219,10 +219,14 @@ async fn forwarding_stays_on_for_others() {
         reconciler.apply(&desired()).await.unwrap();
         reconciler.host().forwarders = after.iter().map(|it| (*it).to_owned()).collect();
         let again = Baseline::open(&directory, &tunnel()).unwrap();
-        let mut newcomers = reconciler.host().forwarders.clone();
-        again.keep_newcomers(&mut newcomers);
-        assert_eq!(reconciler.links().await.unwrap().forwarders, newcomers);
-        assert_eq!(newcomers.is_empty(), value == "0");
+        let mut seen = reconciler.host().links(&tunnel()).await.unwrap();
+        again.keep_newcomers(&mut seen);
+        assert_eq!(
+            reconciler.links().await.unwrap().forwarders,
+            seen.forwarders
+        );
+        assert_eq!(seen.forwarders.is_empty(), value == "0");
+        assert!(seen.opened.is_empty());
         reconciler.stop().await.unwrap();
         assert!(reconciler.host().state.contains(&setting(FORWARD, value)));
         assert!(!directory.join("nc0.baseline").exists());

@@ -106,14 +106,10 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             (&local.keep, Side::Local(delivery))
         }
     };
-    // Somebody who forwards (Docker, libvirt) may have come after us, and then forwarding is on by us
-    // alone.
-    let off = |family: &Family| {
-        let switch = forwarding::switch(*family);
-        observed.number(switch) == Some(0) && observed.forwarders.is_empty()
-    };
+    let off = |family: &Family| observed.number(forwarding::switch(*family)) == Some(0);
     let forwards_for_us = side != Side::Local(Delivery::Anybody);
     let closed = config.public.iter().map(Family::of).filter(off);
+    let uplinks = uplinks(config, observed);
     Border {
         device: config.name.clone(),
         ends: ends.collect(),
@@ -127,9 +123,14 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             Role::Local(_) | Role::Remote(_) => Vec::new(),
         },
         near: near(config, observed),
-        uplinks: uplinks(config, observed),
+        devices: unopened(
+            observed,
+            &uplinks,
+            link::delivery_devices(config),
+            &config.name,
+        ),
+        uplinks,
         closed: closed.filter(|_| forwards_for_us).collect(),
-        devices: devices(config, observed),
     }
 }
 
@@ -208,19 +209,28 @@ fn leads_out(config: &Config, observed: &Observed, link: &ObservedLink) -> bool 
         && routes.map(|it| it.destination).any(|it| is_public(&it))
 }
 
-/// The devices of this host that are nobody else's to route between.
-fn devices(config: &Config, observed: &Observed) -> Vec<IfName> {
+/// The devices of this host that are nobody else's to route between. Who forwards (Docker, libvirt) may have
+/// come after us, and then forwarding is on by us alone: it has its own devices, and no others.
+pub fn unopened(
+    observed: &Observed,
+    uplinks: &[IfName],
+    ours: &[IfName],
+    tunnel: &IfName,
+) -> Vec<IfName> {
+    let opened = |device: &IfName| {
+        let mut opened = observed.opened.iter();
+        opened.any(|it| it == device.as_str()) && !uplinks.contains(device)
+    };
     let managed = |device: &IfName| {
         let name = device.as_str();
         is_of_machines(name) || MANAGED.iter().any(|known| name.starts_with(known))
     };
-    let ours = link::delivery_devices(config);
     let mut found: Vec<IfName> = observed
         .links
         .iter()
         .map(|link| &link.device)
         .filter(|device| ours.contains(device) || !managed(device))
-        .filter(|device| **device != config.name)
+        .filter(|device| *device != tunnel && !opened(device))
         .cloned()
         .collect();
     found.sort_unstable();

@@ -45,6 +45,9 @@ pub struct Observed {
     /// The chains of others who forward packets on this host, where they came after forwarding was
     /// switched on: who was there while it was off did not forward.
     pub forwarders: Vec<String>,
+    /// The devices that those may forward by: the ones their rules name, and the ones that came after
+    /// forwarding was switched on.
+    pub opened: Vec<String>,
     /// Devices that have or had a default route while the daemon ran.
     #[serde(skip)]
     pub were_links: Vec<IfName>,
@@ -307,8 +310,12 @@ impl ObservedLink {
     /// True when it carries a default route of any family. One that was only advertised does not count on
     /// a private IPv4 network: a machine of a LAN can do that to its router, and the LAN is no way out.
     pub fn has_default(&self) -> bool {
-        let has_any = !self.gateways.is_empty() || !self.v4_by_v6.is_empty();
-        has_any && !(self.advertised && self.is_private_network())
+        self.has_any_default() && !(self.advertised && self.is_private_network())
+    }
+
+    /// True when it carries a default route of any family, whoever made it: by it a packet may leave.
+    pub fn has_any_default(&self) -> bool {
+        !self.gateways.is_empty() || !self.v4_by_v6.is_empty()
     }
 
     fn is_private_network(&self) -> bool {

@@ -168,7 +168,7 @@ impl Reconciler {
             .any(|key| self.baseline.setting(key).is_some())
         {
             observed.forwarders = self.forwarders().await;
-            self.baseline.keep_newcomers(&mut observed.forwarders);
+            self.baseline.keep_newcomers(&mut observed);
         }
         for key in &SWITCHES[2..] {
             let before = self.baseline.setting(key).map(str::to_owned);
@@ -298,7 +298,7 @@ impl Reconciler {
                 let one = |value| HostState::from_iter([setting(key, value)]);
                 let present = self.setting(key).await.map_or_else(HostState::new, one);
                 if self.baseline.switches_on(&one("1".to_owned())) {
-                    self.baseline.set_forwarders(self.forwarders().await);
+                    self.baseline.set_forwarders(self.forwarders().await, &[]);
                 }
                 self.baseline.borrow(&one("1".to_owned()), &present)?;
             }
@@ -427,8 +427,8 @@ impl Reconciler {
         });
         let wanted: HostState = settings.collect();
         if !self.baseline.switches_back(&wanted).is_empty() {
-            let forwarders = self.forwarders().await;
-            self.baseline.leave_switches_to(&forwarders, &wanted)?;
+            let observed = self.links().await?;
+            self.baseline.leave_switches_to(&observed, &wanted)?;
         }
         let mut kept = HostState::new();
         for resource in self.baseline.state().iter() {

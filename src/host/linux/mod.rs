@@ -291,10 +291,6 @@ impl Host for System {
         raised?.ok_or_else(|| HostError::Gone(tunnel.clone()))
     }
 
-    async fn forwarders(&mut self, tunnel: &IfName) -> Vec<String> {
-        self.filters(tunnel).await.forwarders(tunnel.as_str())
-    }
-
     fn last_to_change(&self) -> Option<String> {
         self.watch.last_to_change()
     }

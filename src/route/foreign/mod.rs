@@ -11,10 +11,13 @@ mod probe;
 mod questions;
 pub mod xt;
 
+use std::net::IpAddr;
+
 use evaluate::Dropper;
 use probe::{Device, Probe, Way};
 pub use questions::{Finding, findings, needs_state};
 
+use super::links::ObservedLink;
 use crate::plain::plain;
 use xt::Test;
 
@@ -250,30 +253,90 @@ impl Ruleset {
     /// Who else forwards on this host: the chains that translate addresses for others, or let pass what
     /// is forwarded, except for what names the tunnel's device `nc0`.
     pub fn forwarders(&self, tunnel: &str) -> Vec<String> {
+        let forwards = |chain: &&Chain| self.forwarding(chain, tunnel).next().is_some();
+        let found = self.chains.iter().filter(forwards);
+        found.map(|chain| plain(&chain.title())).collect()
+    }
+
+    /// True when one of these forwarders has a rule for a device: by its name, its index, or its networks.
+    pub fn forwards(&self, forwarders: &[String], tunnel: &str, link: &ObservedLink) -> bool {
+        self.chains.iter().any(|chain| {
+            forwarders.contains(&plain(&chain.title()))
+                && self
+                    .forwarding(chain, tunnel)
+                    .any(|rule| self.names(chain, rule, link))
+        })
+    }
+
+    fn names(&self, chain: &Chain, rule: &[Step], link: &ObservedLink) -> bool {
+        let (name, index) = (padded(link.device.as_str()), link.index.to_ne_bytes());
+        let mut loaded = None;
+        let mut masked: &[u8] = &[];
+        let holds = |offset: usize, value: &[u8], mask: &[u8]| {
+            let same = |octets: &[u8]| {
+                let masks = mask.iter().copied().chain(std::iter::repeat(0xff));
+                let own = octets.iter().zip(masks).map(|(octet, mask)| octet & mask);
+                octets.len() >= value.len() && own.zip(value).all(|(own, it)| own == *it)
+            };
+            // The source and the destination (RFC 791, RFC 8200).
+            link.addresses.iter().any(|own| match own.address() {
+                IpAddr::V4(own) => [12, 16].contains(&offset) && same(&own.octets()),
+                IpAddr::V6(own) => [8, 24].contains(&offset) && same(&own.octets()),
+            })
+        };
+        rule.iter().any(|step| match (step, loaded) {
+            (Step::Load(_, source), _) => {
+                (loaded, masked) = (Some(*source), &[]);
+                false
+            }
+            (Step::Bits { mask, .. }, _) => {
+                masked = mask;
+                false
+            }
+            (Step::Compare(_, _, value), Some(Source::Meta(6 | 7))) => {
+                !value.is_empty() && name.starts_with(value)
+            }
+            (Step::Compare(_, _, value), Some(Source::Meta(4 | 5))) => *value == index,
+            (Step::Compare(_, 0, value), Some(Source::Header(1, offset, _))) => {
+                holds(offset, value, masked)
+            }
+            (Step::Lookup { set, .. }, Some(Source::Meta(4..=7))) => {
+                let set = self.set(chain, set);
+                let mut elements = set.into_iter().flat_map(|set| &set.elements);
+                elements.any(|it| it.key == name || it.key == index)
+            }
+            _ => false,
+        })
+    }
+
+    /// The rules by which a chain forwards for others.
+    fn forwarding<'a>(
+        &'a self,
+        chain: &'a Chain,
+        tunnel: &str,
+    ) -> impl Iterator<Item = &'a Vec<Step>> {
         let name = padded(tunnel);
-        let ours = |rule: &[Step]| {
+        let ours = move |rule: &[Step]| {
             rule.iter()
                 .any(|step| matches!(step, Step::Compare(_, 0, value) if name.starts_with(value)))
         };
-        let accepts = |rule: &Vec<Step>| {
+        let accepts = |rule: &[Step]| {
             let accepts = matches!(rule.last(), Some(Step::Verdict(Verdict::Accept)));
-            accepts && names_a_device(rule) && !ours(rule)
+            accepts && names_a_device(rule)
         };
-        let translates = |rule: &Vec<Step>| rule.contains(&Step::Translate) && !ours(rule);
         // Docker and libvirt accept in chains of their own, called from the forward hook's.
         let has_hook = |chain: &Chain, hook: u8| {
             let same_table =
                 |(it, base): (&Chain, Base)| it.near(chain) && base.hook == hook && !base.nat;
             self.bases().any(same_table)
         };
-        let found = self.chains.iter().filter(|chain| {
-            let forwards = match chain.base {
-                Some(base) => base.hook == 2,
-                None => has_hook(chain, 2) && !chain.name.to_ascii_lowercase().contains("input"),
-            };
-            chain.rules.iter().any(translates) || forwards && chain.rules.iter().any(accepts)
-        });
-        found.map(|chain| plain(&chain.title())).collect()
+        let forwards = match chain.base {
+            Some(base) => base.hook == 2,
+            None => has_hook(chain, 2) && !chain.name.to_ascii_lowercase().contains("input"),
+        };
+        chain.rules.iter().filter(move |rule| {
+            (rule.contains(&Step::Translate) || forwards && accepts(rule)) && !ours(rule)
+        })
     }
 }
 

@@ -91,6 +91,108 @@ fn dockers_policy_drops_and_its_own_chain_opens() {
     }
 }
 
+/// Review of forwarding: who came later forwards by the devices that his rules name, and by no others.
+#[test]
+fn a_newcomer_names_his_devices() {
+    let link = |name: &str, address: &str| {
+        let mut link = cases::vps().links[0].clone();
+        link.device = cases::name(name);
+        (link.index, link.addresses) = (7, vec![address.parse().unwrap()]);
+        link
+    };
+    let named = |rules: &Ruleset, name: &str, address: &str| {
+        let who = rules.forwarders("nc0");
+        assert!(!who.is_empty());
+        assert!(!rules.forwards(&[], "nc0", &link(name, address)));
+        rules.forwards(&who, "nc0", &link(name, address))
+    };
+    let docker = legacy(DOCKER, "");
+    for (name, address, expected) in [
+        ("docker0", "172.17.0.1/16", true),
+        ("apps", "172.17.9.1/24", true),
+        ("apps", "172.18.0.1/16", false),
+        ("eth1", "10.77.0.1/24", false),
+        ("eth1", "fd77::1/64", false),
+    ] {
+        assert_eq!(named(&docker, name, address), expected, "{name} {address}");
+    }
+    let of = |rule: &str| {
+        legacy(
+            &format!("*filter\n:FORWARD ACCEPT [0:0]\n{rule}\nCOMMIT\n"),
+            "",
+        )
+    };
+    for (rule, name, expected) in [
+        ("-A FORWARD -i eth1 -o eth0 -j ACCEPT", "eth1", true),
+        ("-A FORWARD -i eth1 -o eth0 -j ACCEPT", "eth2", false),
+        ("-A FORWARD -i eth+ -j ACCEPT", "eth2", true),
+        (
+            "-A FORWARD -o eth0 -j ACCEPT\n-A FORWARD -i eth2 -j DROP",
+            "eth2",
+            false,
+        ),
+    ] {
+        assert_eq!(named(&of(rule), name, "10.77.0.1/24"), expected, "{rule}");
+    }
+    // nft(8) reads three bytes of a /24, and whole sets of devices.
+    let chain = |hook: u8, rule: Vec<Step>| Chain {
+        family: Family::Inet,
+        table: "mine".to_owned(),
+        name: "chain".to_owned(),
+        base: Some(Base {
+            hook,
+            priority: 0,
+            drops: false,
+            nat: hook == 4,
+        }),
+        rules: vec![rule],
+        legacy: false,
+    };
+    let set = Set {
+        family: Family::Inet,
+        table: "mine".to_owned(),
+        name: "__set0".to_owned(),
+        intervals: false,
+        fields: Vec::new(),
+        elements: vec![Element {
+            key: padded("eth1"),
+            ..Element::default()
+        }],
+        partial: false,
+    };
+    let lookup = Step::Lookup {
+        set: "__set0".to_owned(),
+        from: 1,
+        inverse: false,
+        to: None,
+    };
+    let bytes = |offset, value: &[u8]| {
+        let load = Step::Load(1, Source::Header(1, offset, value.len()));
+        vec![load, Step::Compare(1, 0, value.to_vec()), Step::Translate]
+    };
+    let accept = Step::Verdict(Verdict::Accept);
+    let index = Step::Compare(1, 0, 7u32.to_ne_bytes().to_vec());
+    for (chain, expected) in [
+        (chain(4, bytes(12, &[10, 77, 0])), true),
+        (chain(4, bytes(12, &[10, 78, 0])), false),
+        (chain(4, bytes(0, &[10, 77, 0])), false),
+        (
+            chain(
+                2,
+                vec![Step::Load(1, Source::Meta(4)), index, accept.clone()],
+            ),
+            true,
+        ),
+        (
+            chain(2, vec![Step::Load(1, Source::Meta(6)), lookup, accept]),
+            true,
+        ),
+    ] {
+        let rules = Ruleset::new(vec![chain], vec![set.clone()]);
+        assert_eq!(named(&rules, "eth1", "10.77.0.1/24"), expected, "{rules:?}");
+    }
+}
+
 #[test]
 fn ufw_drops_at_both_hooks() {
     let (config, observed) = (cases::remote(), cases::vps());
