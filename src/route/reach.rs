@@ -2,6 +2,7 @@
 //! not kept goes to the client.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
@@ -48,6 +49,22 @@ pub fn is_stranger(title: &str) -> bool {
     BEFORE_LOGIN.iter().any(|word| title.ends_with(word)) || title.contains(LISTENER)
 }
 
+/// True for the command line of root's part of an sshd, which does not say whether the client has logged in: its
+/// other process says it.
+pub fn is_silent(title: &str) -> bool {
+    title.trim_end_matches(['\0', ' ']).ends_with("[priv]")
+}
+
+/// Accounts below this are the system's own (login.defs(5), UID_MIN).
+const FIRST_USER: u32 = 1000;
+/// So are those that systemd gives to services while they run (systemd.exec(5), DynamicUser).
+const DYNAMIC: RangeInclusive<u32> = 61_184..=65_519;
+
+/// True for an account that no person has.
+pub fn is_system(user: u32) -> bool {
+    user < FIRST_USER || DYNAMIC.contains(&user)
+}
+
 /// True when this process has started something for its client, who so has logged in. `family`: parent,
 /// process and name of each process.
 pub fn has_shell(process: u32, family: &[(u32, u32, String)]) -> bool {
@@ -75,6 +92,8 @@ pub struct HostSocket {
     pub user: u32,
     /// The programs that hold it, as far as they could be found; the kernel's own have none.
     pub programs: Vec<Program>,
+    /// There was no time to find who holds it.
+    pub is_unknown: bool,
 }
 
 /// A program that holds a socket.

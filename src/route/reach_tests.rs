@@ -21,6 +21,7 @@ fn socket(protocol: PortProtocol, local: &str, peer: Option<&str>, who: &str) ->
         } else {
             vec![program]
         },
+        is_unknown: false,
     }
 }
 

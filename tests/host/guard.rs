@@ -29,7 +29,26 @@ impl Holder {
         Self::run(directory, name, socket, "read word")
     }
 
+    fn of_nobody(directory: &Path, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        Self::of(directory, name, socket, NOBODY)
+    }
+
+    /// One of another account.
+    fn of(directory: &Path, name: &str, socket: impl Into<OwnedFd>, user: u32) -> Self {
+        Self::run_as(directory, name, socket, "sleep 600 & wait", user)
+    }
+
     fn run(directory: &Path, name: &str, socket: impl Into<OwnedFd>, script: &str) -> Self {
+        Self::run_as(directory, name, socket, script, 0)
+    }
+
+    fn run_as(
+        directory: &Path,
+        name: &str,
+        socket: impl Into<OwnedFd>,
+        script: &str,
+        user: u32,
+    ) -> Self {
         let program = directory.join(name);
         if !program.exists() {
             // A process is called as the link is.
@@ -39,6 +58,7 @@ impl Holder {
             .args(["-c", script])
             .stdin(Stdio::from(socket.into()))
             .process_group(0)
+            .uid(user)
             .spawn()
             .unwrap();
         Self(child)
@@ -47,10 +67,45 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        if let Ok(group) = i32::try_from(self.0.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-        let _ = self.0.wait();
+        end(&mut self.0);
+    }
+}
+
+/// Ends a process and its children.
+fn end(leader: &mut Child) {
+    if let Ok(group) = i32::try_from(leader.id()) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let _ = leader.wait();
+}
+
+/// The account of those who have none.
+const NOBODY: u32 = 65_534;
+
+/// Processes of nobody with many descriptors each.
+struct Crowd(Child);
+
+impl Crowd {
+    fn start(processes: u32, descriptors: u32) -> Self {
+        let script = format!(
+            "for (1..{descriptors}) {{ open my $f, '<', '/dev/null' or die; push @f, $f }} \
+             for (1..{processes}) {{ fork or exit sleep 600 }} \
+             $| = 1; print 'ready'; close STDOUT; sleep 600"
+        );
+        let limit = format!("ulimit -n {}; exec perl -e \"$0\"", descriptors + 100);
+        let mut command = Command::new("sh");
+        command.args(["-c", &limit, &script]).stdout(Stdio::piped());
+        let mut child = command.uid(NOBODY).process_group(0).spawn().unwrap();
+        let mut said = [0; 5];
+        let out = child.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(out, &mut said).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        end(&mut self.0);
     }
 }
 
@@ -302,6 +357,55 @@ fn the_vpn_by_which_people_log_in_is_not_cut_off() {
         portal.well("up", &[]);
         portal.change(more, keep, "the configuration stays as it was");
         portal.well("down", &[]);
+    });
+}
+
+/// Field row B1: some account has a program of the same name at a port that is kept, or elsewhere.
+#[test]
+fn another_accounts_program_is_not_taken_for_the_vpn() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        ip("tuntap add vpn0 mode tun");
+        ip("address add 10.8.0.1/24 dev vpn0");
+        ip("link set vpn0 up");
+        let _service = Holder::start(&directory, "sshd", listen("10.8.0.1:22"));
+        let bind = |place: &str| {
+            let socket = std::net::UdpSocket::bind(place).unwrap();
+            std::os::unix::fs::fchown(&socket, Some(NOBODY), None).unwrap();
+            socket
+        };
+        let (keep, more) = (
+            "keep = [\"tcp:22\"]",
+            "keep = [\"tcp:22\", \"udp:9000-9009\"]",
+        );
+        portal.edit(keep, more);
+        let other = Holder::of_nobody(&directory, "openvpn", bind("0.0.0.0:5000"));
+        portal.well("up", &[]);
+        portal.well("down", &[]);
+        drop(other);
+        let _other = Holder::of_nobody(&directory, "openvpn", bind("0.0.0.0:9000"));
+        let udp = std::net::UdpSocket::bind("0.0.0.0:1194").unwrap();
+        let _vpn = Holder::start(&directory, "openvpn", udp);
+        portal.refused(&["10.8.0.1 by the VPN vpn0", "add \"udp:1194\" to keep"]);
+    });
+}
+
+/// Field row B1: an account has so many processes and descriptors that there is no time to look at all.
+#[test]
+fn thousands_of_descriptors_hide_no_vpn() {
+    in_namespace(async |directory: PathBuf| {
+        let portal = Portal::new(&directory);
+        ip("tuntap add vpn0 mode tun");
+        ip("address add 10.8.0.1/24 dev vpn0");
+        ip("link set vpn0 up");
+        let _service = Holder::start(&directory, "sshd", listen("10.8.0.1:22"));
+        let crowd = Crowd::start(150, 4000);
+        for user in [1, NOBODY] {
+            let udp = std::net::UdpSocket::bind("0.0.0.0:1194").unwrap();
+            let _vpn = Holder::of(&directory, "openvpn", udp, user);
+            portal.refused(&["by the VPN vpn0, whose openvpn listens at udp"]);
+        }
+        drop(crowd);
     });
 }
 

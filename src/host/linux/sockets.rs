@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::PortProtocol;
 use crate::io::clock;
 use crate::plain::plain;
-use crate::route::reach::{self, HostSocket, Login, Program};
+use crate::route::reach::{self, HostSocket, Login, Program, is_system};
 
 /// TCP_LISTEN, in hexadecimal as the file has it.
 const LISTEN: &str = "0A";
@@ -22,16 +22,19 @@ const UNCONNECTED: &str = "07";
 /// The most bytes of a file about a process that are read: its command line may be as long as its user
 /// likes.
 const MOST_TEXT: u64 = 4096;
-/// The most sockets of users other than root that are listed. Nobody logs in by those, and a user may have any
-/// number.
+/// The most sockets that are listed of the system's accounts other than root, and of all users. Nobody logs in
+/// by those, and a user may have any number.
 const MOST_OTHERS: usize = 4096;
 /// The most programs that are named for one socket.
 const MOST_HOLDERS: usize = 8;
-/// The most descriptors that are looked at of a process that is not root's.
+/// The descriptors that are looked at first of a process that is not root's: a server opens its sockets early,
+/// and who has thousands takes no time from it.
+const FIRST_DESCRIPTORS: usize = 32;
+/// The most that are looked at.
 const MOST_DESCRIPTORS: usize = 4096;
-/// How long the processes of users other than root are looked through. A user may have thousands, and the
-/// daemon does nothing else meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the processes of the system's accounts other than root are looked through, and then those of users.
+/// A user may have thousands, and the daemon does nothing else meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The sockets that wait for others, and the TCP connections, of this thread's network namespace.
 pub fn sockets() -> Vec<HostSocket> {
@@ -47,7 +50,7 @@ pub fn holders(protocol: PortProtocol, port: u16) -> Vec<HostSocket> {
 }
 
 fn read(is_wanted: impl Fn(&HostSocket) -> bool) -> Vec<HostSocket> {
-    let (mut found, mut inodes, mut others) = (Vec::new(), Vec::new(), 0);
+    let (mut found, mut inodes, mut others) = (Vec::new(), Vec::new(), [0; 2]);
     for (protocol, file) in [
         (PortProtocol::Tcp, "tcp"),
         (PortProtocol::Tcp, "tcp6"),
@@ -62,16 +65,20 @@ fn read(is_wanted: impl Fn(&HostSocket) -> bool) -> Vec<HostSocket> {
             let Some((inode, socket)) = socket(protocol, &line) else {
                 continue;
             };
-            if is_wanted(&socket) && (socket.user == 0 || others < MOST_OTHERS) {
-                others += usize::from(socket.user != 0);
+            let others = &mut others[usize::from(is_system(socket.user))];
+            if is_wanted(&socket) && (socket.user == 0 || *others < MOST_OTHERS) {
+                *others += usize::from(socket.user != 0);
                 inodes.push((inode, found.len()));
                 found.push(socket);
             }
         }
     }
     inodes.sort_unstable();
-    add_holders(&mut found, &inodes);
-    judge_logins(&mut found);
+    let is_complete = add_holders(&mut found, &inodes);
+    for socket in &mut found {
+        socket.is_unknown = !is_complete && socket.programs.is_empty();
+    }
+    judge_logins(&mut found, is_complete);
     found
 }
 
@@ -94,6 +101,7 @@ fn socket(protocol: PortProtocol, line: &str) -> Option<(u64, HostSocket)> {
         peer,
         user,
         programs: Vec::new(),
+        is_unknown: false,
     };
     Some((inode, socket))
 }
@@ -117,31 +125,62 @@ fn place(text: &str) -> Option<SocketAddr> {
 }
 
 /// Adds the programs that hold these sockets, root's first. `inodes` has each socket's inode and its place in
-/// `sockets`. A process that may not be looked at, or ends meanwhile, is left out.
-fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) {
+/// `sockets`. A process that may not be looked at, or ends meanwhile, is left out. False when there was no time to
+/// look at all.
+fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) -> bool {
     let mut others = Vec::new();
     for process in processes() {
-        if is_root(process) {
-            add_holder(sockets, inodes, process, true);
-        } else {
-            others.push(process);
+        match owner(process) {
+            0 => add_holder(sockets, inodes, process, true, usize::MAX),
+            user => others.push((user, process)),
         }
     }
-    let end = clock::now() + PATIENCE;
-    for process in others {
-        if clock::now() > end {
-            break;
-        }
-        add_holder(sockets, inodes, process, false);
+    let mut is_complete = true;
+    for (is_users, group) in [false, true].into_iter().zip(by_turns(others)) {
+        let end = clock::now() + PATIENCE;
+        let mut look = |most| {
+            group.iter().all(|process| {
+                add_holder(sockets, inodes, *process, false, most);
+                clock::now() < end
+            })
+        };
+        is_complete &= look(FIRST_DESCRIPTORS);
+        // A user's server that opened its socket late is no reason for doubt.
+        is_complete &= look(MOST_DESCRIPTORS) || is_users;
     }
+    is_complete
 }
 
-fn add_holder(sockets: &mut [HostSocket], inodes: &[(u64, usize)], process: u32, is_root: bool) {
-    let most = if is_root {
-        usize::MAX
-    } else {
-        MOST_DESCRIPTORS
-    };
+/// These processes, each with its user: those of the system's accounts, and those of users. Within both, every
+/// account has its turn, so that none hides another's.
+fn by_turns(mut processes: Vec<(u32, u32)>) -> [Vec<u32>; 2] {
+    processes.sort_unstable();
+    let (mut last, mut turn) = (None, 0_u32);
+    let mut turns: Vec<_> = processes
+        .into_iter()
+        .map(|(user, process)| {
+            turn = if last == Some(user) { turn + 1 } else { 0 };
+            last = Some(user);
+            (turn, user, process)
+        })
+        .collect();
+    turns.sort_unstable();
+    [true, false].map(|system| {
+        let of = turns
+            .iter()
+            .filter(|(_, user, _)| is_system(*user) == system);
+        of.map(|(.., process)| *process).collect()
+    })
+}
+
+/// Adds a program to the sockets that it holds among its first `most` descriptors.
+fn add_holder(
+    sockets: &mut [HostSocket],
+    inodes: &[(u64, usize)],
+    process: u32,
+    is_root: bool,
+    most: usize,
+) {
     let files = fs::read_dir(format!("/proc/{process}/fd"));
     let mut program = None;
     for file in files.into_iter().flatten().flatten().take(most) {
@@ -156,7 +195,7 @@ fn add_holder(sockets: &mut [HostSocket], inodes: &[(u64, usize)], process: u32,
         };
         let holders = &mut socket.programs;
         // It may have many descriptors of one socket.
-        let is_named = holders.last().is_some_and(|it| it.process == process);
+        let is_named = holders.iter().any(|it| it.process == process);
         if !is_named && holders.len() < MOST_HOLDERS {
             let program = program.get_or_insert_with(|| Program {
                 name: plain(text(process, "comm").trim()),
@@ -174,15 +213,17 @@ fn processes() -> impl Iterator<Item = u32> {
     all.filter_map(|it| it.file_name().to_str()?.parse().ok())
 }
 
-/// True for a process that root started. A setuid program (passwd, su) that a user started does not count: the
-/// user chooses its name.
-fn is_root(process: u32) -> bool {
-    let real = || {
-        let status = text(process, "status");
-        let line = status.lines().find_map(|it| it.strip_prefix("Uid:"));
-        line.is_some_and(|it| it.split_whitespace().next() == Some("0"))
-    };
-    fs::metadata(format!("/proc/{process}")).is_ok_and(|it| it.uid() == 0) && real()
+/// The user who started a process. A setuid program (passwd, su) that a user started is not root's: the user
+/// chooses its name. That of a process that has changed its user is root's to look at, whoever it runs as.
+fn owner(process: u32) -> u32 {
+    let seen = fs::metadata(format!("/proc/{process}")).map_or(u32::MAX, |it| it.uid());
+    if seen != 0 {
+        return seen;
+    }
+    let status = text(process, "status");
+    let line = status.lines().find_map(|it| it.strip_prefix("Uid:"));
+    let real = line.and_then(|it| it.split_whitespace().next()?.parse().ok());
+    real.unwrap_or(u32::MAX)
 }
 
 /// A file about a process; empty when it has ended.
@@ -197,20 +238,26 @@ fn text(process: u32, file: &str) -> String {
 
 /// Finds out which login programs still wait for their client's password. Only connections that root accepted
 /// are looked at: a user can make reading a command line take any time (it may lie in a file system of the
-/// user's own).
-fn judge_logins(sockets: &mut [HostSocket]) {
+/// user's own). Where not all processes could be looked at, sshd's root part may be all that was found of one.
+fn judge_logins(sockets: &mut [HostSocket], is_complete: bool) {
     let mut family = None;
     let accepted = sockets
         .iter_mut()
         .filter(|it| it.peer.is_some() && it.user == 0);
-    for program in accepted.flat_map(|it| it.programs.iter_mut()) {
-        program.is_before_login = match Login::of(&program.name) {
-            None => false,
-            Some(Login::Titled) => reach::is_stranger(&text(program.process, "cmdline")),
-            Some(Login::Untitled) => {
-                !reach::has_shell(program.process, family.get_or_insert_with(read_family))
-            }
-        };
+    for socket in accepted {
+        let in_doubt = !is_complete && socket.programs.iter().all(|it| it.is_root);
+        for program in &mut socket.programs {
+            program.is_before_login = match Login::of(&program.name) {
+                None => false,
+                Some(Login::Titled) => {
+                    let title = text(program.process, "cmdline");
+                    reach::is_stranger(&title) || in_doubt && reach::is_silent(&title)
+                }
+                Some(Login::Untitled) => {
+                    !reach::has_shell(program.process, family.get_or_insert_with(read_family))
+                }
+            };
+        }
     }
 }
 
@@ -316,6 +363,18 @@ mod tests {
         holders.dedup();
         assert_eq!(holders.len(), MOST_HOLDERS);
         assert!(text(std::process::id(), "environ").len() <= MOST_TEXT as usize);
+    }
+
+    /// Field row B1: thousands of processes of one account hide no other's.
+    #[test]
+    fn every_account_has_its_turn() {
+        let mut processes: Vec<_> = (10..5000).map(|process| (65_534, process)).collect();
+        processes.extend((5000..9000).map(|process| (33, process)));
+        processes.extend([(101, 9001), (1000, 9002), (101, 9003), (61_184, 9004)]);
+        let [system, users] = by_turns(processes);
+        assert_eq!(system[..5], [5000, 9001, 9004, 5001, 9003]);
+        assert_eq!(users[..3], [9002, 10, 11]);
+        assert_eq!((system.len(), users.len()), (4003, 4991));
     }
 
     #[test]
