@@ -197,6 +197,41 @@ mod tests {
         assert!(asked(&config, &observed).contains(&"198.18.0.0/15".to_owned()));
     }
 
+    /// IPv6 by advertisements alone, beside an IPv4 network (DS-Lite and the modem's page): what is closed
+    /// is closed there too, before and after the advertisement, and nobody is advised to take it for a LAN.
+    #[test]
+    fn a_device_with_an_advertised_default_route_leads_out() {
+        use crate::route::{conflicts, link};
+        let config = cases::local_nat();
+        let mut observed = cases::router();
+        let mut wan2 = observed.links[2].clone();
+        wan2.device = cases::name("wan2");
+        wan2.addresses = vec!["192.168.100.2/24".parse().unwrap()];
+        wan2.gateways = vec!["fe80::1".parse().unwrap()];
+        wan2.advertised = true;
+        observed.links.push(wan2);
+        observed.remember_links(&mut Vec::new());
+        let wans = ["wan0", "wan1", "wan2"].map(cases::name);
+        let said = conflicts::conflicts(&config, &observed);
+        assert!(
+            !said.iter().any(|it| it.to_string().contains("wan2")),
+            "{said:?}"
+        );
+        let judged = link::judge_links(&config, &observed);
+        assert!(
+            judged[3]
+                .1
+                .as_ref()
+                .is_err_and(|why| why.contains("only advertised"))
+        );
+        for gateways in [observed.links[3].gateways.clone(), Vec::new()] {
+            observed.links[3].gateways = gateways;
+            let border = crate::route::border::border(&config, &observed);
+            assert_eq!(border.uplinks, wans);
+            assert_eq!(border.near, ["192.168.7.0/24".parse().unwrap()]);
+        }
+    }
+
     /// A network that may cross the tunnel, and that a link's lease claims to be here.
     #[test]
     fn a_lease_takes_no_allowed_network_out_of_the_tunnel() {

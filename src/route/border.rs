@@ -179,7 +179,7 @@ pub(super) fn uplinks(config: &Config, observed: &Observed) -> Vec<IfName> {
     let defaults = observed.links.iter().filter(|link| {
         let had_default = || observed.were_links.contains(&link.device);
         let leads_out = || config.links.is_empty() && leads_out(config, observed, link);
-        link.has_default() || at_home && (had_default() || leads_out())
+        link.has_any_default() || at_home && (had_default() || leads_out())
     });
     let mut found: Vec<IfName> = links
         .chain(defaults.map(|link| &link.device))

@@ -45,8 +45,21 @@ const BRIDGES: [&str; 8] = [
     "docker", "virbr", "lxcbr", "lxdbr", "incusbr", "cni", "podman", "cbr",
 ];
 
-/// Nothing, or why a device is no WAN.
+/// Nothing, or why a device is no WAN, or may be none.
 pub(super) fn is_wan(link: &ObservedLink) -> Result<(), &'static str> {
+    leads_out(link)?;
+    if link.has_default() {
+        Ok(())
+    } else {
+        Err(
+            "its default route was only advertised, by a machine of a private network; if that is a \
+             provider's, name it in a [[link]]",
+        )
+    }
+}
+
+/// Nothing, or why packets for the Internet do not leave by a device itself.
+pub(super) fn leads_out(link: &ObservedLink) -> Result<(), &'static str> {
     let kind = link.kind.as_str();
     if is_tunnel(link) {
         Err("it is a tunnel of another program")
@@ -54,7 +67,7 @@ pub(super) fn is_wan(link: &ObservedLink) -> Result<(), &'static str> {
         Err("it leads nowhere outside of this host")
     } else if kind == "bridge" && is_of_machines(link.device.as_str()) {
         Err("it is a bridge of virtual machines or containers")
-    } else if !link.has_default() {
+    } else if !link.has_any_default() {
         Err("it has no default route")
     } else {
         Ok(())
@@ -135,5 +148,11 @@ mod tests {
         let mut lan = link("eth1", "", false);
         lan.gateways.clear();
         assert!(is_wan(&lan).is_err());
+        // A machine of a LAN may have advertised itself.
+        let mut lan = link("eth1", "", false);
+        lan.advertised = true;
+        lan.addresses = vec!["192.168.100.2/24".parse().unwrap()];
+        assert!(is_wan(&lan).is_err_and(|why| why.contains("only advertised")));
+        assert_eq!(leads_out(&lan), Ok(()));
     }
 }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::beside::is_private;
 use super::foreign::Ruleset;
-use super::kinds::is_wan;
+use super::kinds::leads_out;
 use super::reach::HostSocket;
 use super::resource::{HostState, LocalTable, Resource, Setting};
 use crate::config::units::{Family, IfName, Prefix, RulePref};
@@ -237,7 +237,7 @@ impl Observed {
     /// server that leaves it out of the next lease makes no LAN of its link.
     pub fn remember_links(&mut self, before: &mut Vec<IfName>) {
         for link in &self.links {
-            let is_new = is_wan(link).is_ok() && !before.contains(&link.device);
+            let is_new = leads_out(link).is_ok() && !before.contains(&link.device);
             if is_new && before.len() < MOST_REMEMBERED {
                 before.push(link.device.clone());
             }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use netcombiner_lab::net::{Netlink, VethEnd};
 use netcombiner_lab::prelude::*;
 
 use super::support::kernel::{rules_of, sh};
@@ -165,4 +166,42 @@ fn the_native_ipv6_of_the_lan_can_be_closed() {
             Ok(())
         });
     }
+}
+
+/// Field row D7: also by a device that is no link, whose IPv6 is only advertised and whose IPv4 network is private
+/// (the modem's page, or a DHCP server's lie).
+#[test]
+fn the_native_ipv6_is_closed_where_it_is_only_advertised() {
+    case(Setup::nat("native_ipv6 = \"block\""), |case| -> Outcome {
+        let lab = &case.lab;
+        native(case)?;
+        let end = |namespace, device| VethEnd { namespace, device };
+        Netlink::add_veth(end(&lab.local, "wan2"), end(&lab.internet, "third"))?;
+        for (host, line) in [
+            (&lab.internet, "link set third up"),
+            (&lab.internet, "address add fe80::1/64 dev third nodad"),
+            (&lab.local, "link set wan2 up"),
+            (&lab.local, "address add 192.168.100.2/24 dev wan2"),
+            (&lab.local, "address add fe80::2/64 dev wan2 nodad"),
+            (&lab.local, "-6 route del default via 2001:db8:a0::1"),
+            (
+                &lab.local,
+                "-6 route add default via fe80::1 dev wan2 proto ra",
+            ),
+        ] {
+            sh(host, &format!("ip {line}"))?;
+        }
+        let service = Answers::start(&lab.server, SERVER_V6, 80)?;
+        let limit = Duration::from_secs(2);
+        let reaches = || Talk::open_within(&lab.client, service.address(), limit).is_ok();
+        assert!(reaches());
+        let packets = "iifname third ip6 saddr 2001:db8:77::2";
+        let (_remote, local) = case.up()?;
+        let seen = Watch::start(&lab.internet, "prerouting", packets)?;
+        assert!(!reaches());
+        assert_eq!(seen.packets()?, 0);
+        local.stop()?;
+        assert!(reaches());
+        Ok(())
+    });
 }

@@ -76,7 +76,7 @@ pub(super) fn networks<'a>(
         let device = &link.device;
         let is_link = config.links.iter().any(|link| link.device == *device);
         let is_delivery = link::delivery_devices(config).contains(device);
-        !link.has_default() && !is_link && (!is_delivery || also.contains(device))
+        !link.has_any_default() && !is_link && (!is_delivery || also.contains(device))
     };
     let lans = observed.links.iter().filter(is_lan).map(|link| {
         let networks = link.addresses.iter().filter(|it| !it.is_host());
