@@ -197,6 +197,34 @@ mod tests {
         assert!(asked(&config, &observed).contains(&"198.18.0.0/15".to_owned()));
     }
 
+    /// A lease covers an address of the tunnel: what comes from it by the tunnel is no forgery.
+    #[test]
+    fn a_lease_does_not_cut_the_portals_off() {
+        let mut config = cases::local_nat();
+        let lan: Prefix = "192.168.7.0/24".parse().unwrap();
+        let mut observed = cases::router();
+        observed.links[2].gateways.clear();
+        for (local, remote) in [("172.19.152.3", "172.19.152.2"), ("10.9.0.1", "10.10.0.1")] {
+            config.tunnel.local = local.parse().unwrap();
+            config.tunnel.remote = remote.parse().unwrap();
+            for address in [local, remote] {
+                for length in [8, 16, 31] {
+                    let lease = format!("{address}/{length}").parse().unwrap();
+                    observed.links[2].addresses = vec![lease];
+                    let near = crate::route::border::near(&config, &observed);
+                    assert_eq!(near, [lan], "{lease}");
+                }
+            }
+        }
+        observed.links[2].addresses = vec!["fd00::9/8".parse().unwrap()];
+        config.tunnel.remote_v6 = "fd19::2".parse().unwrap();
+        assert_eq!(crate::route::border::near(&config, &observed), [lan]);
+        // Any other one is at home.
+        observed.links[2].addresses = vec!["10.77.0.9/16".parse().unwrap()];
+        let near = crate::route::border::near(&config, &observed);
+        assert_eq!(near, ["10.77.0.0/16".parse().unwrap(), lan]);
+    }
+
     /// IPv6 by advertisements alone, beside an IPv4 network (DS-Lite and the modem's page): what is closed
     /// is closed there too, before and after the advertisement, and nobody is advised to take it for a LAN.
     #[test]

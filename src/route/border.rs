@@ -134,13 +134,25 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
     }
 }
 
-/// The networks at home, without those that may cross the tunnel.
+/// The networks at home, without those that may cross the tunnel, and without one that claims an address of the
+/// tunnel's own, as a link's lease can.
 pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
+    let tunnel = &config.tunnel;
+    let inside: [IpAddr; 4] = [
+        tunnel.local.into(),
+        tunnel.remote.into(),
+        tunnel.local_v6.into(),
+        tunnel.remote_v6.into(),
+    ];
     let mut found = at_home(config, observed);
     found.retain(|network| {
         !network.is_host()
             && !config.allow.iter().any(|it| overlap(it, network))
-            && !config.public.iter().any(|it| network.contains(it))
+            && !config
+                .public
+                .iter()
+                .chain(inside)
+                .any(|it| network.contains(it))
     });
     found.sort_unstable();
     found.dedup();
