@@ -10,6 +10,7 @@ use super::args::{CliError, config_path, unexpected};
 use super::help;
 use super::look::look;
 use crate::config::{Config, Warning};
+use crate::daemon::taken;
 use crate::host::RUN_DIRECTORY;
 use crate::host::listeners::ssh_session;
 use crate::route::handed::HandedOver;
@@ -71,6 +72,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, CliError> {
                 }
                 warnings.extend(seen.warnings);
                 warnings.extend(conflicts(&config, &seen.observed));
+                warnings.extend(taken(&config, &seen.observed.sockets));
                 noted = notes(&config, &seen.observed);
                 let (links, sockets) = (&seen.observed.links, &seen.observed.sockets);
                 let vpn = || lost_vpn(&HandedOver::by(&config), links, sockets);

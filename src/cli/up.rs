@@ -18,7 +18,8 @@ use super::help;
 use super::run::{BACKGROUND, READY, terminate};
 use crate::config::Config;
 use crate::control::{self, Request};
-use crate::daemon::{check_run_dir, level_of};
+use crate::daemon::{check_run_dir, level_of, taken};
+use crate::host::listeners::sockets;
 use crate::host::{RUN_DIRECTORY, filter_notices};
 use crate::io::clock;
 
@@ -91,6 +92,11 @@ fn bring_up(
     }
     for notice in filter_notices(Some(&config)) {
         log_to_stderr(&format!("warning: {notice}"));
+    }
+    if !config.listen.is_empty() {
+        for warning in taken(&config, &sockets()) {
+            log_to_stderr(&format!("warning: {warning}"));
+        }
     }
     let name = config.name.as_str();
     check_run_dir(run_dir).map_err(|error| CliError::failed(error.to_string()))?;

@@ -51,6 +51,7 @@ use listeners::Listeners;
 use packet_loop::{Command as PacketCommand, News, PacketThread, Start};
 use running::{Desired, Hold, Running, Stop};
 
+pub(crate) use listeners::taken;
 pub use lock::{Lock, LockError, check_run_dir};
 pub use logger::{level_of, start as start_log};
 pub(crate) use names::look_up_once;

@@ -46,3 +46,41 @@ fn a_remote_portal_waits_for_its_address() {
         Ok(())
     });
 }
+
+/// Field row A5: any account may take the ports while the daemon is dead. It ends neither a start nor the
+/// daemon, and is named.
+#[test]
+fn a_port_that_another_program_has_is_waited_for() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        let port = 4725;
+        let udp = || std::net::UdpSocket::bind(("0.0.0.0", port));
+        let udp = lab.remote.run(udp)??;
+        let tcp = || std::net::TcpListener::bind(("::", port));
+        let held = (udp, lab.remote.run(tcp)??);
+        let remote = case.start(Side::Remote)?;
+        let _local = case.start(Side::Local)?;
+        for words in [
+            "in use",
+            "udp 0.0.0.0:4725",
+            "tcp 0.0.0.0:4725",
+            "tcp [::]:4725",
+        ] {
+            let shown = case.show(Side::Remote)?["awaited"].to_string();
+            assert!(shown.to_lowercase().contains(words), "{words}: {shown}");
+            let log = remote.log().to_lowercase();
+            assert!(log.contains(words), "{words}: {log}");
+        }
+        let own = std::fs::read_to_string("/proc/self/comm")?;
+        let log = remote.log();
+        let words = format!("{}, process {} of user", own.trim(), std::process::id());
+        assert!(log.contains(&words), "{words}: {log}");
+        drop(held);
+        case.wait_for_paths(2)?;
+        assert_eq!(case.pings(&lab.server, PUBLIC)?, 20);
+        eventually("nothing is waited for", || {
+            Ok(case.show(Side::Remote)?["awaited"].to_string() == "[]")
+        })?;
+        Ok(())
+    })
+}

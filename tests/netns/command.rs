@@ -128,18 +128,21 @@ fn what_goes_wrong_at_the_start_is_told_where_up_was_said() {
         assert_eq!(code, 1);
         assert!(error.contains("/nowhere/nc0.toml"), "{error}");
 
-        // Somebody has the port.
+        // Somebody has the port: that is said, and waited for.
         let squatter = case
             .lab
             .remote
             .run(|| std::net::UdpSocket::bind(("0.0.0.0", PORT)))??;
         let (code, _, error) = up(&config(case, Side::Remote))?;
-        assert_eq!(code, 1);
+        assert_eq!(code, 0, "{error}");
+        let words = format!("process {} of user", std::process::id());
         assert!(
-            error.contains("4725") && error.contains("in use"),
+            error.contains("listen: udp:4725: ") && error.contains(&words),
             "{error}"
         );
         drop(squatter);
+        let (code, _, error) = say(case, Side::Remote, verb(case, Side::Remote, "down", "nc0"))?;
+        assert_eq!((code, error.as_str()), (0, ""));
 
         // Somebody has the device's name.
         sh(
