@@ -286,6 +286,20 @@ fn jitter_is_no_queue() {
     }
 }
 
+/// Field row E: while a path is idle, its search does not end because others fill the link for a while.
+#[test]
+fn probes_end_no_search() {
+    let mut run = Run::new(link(80, 60));
+    for n in 0..50 {
+        if n == 25 {
+            run.link.delay += 240 * MS;
+        }
+        run.offered = Some(run.sent + BYTES);
+        run.run(200 * MS);
+    }
+    assert!(run.controller.is_searching());
+}
+
 #[test]
 fn a_policer_is_respected() {
     let mut run = Run::new(link(100, 20));
