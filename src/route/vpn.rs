@@ -240,7 +240,7 @@ mod tests {
         // Each process by itself, with all that it has.
         let second = of("0.0.0.0:60001", 8, 0);
         assert!(lost(&kept, &[second.clone(), carrier.clone()]));
-        assert!(!lost(&kept, &[of("0.0.0.0:60001", 7, 0), carrier.clone()]));
+        assert!(!lost(&kept, &[of("0.0.0.0:60001", 7, 0), carrier]));
         // A client of another VPN does not, nor does its port count beside a server that stays.
         let client = of("0.0.0.0:45678", 9, 0);
         assert!(!lost(&kept, &[client.clone(), second]));
