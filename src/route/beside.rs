@@ -240,7 +240,7 @@ mod tests {
         observed.links.push(wan2);
         observed.remember_links(&mut Vec::new());
         let wans = ["wan0", "wan1", "wan2"].map(cases::name);
-        let said = conflicts::conflicts(&config, &observed);
+        let said = conflicts(&config, &observed);
         assert!(
             !said.iter().any(|it| it.to_string().contains("wan2")),
             "{said:?}"
