@@ -33,6 +33,9 @@ pub struct Border {
     pub closed: Vec<Family>,
     /// The devices between which nothing is forwarded then.
     pub devices: Vec<IfName>,
+    /// Those of them that are bridges: what goes from port to port is filtered as if it were forwarded, where
+    /// Docker has loaded `br_netfilter`.
+    pub bridges: Vec<IfName>,
 }
 
 /// The addresses of one family.
@@ -110,6 +113,16 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
     let forwards_for_us = side != Side::Local(Delivery::Anybody);
     let closed = config.public.iter().map(Family::of).filter(off);
     let uplinks = uplinks(config, observed);
+    let devices = unopened(
+        observed,
+        &uplinks,
+        link::delivery_devices(config),
+        &config.name,
+    );
+    let is_bridge = |device: &&IfName| {
+        let link = observed.link(device);
+        link.is_some_and(|link| link.kind == "bridge")
+    };
     Border {
         device: config.name.clone(),
         ends: ends.collect(),
@@ -123,12 +136,8 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             Role::Local(_) | Role::Remote(_) => Vec::new(),
         },
         near: near(config, observed),
-        devices: unopened(
-            observed,
-            &uplinks,
-            link::delivery_devices(config),
-            &config.name,
-        ),
+        bridges: devices.iter().filter(is_bridge).cloned().collect(),
+        devices,
         uplinks,
         closed: closed.filter(|_| forwards_for_us).collect(),
     }

@@ -165,3 +165,40 @@ fn who_comes_later_opens_only_what_is_his() {
         });
     }
 }
+
+/// Where Docker has loaded `br_netfilter`, what goes from one port of a bridge to another passes the filter as if it
+/// were forwarded. It is not.
+#[test]
+fn ports_of_a_bridge_reach_each_other() {
+    case(Setup::default(), |case| -> Outcome {
+        let lab = &case.lab;
+        if sh(
+            &lab.remote,
+            "sysctl -qw net.bridge.bridge-nf-call-iptables=1",
+        )
+        .is_err()
+        {
+            eprintln!("skipped: this kernel has no br_netfilter");
+            return Ok(());
+        }
+        sh(&lab.remote, "sysctl -qw net.ipv4.ip_forward=0")?;
+        let container = container(lab)?;
+        let other = Namespace::new("other")?;
+        let end = |namespace, device| VethEnd { namespace, device };
+        Netlink::add_veth(end(&other, "eth0"), end(&lab.remote, "vethc1"))?;
+        for (host, line) in [
+            (&lab.remote, "link set vethc1 master apps0"),
+            (&lab.remote, "link set vethc1 up"),
+            (&other, "address add 172.17.0.3/16 dev eth0"),
+            (&other, "link set eth0 up"),
+        ] {
+            sh(host, &format!("ip {line}"))?;
+        }
+        let neighbour = std::net::Ipv4Addr::new(172, 17, 0, 3);
+        assert!(pings(&container, neighbour)? > 0);
+        let _portals = case.up()?;
+        assert!(pings(&container, neighbour)? > 0);
+        assert_eq!(pings(&container, SERVER)?, 0);
+        Ok(())
+    });
+}

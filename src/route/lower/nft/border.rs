@@ -330,6 +330,10 @@ fn close(table: &mut Table, border: &Border) {
         }
         Side::Local(Delivery::Anybody) | Side::Remote => {}
     }
+    for bridge in &border.bridges {
+        let rule = [comes_by(bridge), leaves_by(bridge), Part::Accept];
+        table.rule(FORWARD, rule);
+    }
     for family in &border.closed {
         let rule = [
             by_set(Way::In, true, DEVICES),
