@@ -24,6 +24,7 @@ mod netns {
     mod ipv6;
     mod killed;
     mod lans;
+    mod leased;
     mod leases;
     mod links;
     mod modes;

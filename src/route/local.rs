@@ -4,11 +4,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::awaited::is_held;
 use super::beside::beside;
 use super::border::border;
 use super::link;
 use super::links::{Observed, ObservedLink};
-use super::resource::{Address, Filter, FilterClause, HostState, Resource, Route, Rule};
+use super::resource::{
+    Address, Filter, FilterClause, HostState, LocalTable, Resource, Route, Rule,
+};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
 use crate::config::{Config, Deliver, Forward, Local, WithoutTunnel};
 
@@ -45,6 +48,9 @@ pub fn desired(config: &Config, role: &Local, observed: &Observed) -> HostState 
             let reachable = client.is_some_and(|link| link.up);
             for address in config.public.iter() {
                 to_client(&mut state, config, device, reachable, address);
+                if is_held(observed, address) {
+                    before_local(&mut state, config, address);
+                }
                 if let Some(client) = client {
                     to_neighbours(&mut state, config, client, address);
                 }
@@ -163,6 +169,24 @@ fn to_client(
         to: Some(host),
         ..Rule::new(family, RulePref(back.0), back)
     }));
+}
+
+/// A link has leased the client's address, and table local would give the client's packets to this router: so
+/// that table moves behind the client's. The links' own rules, by which flows go to the same address, stay
+/// before both. Where the configured preferences leave no place the packet filter drops what comes.
+fn before_local(state: &mut HostState, config: &Config, address: IpAddr) {
+    let family = Family::of(address);
+    let after = |count| RulePref(config.numbers.link_pref.0.saturating_add(count));
+    if after(2).0 < config.numbers.table_base.0 {
+        state.insert(Resource::Rule(Rule {
+            to: Some(Prefix::host(address)),
+            ..Rule::new(family, after(1), table(config, 2))
+        }));
+        state.insert(Resource::LocalTable(LocalTable {
+            family,
+            pref: after(2),
+        }));
+    }
 }
 
 /// The client and its neighbours on the same device: it may have this router alone as its way to

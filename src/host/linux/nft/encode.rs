@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::super::attributes::Attributes;
 use super::expression::{
-    DIRECTION, Expressions, Header, IN_NAME, MARK, ORIGINAL_DESTINATION, ORIGINAL_DESTINATION_V6,
-    OUT_NAME, PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE, STATUS,
+    CONNECTION_DESTINATION, CONNECTION_DESTINATION_V6, DIRECTION, Expressions, Header, IN_NAME,
+    MARK, OUT_NAME, PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE, STATUS,
 };
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix};
@@ -216,13 +216,8 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
             .equals(true, &[*limit]),
         Part::ConnectionState(states) => so_far.load(STATE).has_one_of(*states),
         // For a connection of the other family the kernel itself says no (nft_ct_get_eval).
-        Part::WasTo(address) => {
-            let source = match Family::of(*address) {
-                Family::V4 => ORIGINAL_DESTINATION,
-                Family::V6 => ORIGINAL_DESTINATION_V6,
-            };
-            so_far.load_original(source).equals(true, &octets(*address))
-        }
+        Part::WasTo(address) => destination(so_far, 0, *address),
+        Part::AnswersGoTo(address) => destination(so_far, 1, *address),
         // IP_CT_DIR_ORIGINAL.
         Part::FromOpener => so_far.load(DIRECTION).equals(true, &[0]),
         Part::FromAnswerer => so_far.load(DIRECTION).equals(true, &[1]),
@@ -282,6 +277,16 @@ fn network(so_far: Expressions, end: End, is: bool, prefix: &Prefix) -> Expressi
     loaded
         .change_bits(&mask, &vec![0; mask.len()])
         .equals(is, &value)
+}
+
+/// The destination of a connection's packets in one direction: IP_CT_DIR_ORIGINAL or IP_CT_DIR_REPLY.
+fn destination(so_far: Expressions, direction: u8, address: IpAddr) -> Expressions {
+    let source = match Family::of(address) {
+        Family::V4 => CONNECTION_DESTINATION,
+        Family::V6 => CONNECTION_DESTINATION_V6,
+    };
+    let loaded = so_far.load_directed(source, direction);
+    loaded.equals(true, &octets(address))
 }
 
 fn load_address(so_far: Expressions, family: Family, end: End) -> Expressions {

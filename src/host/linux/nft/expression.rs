@@ -46,9 +46,9 @@ pub(super) const OUT_NAME: Source = meta(7);
 /// NFT_CT_STATE.
 pub(super) const STATE: Source = connection(0);
 /// NFT_CT_DST_IP.
-pub(super) const ORIGINAL_DESTINATION: Source = connection(20);
+pub(super) const CONNECTION_DESTINATION: Source = connection(20);
 /// NFT_CT_DST_IP6.
-pub(super) const ORIGINAL_DESTINATION_V6: Source = connection(22);
+pub(super) const CONNECTION_DESTINATION_V6: Source = connection(22);
 /// NFT_CT_DIRECTION: one byte.
 pub(super) const DIRECTION: Source = connection(1);
 /// NFT_CT_STATUS.
@@ -105,12 +105,12 @@ impl Expressions {
         self.push(source.name, &data)
     }
 
-    /// Loads what belongs to the connection's first direction (NFTA_CT_DIRECTION is 0).
-    pub(super) fn load_original(self, source: Source) -> Self {
+    /// Loads what belongs to one direction of the connection (NFTA_CT_DIRECTION).
+    pub(super) fn load_directed(self, source: Source, direction: u8) -> Self {
         let data = Attributes::new()
             .number(2, source.key)
             .number(1, REGISTER)
-            .bytes(3, &[0]);
+            .bytes(3, &[direction]);
         self.push(source.name, &data)
     }
 

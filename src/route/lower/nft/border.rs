@@ -100,6 +100,12 @@ pub(super) fn add(table: &mut Table, border: &Border) {
 /// portal at its other addresses what `allow` names, too.
 fn host_is_closed(table: &mut Table, border: &Border) {
     let is_remote = border.side == Side::Remote;
+    if let Side::Local(Delivery::Client(..)) = border.side {
+        // Also where a link's lease has given it to this router.
+        for public in border.ends.iter().filter_map(|ends| ends.public) {
+            table.rule(INPUT, [comes_by(&border.device), to(public), Part::Drop]);
+        }
+    }
     let mut known = vec![Part::ConnectionState(state::ESTABLISHED)];
     // On the VPS a session that began by the tunnel goes on, too.
     if !is_remote {
@@ -245,6 +251,7 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
                     // Around the tunnel nothing comes to the client.
                     let around = by_set(Way::In, true, UPLINKS);
                     table.rule(FORWARD, [around, to(public), leaves_by(client), Part::Drop]);
+                    public_stays(table, public);
                 }
                 client_has_its_own(table, border, (client, networks), ends);
             }
@@ -253,8 +260,8 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
             // Answers to what came by the tunnel go back by it, whatever route their destination has.
             for public in border.ends.iter().filter_map(|ends| ends.public) {
                 let out = by_set(Way::Out, true, UPLINKS);
-                table.rule(FORWARD, [out.clone(), Part::WasTo(public), Part::Drop]);
-                table.rule(OUTPUT, [out, from(public, true), Part::Drop]);
+                table.rule(FORWARD, [out, Part::WasTo(public), Part::Drop]);
+                public_stays(table, public);
             }
             for family in allowed(border) {
                 let allowed = [comes_by(device), allowed_target(family), Part::Accept];
@@ -270,6 +277,21 @@ fn deliver(table: &mut Table, border: &Border, delivery: &Delivery) {
             table.rule(FORWARD, [comes_by(device), unasked, Part::Drop]);
         }
         Delivery::Anybody => {}
+    }
+}
+
+/// This router says nothing by a link as the public address, nor about its connections: the resets and errors
+/// of its own firewall, before and after translation. Our own flows open their connections here.
+fn public_stays(table: &mut Table, public: IpAddr) {
+    for about in [
+        vec![from(public, true)],
+        vec![Part::FromAnswerer, Part::WasTo(public)],
+        vec![Part::AnswersGoTo(public)],
+    ] {
+        let mut rule = vec![by_set(Way::Out, true, UPLINKS)];
+        rule.extend(about);
+        rule.push(Part::Drop);
+        table.rule(OUTPUT, rule);
     }
 }
 

@@ -189,6 +189,8 @@ pub enum Part {
     /// `ct original ip daddr 192.0.2.1`: where the connection's first packet went, before any
     /// translation.
     WasTo(IpAddr),
+    /// `ct reply ip daddr 192.0.2.1`: where the connection's answers go, before any translation.
+    AnswersGoTo(IpAddr),
     /// `ct direction original`: from the end that opened the connection.
     FromOpener,
     /// `ct direction reply`: from the other end.

@@ -197,6 +197,9 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         Part::WasTo(address) => {
             write!(text, "ct original {} daddr {address}", ip_of(*address))
         }
+        Part::AnswersGoTo(address) => {
+            write!(text, "ct reply {} daddr {address}", ip_of(*address))
+        }
         Part::FromOpener => text.write_str("ct direction original"),
         Part::FromAnswerer => text.write_str("ct direction reply"),
         Part::Unassured => text.write_str("ct status & assured == 0"),
