@@ -112,7 +112,7 @@ fn without(net: Prefix, hole: &Prefix) -> Vec<Prefix> {
         .collect()
 }
 
-fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
+pub(super) fn covers(wide: &Prefix, narrow: &Prefix) -> bool {
     wide.family() == narrow.family()
         && wide.length() <= narrow.length()
         && wide.contains(narrow.address())
@@ -223,6 +223,23 @@ mod tests {
         observed.links[2].addresses = vec!["10.77.0.9/16".parse().unwrap()];
         let near = crate::route::border::near(&config, &observed);
         assert_eq!(near, ["10.77.0.0/16".parse().unwrap(), lan]);
+    }
+
+    /// A network at home that may be asked from beyond the tunnel is no source there; one of which a part lies
+    /// beyond may be.
+    #[test]
+    fn a_network_that_may_be_asked_stays_at_home() {
+        let mut config = cases::local_nat();
+        let lan: Prefix = "192.168.7.0/24".parse().unwrap();
+        for (allow, near) in [
+            ("192.168.7.0/24", vec![lan]),
+            ("192.168.0.0/16", vec![lan]),
+            ("192.168.7.64/26", vec![]),
+        ] {
+            config.allow = vec![allow.parse().unwrap()];
+            let found = crate::route::border::near(&config, &cases::router());
+            assert_eq!(found, near, "{allow}");
+        }
     }
 
     /// IPv6 by advertisements alone, beside an IPv4 network (DS-Lite and the modem's page): what is closed

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::beside::{is_private, overlap};
+use super::beside::{covers, is_private};
 use super::kinds::{is_of_machines, is_tunnel};
 use super::links::{Observed, ObservedLink};
 use super::{forwarding, link};
@@ -143,8 +143,9 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
     }
 }
 
-/// The networks at home, without those that may cross the tunnel, and without one that claims an address of the
-/// tunnel's own, as a link's lease can.
+/// The networks at home, without one of which a part lies beyond the tunnel (`allow`), and without one that claims
+/// an address of the tunnel's own, as a link's lease can. That all of a network at home may be asked from beyond
+/// does not make anybody there one of its machines.
 pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     let tunnel = &config.tunnel;
     let inside: [IpAddr; 4] = [
@@ -156,7 +157,10 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
     let mut found = at_home(config, observed);
     found.retain(|network| {
         !network.is_host()
-            && !config.allow.iter().any(|it| overlap(it, network))
+            && !config
+                .allow
+                .iter()
+                .any(|it| it != network && covers(network, it))
             && !config
                 .public
                 .iter()
