@@ -62,9 +62,12 @@ impl Baseline {
         })
     }
 
-    /// True when nothing is borrowed.
+    /// True when nothing is borrowed. Which devices and forwarders there are is noted before the first loan.
     pub fn is_empty(&self) -> bool {
-        self.borrowed == Borrowed::default()
+        let mut loans = self.borrowed.clone();
+        loans.forwarders.clear();
+        loans.devices.clear();
+        loans == Borrowed::default()
     }
 
     /// The value from before of a setting that is borrowed.
@@ -501,6 +504,7 @@ mod tests {
             let rule = is_marked.then_some(Resource::Rule(rule));
             let present = desired.iter().cloned().chain(rule).collect();
             let mut baseline = Baseline::open(&directory, &"nc0".parse().unwrap()).unwrap();
+            baseline.set_forwarders(vec!["chain FORWARD".to_owned()], &[]);
             baseline.borrow(&desired, &present).unwrap();
             assert!(baseline.state().contains(&local(Family::V4, pref)));
             baseline.remove().unwrap();
