@@ -21,6 +21,7 @@ mod netns {
     mod forwards;
     mod hostile;
     mod hosts_own;
+    mod insiders;
     mod ipv6;
     mod killed;
     mod lans;

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::beside::{covers, is_private};
+use super::insiders::{Insiders, insiders};
 use super::kinds::{is_of_machines, is_tunnel};
 use super::links::{Observed, ObservedLink};
 use super::{forwarding, link};
@@ -25,6 +26,8 @@ pub struct Border {
     pub side: Side,
     /// The networks at home: nothing comes from them by the tunnel.
     pub near: Vec<Prefix>,
+    /// Who is at home: nobody speaks as they do by an uplink.
+    pub insiders: Insiders,
     /// The devices that lead to the Internet.
     pub uplinks: Vec<IfName>,
     /// The devices whose IPv6 does not leave by a link.
@@ -136,6 +139,7 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
             Role::Local(_) | Role::Remote(_) => Vec::new(),
         },
         near: near(config, observed),
+        insiders: insiders(config, observed),
         bridges: devices.iter().filter(is_bridge).cloned().collect(),
         devices,
         uplinks,

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod foreign;
 pub mod forwarding;
 pub mod handed;
+pub mod insiders;
 mod kinds;
 mod link;
 pub mod links;

@@ -103,7 +103,7 @@ fn the_client_owns_both_addresses() {
 }
 
 /// A LAN with IPv6 of the provider's own: the machine is the lab's client.
-fn native(case: &Case) -> Result<(), Error> {
+pub(super) fn native(case: &Case) -> Result<(), Error> {
     let lab = &case.lab;
     for router in [&lab.internet, &lab.local] {
         router.set_sysctl("ipv6/conf/all/forwarding", "1")?;

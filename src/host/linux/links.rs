@@ -13,16 +13,18 @@ use super::routes::{RTA_VIA, RouteMessage};
 use super::rules::{Listed, RuleMessage, fra};
 use super::{addresses, routes, rules, sysctl};
 use crate::config::units::{Family, IfName, Prefix, RulePref, TableId};
+use crate::route::insiders::IPSEC;
 use crate::route::links::{
     ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting, neighbour_setting,
 };
 use crate::sorted::{Map, Set};
 
 /// The settings of a host that routing depends on, beside those of its devices.
-const SETTINGS: [&str; 3] = [
+const SETTINGS: [&str; 4] = [
     "net.ipv4.ip_forward",
     "net.ipv6.conf.all.forwarding",
     "net.ipv4.conf.all.accept_redirects",
+    IPSEC,
 ];
 
 /// The settings of each device, and of `all` and `default`.

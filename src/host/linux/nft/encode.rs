@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::super::attributes::Attributes;
 use super::expression::{
-    CONNECTION_DESTINATION, CONNECTION_DESTINATION_V6, DIRECTION, Expressions, Header, IN_NAME,
-    MARK, OUT_NAME, PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE, STATUS,
+    CONNECTION_DESTINATION, CONNECTION_DESTINATION_V6, DECRYPTED, DIRECTION, Expressions, Header,
+    IN_NAME, MARK, OUT_NAME, PACKET_MARK, SECOND_REGISTER, SECOND_WORD, STATE, STATUS,
 };
 use crate::config::PortProtocol;
 use crate::config::units::{Family, IfName, Prefix};
@@ -221,6 +221,7 @@ fn step(so_far: Expressions, part: &Part) -> Expressions {
         // IP_CT_DIR_ORIGINAL.
         Part::FromOpener => so_far.load(DIRECTION).equals(true, &[0]),
         Part::FromAnswerer => so_far.load(DIRECTION).equals(true, &[1]),
+        Part::Decrypted => so_far.load(DECRYPTED).equals(true, &[1]),
         Part::Unassured => so_far.load(STATUS).has_none_of(ASSURED),
         Part::DestinationWasTranslated => so_far.load(STATUS).has_one_of(DST_NAT),
         Part::ConnectionMark { mark, mask } => so_far

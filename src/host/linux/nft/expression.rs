@@ -43,6 +43,8 @@ pub(super) const PACKET_MARK: Source = meta(3);
 pub(super) const IN_NAME: Source = meta(6);
 /// NFT_META_OIFNAME.
 pub(super) const OUT_NAME: Source = meta(7);
+/// NFT_META_SECPATH: one byte.
+pub(super) const DECRYPTED: Source = meta(25);
 /// NFT_CT_STATE.
 pub(super) const STATE: Source = connection(0);
 /// NFT_CT_DST_IP.

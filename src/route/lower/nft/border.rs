@@ -19,7 +19,7 @@ use crate::route::border::{Border, Delivery, Ends, Side};
 /// The set of devices that lead to the Internet.
 pub(super) const UPLINKS: &str = "uplinks";
 /// The set of the LANs' devices.
-const LANS: &str = "lans";
+pub(super) const LANS: &str = "lans";
 /// The set of devices between which this host does not forward.
 const DEVICES: &str = "routed";
 
@@ -417,7 +417,7 @@ pub(super) fn by_set(way: Way, is: bool, set: &str) -> Part {
     }
 }
 
-fn named(name: &str, family: Family) -> String {
+pub(super) fn named(name: &str, family: Family) -> String {
     let digit = match family {
         Family::V4 => '4',
         Family::V6 => '6',

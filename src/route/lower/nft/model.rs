@@ -195,6 +195,8 @@ pub enum Part {
     FromOpener,
     /// `ct direction reply`: from the other end.
     FromAnswerer,
+    /// `meta ipsec exists`: it came encrypted (IPsec), and by the device that had the encrypted packet.
+    Decrypted,
     /// `ct status & assured == 0`: the two ends have not spoken to each other for long.
     Unassured,
     /// `ct status dnat`: the connection's destination was translated.

@@ -3,13 +3,13 @@
 
 use std::net::IpAddr;
 
-use super::border::{UPLINKS, by_set, in_set, not_to};
+use super::border::{UPLINKS, by_set, in_set, named, not_to};
 use super::clauses::{
-    FORWARD, OUTPUT, PREROUTING, comes_by, from, icmp, leaves_by, leaves_by_another_than, to,
+    FORWARD, OUTPUT, PREROUTING, comes_by, from, icmp, leaves_by, leaves_by_another_than, port, to,
 };
-use super::model::{End, Part, Rule, Table, Way, state};
+use super::model::{End, Part, Rule, Set, Table, Way, state};
 use super::untracked::cited;
-use crate::config::units::Family;
+use crate::config::units::{Family, Prefix};
 use crate::route::border::{Border, Delivery, Ends, Side};
 
 /// Adds the rules. They stand before those that accept.
@@ -20,6 +20,7 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             .iter()
             .for_each(|ends| neighbours_of_the_vps(table, border, ends)),
         Side::Local(delivery) => {
+            insiders_come_by_no_link(table, border);
             if *delivery != Delivery::Anybody {
                 // A neighbour on a link would speak as the public address.
                 let by_link = by_set(Way::In, true, UPLINKS);
@@ -34,6 +35,39 @@ pub(super) fn add(table: &mut Table, border: &Border) {
                 }
             }
         }
+    }
+}
+
+/// By a link nobody begins anything as a machine at home, or as this router. Own multicast and broadcasts come
+/// back by the link that they left by. An older connection of the flows may have begun at the other end.
+fn insiders_come_by_no_link(table: &mut Table, border: &Border) {
+    let by_link = || by_set(Way::In, true, UPLINKS);
+    let insiders = &border.insiders;
+    for (target, ports) in &insiders.flows {
+        let flow = [from(*target, true), port(ports, End::Source)];
+        let rule = std::iter::once(by_link()).chain(flow);
+        table.rule(PREROUTING, rule.chain([Part::Accept]).collect::<Rule>());
+    }
+    table.rule(PREROUTING, [by_link(), Part::FromAnswerer, Part::Accept]);
+    if insiders.ipsec {
+        table.rule(PREROUTING, [by_link(), Part::Decrypted, Part::Accept]);
+    }
+    for (family, many, length) in [
+        (Family::V4, IpAddr::from([224, 0, 0, 0]), 3),
+        (Family::V6, IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+    ] {
+        let set = Set::networks(&named("insiders", family), family, &insiders.sources);
+        let Some(prefix) = Prefix::new(many, length).filter(|_| !set.elements.is_empty()) else {
+            continue;
+        };
+        table.sets.push(set);
+        let many = Part::Address {
+            end: End::Destination,
+            is: false,
+            prefix,
+        };
+        let inside = in_set(End::Source, true, family, "insiders");
+        table.rule(PREROUTING, [by_link(), many, inside, Part::Drop]);
     }
 }
 

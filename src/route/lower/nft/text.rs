@@ -202,6 +202,7 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
         }
         Part::FromOpener => text.write_str("ct direction original"),
         Part::FromAnswerer => text.write_str("ct direction reply"),
+        Part::Decrypted => text.write_str("meta ipsec exists"),
         Part::Unassured => text.write_str("ct status & assured == 0"),
         Part::DestinationWasTranslated => text.write_str("ct status dnat"),
         Part::ConnectionMark { mark, mask } => {
