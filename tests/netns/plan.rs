@@ -38,6 +38,10 @@ fn the_plan_of_both_portals_is_what_the_kernel_then_holds() {
                     "{side:?}: no {address} in {shown}"
                 );
             }
+            // An administrator can read the packet filter with nft(8), device names too.
+            let filter = sh(host, "nft list table inet netcombiner-nc0")?;
+            assert!(filter.contains("elements = { \""), "{side:?}: {filter}");
+            assert!(!filter.contains("\"\""), "{side:?}: {filter}");
             // Nothing is left to do while it runs.
             assert_eq!(changes(&plan_text(case, side, &[])?), [""; 0], "{side:?}");
         }

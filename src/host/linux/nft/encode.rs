@@ -93,6 +93,12 @@ pub(super) fn set(set: &Set) -> Attributes {
     if let Some((kind, length)) = target {
         attributes = attributes.number(6, kind).number(7, length);
     }
+    if set.key == Key::Device {
+        // NFTNL_UDATA_SET_KEYBYTEORDER and BYTEORDER_HOST_ENDIAN of nft, which else prints each name as "".
+        let mut note = vec![0, 4];
+        note.extend_from_slice(&1_u32.to_ne_bytes());
+        attributes = attributes.bytes(13, &note);
+    }
     attributes
 }
 
