@@ -1,12 +1,12 @@
 //! Several networks behind one router: those that share the address, and one that does not.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use netcombiner_lab::net::{Netlink, VethEnd};
 use netcombiner_lab::prelude::*;
 use nix::sys::signal::Signal;
 
-use super::crossing::pings;
+use super::crossing::{home_router, pings};
 use super::modes::{LAN_MACHINE, into_a_lan};
 use super::support::kernel::sh;
 use super::support::{Answers, Case, Outcome, REMOTE, Setup, Talk, Watch, case, eventually};
@@ -105,6 +105,83 @@ fn several_lans_share_the_address() {
         assert_eq!(before.differences(&host_state(&lab.local)?), [""; 0]);
         Ok(())
     });
+}
+
+/// Datagrams from this address of a machine, and how many packets of them are seen (some are merged).
+fn says(
+    (lab, machine): (&Lab, &Namespace),
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    seen: &Watch<'_>,
+) -> Result<u64, Error> {
+    let before = seen.packets()?;
+    let socket = machine.run(|| UdpSocket::bind((from, 0)))?;
+    let socket = socket.map_err(|error| Error::failed(error.to_string()))?;
+    for _ in 0..5 {
+        let _ = socket.send_to(b"not a LAN's", (to, 9));
+    }
+    // They are behind us by then.
+    assert_eq!(pings(&lab.client, SERVER)?, 5);
+    Ok(seen.packets()? - before)
+}
+
+/// Field row A1: a network that does not use the tunnel spoke to the VPS as the router, and with the public
+/// address it left by a link.
+#[test]
+fn other_networks_use_neither_the_tunnel_nor_the_address() {
+    let cameras = Ipv4Addr::new(192, 168, 9, 20);
+    let nat = "deliver = \"nat\"\nlan = { device = \"lan\" }";
+    for (deliver, allow) in [
+        (Some(nat), false),
+        (Some(nat), true),
+        (None, false),
+        (None, true),
+    ] {
+        let mut setup = deliver.map(Setup::delivering).unwrap_or_default();
+        if allow {
+            let networks = "allow = [\"192.168.9.0/24\"]";
+            setup.options.local = networks.into();
+            setup.options.remote = networks.into();
+        }
+        case(setup, |case| -> Outcome {
+            let lab = &case.lab;
+            home_router(case)?;
+            if deliver.is_some() {
+                into_a_lan(lab)?;
+            }
+            let machine = behind(lab, "cameras", 9)?;
+            let _portals = case.up()?;
+            let said = (lab, &machine);
+            let vps = Watch::start(&lab.remote, "prerouting", "iifname nc0 udp dport 9")?;
+            let heard = says(said, cameras, REMOTE, &vps)?;
+            // Who is named may.
+            assert_eq!(heard > 0, allow, "{deliver:?}");
+            let open = "nft flush chain inet netcombiner-nc0 forward";
+            if deliver.is_some() {
+                if !allow {
+                    eventually("the filter does it", || {
+                        sh(&lab.local, open)?;
+                        Ok(says(said, cameras, REMOTE, &vps)? > 0)
+                    })?;
+                }
+                return Ok(());
+            }
+            sh(&machine, &format!("ip address add {PUBLIC}/32 dev eth0"))?;
+            let packets = format!("iifname link* ip daddr {SERVER} udp dport 9");
+            let clear = Watch::start(&lab.internet, "prerouting", &packets)?;
+            assert_eq!(says(said, PUBLIC, SERVER, &clear)?, 0);
+            assert_eq!(says(said, PUBLIC, REMOTE, &vps)?, 0);
+            eventually("the filter does it", || {
+                sh(&lab.local, open)?;
+                Ok(says(said, PUBLIC, SERVER, &clear)? > 0)
+            })?;
+            eventually("the filter does it", || {
+                sh(&lab.local, open)?;
+                Ok(says(said, PUBLIC, REMOTE, &vps)? > 0)
+            })?;
+            Ok(())
+        });
+    }
 }
 
 /// Field row D4: where the client has the public address, the VPS answers it at the address that both

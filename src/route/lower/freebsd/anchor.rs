@@ -18,7 +18,7 @@ use crate::config::{
     Config, Deliver, Forward, Keep, Local, NativeV6, PortProtocol, Remote, Role, Taken, Transport,
     WithoutTunnel,
 };
-use crate::route::border::near;
+use crate::route::border::{near, uplinks};
 use crate::route::link::{self, Hop};
 use crate::route::links::Observed;
 use crate::route::remote::{FIRST_SHARED, kept};
@@ -461,6 +461,12 @@ fn shared(
     let family = Family::of(address);
     let (inet, peer) = (inet(address), link::tunnel_peer(config, family));
     own::pass(rules, config, observed, address);
+    rules.say("nobody else speaks by a link as this address");
+    for device in uplinks(config, observed) {
+        rules.block(format!(
+            "out quick on {device} {inet} from {address} to any"
+        ));
+    }
     rules.say("new from the tunnel: what is handed on; answers go back there");
     let handed = handed(forwards, family).0;
     for Handed { proto, to, at, .. } in &handed {

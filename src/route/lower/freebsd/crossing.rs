@@ -11,7 +11,7 @@ use crate::config::{Config, Deliver, Keep, Local, Remote, Role};
 use crate::route::beside::{is_private, overlap, private};
 use crate::route::border::{near, uplinks};
 use crate::route::link;
-use crate::route::links::Observed;
+use crate::route::links::{BRIDGED, Observed};
 
 /// Neither a source nor a destination of a packet that crosses: they mean something on one link
 /// only, or no single host (RFC 6890, RFC 4291).
@@ -223,18 +223,40 @@ fn links(rules: &mut Rules, config: &Config, role: &Local, observed: &Observed, 
     let delivers = role.deliver != Deliver::Nothing;
     let translates = matches!(role.deliver, Deliver::Nat { .. });
     let owns = public_of(config, family);
-    let public = owns.filter(|_| delivers).map(|public| format!("{public} "));
+    let held = owns.filter(|_| delivers);
+    let public = held.map(|public| format!("{public} "));
     let (inet, public) = (word(family), public.unwrap_or_default());
+    let uplinks = uplinks(config, observed);
     rules.say("the tunnel's addresses stay inside");
-    for device in uplinks(config, observed) {
+    for device in &uplinks {
         rules.block(format!(
             "in quick on {device} {inet} from any to {{ {public}{own} {peer} }}"
         ));
-        rules.block(format!("out quick on {device} {inet} from {own} to any"));
+        // With "nat" the router's own questions come by with the public one.
+        let from = match held.filter(|_| !translates) {
+            Some(public) => format!("{{ {public} {own} }}"),
+            None => own.to_string(),
+        };
+        rules.block(format!("out quick on {device} {inet} from {from} to any"));
         rules.block(format!("out quick on {device} {inet} from any to {peer}"));
         if owns.is_some() && !translates {
             let error = own::error(family, "any");
             rules.block(format!("out quick on {device} {error}"));
+        }
+    }
+    let Some(public) = held else { return };
+    let allows = config.allow.iter().any(|it| it.family() == family);
+    let others = observed.links.iter().filter(|link| {
+        let device = &link.device;
+        link.kind != BRIDGED
+            && !link::delivery_devices(config).contains(device)
+            && !uplinks.contains(device)
+    });
+    for device in others.map(|link| &link.device) {
+        rules.say("another network uses neither");
+        rules.block(format!("in quick on {device} {inet} from {public} to any"));
+        if translates && !allows {
+            rules.block(format!("in quick on {device} {inet} from any to {peer}"));
         }
     }
 }

@@ -293,6 +293,9 @@ fn public_stays(table: &mut Table, public: IpAddr) {
         rule.push(Part::Drop);
         table.rule(OUTPUT, rule);
     }
+    // Nor does anybody behind it.
+    let out = by_set(Way::Out, true, UPLINKS);
+    table.rule(FORWARD, [out, from(public, true), Part::Drop]);
 }
 
 /// What comes from the client's device has an address of it, or does not leave by a link: the tunnel

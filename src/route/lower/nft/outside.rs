@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::border::{UPLINKS, by_set, in_set, named, not_to};
+use super::border::{LANS, UPLINKS, by_set, in_set, named, not_to};
 use super::clauses::{
     FORWARD, OUTPUT, PREROUTING, comes_by, from, icmp, leaves_by, leaves_by_another_than, port, to,
 };
@@ -21,10 +21,17 @@ pub(super) fn add(table: &mut Table, border: &Border) {
             .for_each(|ends| neighbours_of_the_vps(table, border, ends)),
         Side::Local(delivery) => {
             insiders_come_by_no_link(table, border);
-            if *delivery != Delivery::Anybody {
+            if let Some(strangers) = strangers(delivery) {
                 // A neighbour on a link would speak as the public address.
                 let by_link = by_set(Way::In, true, UPLINKS);
                 table.rule(FORWARD, [by_link, leaves_by(&border.device), Part::Drop]);
+                for family in border.ends.iter().map(|ends| Family::of(ends.local)) {
+                    let into = [strangers.clone(), leaves_by(&border.device)];
+                    let rule = into
+                        .into_iter()
+                        .chain([unless_allowed(border, End::Source, family), Part::Drop]);
+                    table.rule(FORWARD, rule.collect::<Rule>());
+                }
             }
             for ends in &border.ends {
                 let by_link = by_set(Way::Out, true, UPLINKS);
@@ -163,12 +170,30 @@ fn second_channels(table: &mut Table, border: &Border, ends: &Ends) {
             number: icmp(family),
         },
     ];
-    rule.push(match has_allowed(border, family) {
-        true => in_set(End::Destination, false, family, "allow"),
-        false => Part::Family(family),
-    });
+    rule.push(unless_allowed(border, End::Destination, family));
     rule.push(Part::Drop);
     table.rule(FORWARD, rule);
+}
+
+/// Packets of a family, except for those that `allow` names.
+fn unless_allowed(border: &Border, end: End, family: Family) -> Part {
+    match has_allowed(border, family) {
+        true => in_set(end, false, family, "allow"),
+        false => Part::Family(family),
+    }
+}
+
+/// What comes by a device that does not use the tunnel, another network of this router.
+fn strangers(delivery: &Delivery) -> Option<Part> {
+    match delivery {
+        Delivery::Client(client, _) => Some(Part::Device {
+            way: Way::In,
+            is: false,
+            device: client.clone(),
+        }),
+        Delivery::Nat(..) => Some(by_set(Way::In, false, LANS)),
+        Delivery::Anybody => None,
+    }
 }
 
 fn has_allowed(border: &Border, family: Family) -> bool {
