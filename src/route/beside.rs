@@ -101,7 +101,7 @@ pub(super) fn overlap(one: &Prefix, other: &Prefix) -> bool {
 }
 
 /// The parts of a network that lie outside of another.
-fn without(net: Prefix, hole: &Prefix) -> Vec<Prefix> {
+pub(super) fn without(net: Prefix, hole: &Prefix) -> Vec<Prefix> {
     if !overlap(&net, hole) {
         return vec![net];
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::beside::{covers, is_private};
-use super::insiders::{Insiders, insiders};
+use super::insiders::{Insiders, beyond, insiders};
 use super::kinds::{is_of_machines, is_tunnel};
 use super::links::{Observed, ObservedLink};
 use super::{forwarding, link};
@@ -28,6 +28,8 @@ pub struct Border {
     pub near: Vec<Prefix>,
     /// Who is at home: nobody speaks as they do by an uplink.
     pub insiders: Insiders,
+    /// On the VPS: what its routes say is at home. No neighbour of it is there.
+    pub beyond: Vec<Prefix>,
     /// The devices that lead to the Internet.
     pub uplinks: Vec<IfName>,
     /// The devices whose IPv6 does not leave by a link.
@@ -140,6 +142,7 @@ pub(super) fn border(config: &Config, observed: &Observed) -> Border {
         },
         near: near(config, observed),
         insiders: insiders(config, observed),
+        beyond: beyond(config, observed),
         bridges: devices.iter().filter(is_bridge).cloned().collect(),
         devices,
         uplinks,

@@ -3,11 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::beside::covers;
+use super::beside::{covers, overlap, without};
 use super::border::{at_home, uplinks};
 use super::link;
 use super::links::{Observed, ObservedLink};
-use crate::config::units::{Family, Prefix};
+use crate::config::units::{Family, Prefix, TableId};
 use crate::config::{Config, Keep, PortProtocol, Role, Transport};
 
 /// A setting that only kernels with IPsec have: the others know no packets that were decrypted, and refuse
@@ -80,6 +80,40 @@ fn networks(config: &Config, observed: &Observed) -> Vec<Prefix> {
             && (is_lan || !out.iter().any(|it| covers(network, it)))
     });
     found
+}
+
+/// What is at home as the VPS sees it: where table main leads into the tunnel, without what longer routes lead
+/// elsewhere. Only what overlaps `allow` matters.
+pub(in crate::route) fn beyond(config: &Config, observed: &Observed) -> Vec<Prefix> {
+    if matches!(config.role, Role::Local(_)) {
+        return Vec::new();
+    }
+    let connected = observed.links.iter().flat_map(|link| &link.addresses);
+    let connected = connected.map(Prefix::network);
+    let routed = observed.foreign_routes.iter();
+    let routed = routed.filter(|route| route.table == TableId::MAIN.0 && route.device.is_some());
+    let elsewhere = connected.chain(routed.map(|route| route.destination));
+    let inside = observed.into_tunnel.iter();
+    let mut routes: Vec<(Prefix, bool)> = elsewhere
+        .map(|to| (to, false))
+        .chain(inside.map(|to| (to.network(), true)))
+        .filter(|(to, _)| config.allow.iter().any(|it| overlap(it, to)))
+        .collect();
+    // Shorter ones first. Of two alike the one into the tunnel counts.
+    routes.sort_unstable_by_key(|(to, inside)| (to.length(), *inside, *to));
+    routes.dedup();
+    let mut beyond = Vec::new();
+    for (to, inside) in routes {
+        match inside {
+            true => beyond.push(to),
+            false => {
+                beyond = beyond.iter().flat_map(|it| without(*it, &to)).collect();
+            }
+        }
+    }
+    beyond.sort_unstable();
+    beyond.dedup();
+    beyond
 }
 
 /// The other portal's addresses and ports.
@@ -186,5 +220,41 @@ mod tests {
             observed.links[link].addresses = vec!["2001:db8:9::9/64".parse().unwrap()];
         }
         assert!(!found(&cases::local_nat(), &observed, "2001:db8:9::20"));
+    }
+
+    #[test]
+    fn what_the_vps_routes_home_is_beyond() {
+        let prefixes = |texts: &[&str]| -> Vec<Prefix> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let mut config = cases::remote();
+        config.allow = prefixes(&["10.0.0.0/8", "2001:db8:7::/48", "203.0.113.0/24"]);
+        let mut observed = cases::vps();
+        let mut private = observed.links[0].clone();
+        private.device = cases::name("eth1");
+        private.addresses = prefixes(&["10.55.0.2/16"]);
+        observed.links.push(private);
+        let mut route = |to: &str| {
+            observed
+                .foreign_routes
+                .push(crate::route::links::ForeignRoute {
+                    table: TableId::MAIN.0,
+                    destination: to.parse().unwrap(),
+                    device: Some("eth1".to_owned()),
+                });
+        };
+        route("10.0.0.0/8");
+        route("10.1.0.0/17");
+        assert_eq!(beyond(&config, &observed), []);
+        observed.into_tunnel = prefixes(&["10.1.0.0/16", "192.168.1.0/24", "2001:db8:7::/64"]);
+        let home = prefixes(&["10.1.128.0/17", "2001:db8:7::/64"]);
+        assert_eq!(beyond(&config, &observed), home);
+        // A longer one again, and one of two alike.
+        observed.into_tunnel = prefixes(&["10.1.0.0/17", "10.1.0.0/24", "10.0.0.0/15"]);
+        let home = prefixes(&["10.0.0.0/16", "10.1.0.0/17", "10.1.0.0/24", "10.1.128.0/17"]);
+        assert_eq!(beyond(&config, &observed), home);
+        observed.into_tunnel = prefixes(&["10.54.0.0/15"]);
+        assert_eq!(beyond(&config, &observed), prefixes(&["10.54.0.0/16"]));
+        assert_eq!(beyond(&cases::local_nat(), &observed), []);
     }
 }

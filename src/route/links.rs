@@ -39,6 +39,9 @@ pub struct Observed {
     pub foreign_rules: Vec<ForeignRule>,
     /// The routes that are not ours, of all tables except local; of main without default routes.
     pub foreign_routes: Vec<ForeignRoute>,
+    /// Where routes of table main lead that are not ours and go into the tunnel.
+    #[serde(with = "texts")]
+    pub into_tunnel: Vec<Prefix>,
     /// The addresses of the loopback but its own two: a provider's floating address stands there.
     #[serde(with = "texts")]
     pub loopback: Vec<Prefix>,

@@ -185,6 +185,42 @@ fn neighbours_of_the_vps_reach_no_network_that_is_allowed() {
     });
 }
 
+/// Field row A1: nor one who forges an address of that network, whatever the VPS's own check of sources does.
+#[test]
+fn neighbours_of_the_vps_do_not_speak_as_a_machine_at_home() {
+    allowing(
+        "\"192.168.0.0/16\", \"203.0.113.0/24\"",
+        |case| -> Outcome {
+            let lab = &case.lab;
+            let forger = Forger::start(&lab.internet)?;
+            let packets = "oifname nc0 udp sport 5555";
+            let sent = Watch::start(&lab.remote, "postrouting", packets)?;
+            let say = |from: Ipv4Addr| -> Result<u64, Error> {
+                let before = sent.packets()?;
+                let allowed = Ipv4Addr::new(203, 0, 113, 77);
+                (0..5).for_each(|_| forger.send(&forged(from, LAN_MACHINE)));
+                (0..5).for_each(|_| forger.send(&forged(allowed, LAN_MACHINE)));
+                eventually("who is allowed is led into the tunnel", || {
+                    Ok(sent.packets()? >= before + 5)
+                })?;
+                std::thread::sleep(300 * MS);
+                Ok(sent.packets()? - before - 5)
+            };
+            let neighbour = Ipv4Addr::new(192, 168, 7, 77);
+            eventually("the route is known", || Ok(say(neighbour)? == 0))?;
+            assert_eq!(say(neighbour)?, 0);
+            // A part of that network that is not at home is somebody else's.
+            assert_eq!(say(Ipv4Addr::new(192, 168, 8, 77))?, 5);
+            let line = "ip route add 192.168.7.76/30 via 203.0.113.1";
+            sh(&lab.remote, line)?;
+            eventually("the longer route is known", || Ok(say(neighbour)? == 5))?;
+            sh(&lab.remote, &line.replace(" add ", " del "))?;
+            eventually("it is gone", || Ok(say(neighbour)? == 0))?;
+            Ok(())
+        },
+    );
+}
+
 /// Who is named may.
 #[test]
 fn a_neighbour_of_the_vps_that_is_allowed_reaches_the_lan() {

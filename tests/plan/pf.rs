@@ -183,13 +183,13 @@ fn only_what_may_cross_crosses_at_the_vps() {
 /// with them.
 #[test]
 fn what_is_allowed_crosses() {
-    let allow = |config: &mut Config| {
+    let allowing = |config: &mut Config| {
         config.allow = ["192.168.1.0/24", "10.55.0.0/16"]
             .map(|it| it.parse().unwrap())
             .to_vec();
     };
-    let home = Anchor::with("local-client-v4-v6", allow);
-    let vps = Anchor::with("remote-v4-v6", allow);
+    let home = Anchor::with("local-client-v4-v6", allowing);
+    let vps = Anchor::with("remote-v4-v6", allowing);
     let packet = |from, to| Packet::new("nc0", "tcp", from, to);
     for (from, to) in [("192.168.1.77", "10.55.0.2"), (PUBLIC, "10.55.0.2")] {
         let goes = packet(from, to).out("nc0");
@@ -232,6 +232,19 @@ fn what_is_allowed_crosses() {
     expect(&vps, own, &passed(true));
     let neighbour = packet(INTERNET, "192.168.1.77").out("nc0");
     expect(&vps, neighbour, &Verdict::Blocked);
+    // Nor does anybody there speak as a machine at home, when the VPS knows by its routes who is.
+    let vps = Anchor::on("remote-v4-v6", |config, observed| {
+        allowing(config);
+        observed.into_tunnel = vec!["192.168.1.0/24".parse().unwrap()];
+    });
+    for (from, verdict) in [
+        ("192.168.1.80", Verdict::Blocked),
+        ("10.55.0.2", passed(true)),
+        ("172.19.152.2", passed(true)),
+    ] {
+        let goes = packet(from, "192.168.1.77").out("nc0");
+        expect(&vps, goes, &verdict);
+    }
     // The router's address inside the tunnel is for those who are allowed.
     let ping = |from| Packet::new("nc0", "icmp", from, "172.19.152.3");
     expect(&home, ping("10.55.0.2"), &answered_by("nc0"));

@@ -126,6 +126,14 @@ impl Seen {
         routes.take(MOST_ROUTES).collect()
     }
 
+    /// Where the routes lead that go into the tunnel.
+    pub(super) fn into_tunnel(&self, tunnel: &IfName) -> Vec<Prefix> {
+        let lines = self.routes.0.lines().chain(self.routes.1.lines());
+        let routes = lines.filter_map(route);
+        let routes = routes.filter(|(_, _, device)| *device == tunnel.as_str());
+        routes.map(|(to, ..)| to).take(MOST_ROUTES).collect()
+    }
+
     /// The lines of `ifconfig -a` that belong to a device.
     fn lines_of(&self, device: &str) -> Vec<&str> {
         let is_head = |line: &str| {
@@ -427,6 +435,9 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
                 .any(|it| Some(it.destination) == destination(to))
         };
         assert!(foreign("192.0.2.128/25") && foreign("2001:db8:203::2"));
+        let inside = seen.into_tunnel(&"nc0".parse().unwrap());
+        assert!(inside.contains(&Prefix::host("172.19.152.2".parse().unwrap())));
+        assert!(!inside.contains(&"192.0.2.128/25".parse().unwrap()));
         for ours in ["203.0.113.2", "172.19.152.2", "0.0.0.0/0", "127.0.0.1"] {
             assert!(!foreign(ours), "{ours}");
         }

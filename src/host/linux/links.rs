@@ -237,7 +237,11 @@ fn add_routes(
         let connected = message.header.protocol == RouteProtocol::Kernel;
         let of_main = route.table == TableId::MAIN
             && (destination.is_host() || few && !connected && !destination.is_default());
-        if (elsewhere || of_main) && device != Some(tunnel) {
+        if device == Some(tunnel) {
+            if route.table == TableId::MAIN && observed.into_tunnel.len() < MOST_ROUTES {
+                observed.into_tunnel.push(destination);
+            }
+        } else if elsewhere || of_main {
             observed.foreign_routes.push(ForeignRoute {
                 table: route.table.0,
                 destination,

@@ -2,6 +2,7 @@
 //! ours, what goes into it is from one. All else that the tunnel's device gives or takes is
 //! dropped, whatever the user's own rules say.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::anchor::{Rules, icmp, inet, port, proto, state, word};
@@ -10,6 +11,7 @@ use crate::config::units::{Family, IfName, Prefix};
 use crate::config::{Config, Deliver, Keep, Local, Remote, Role};
 use crate::route::beside::{is_private, overlap, private};
 use crate::route::border::{near, uplinks};
+use crate::route::insiders::beyond;
 use crate::route::link;
 use crate::route::links::{BRIDGED, Observed};
 
@@ -70,21 +72,25 @@ pub(super) fn begin(rules: &mut Rules, config: &Config, observed: &Observed, fam
         }
     };
     let allowed = config.allow.iter().filter(|it| it.family() == family);
+    let beyond = beyond(config, observed);
     for network in allowed.clone() {
         rules.pass(format!(
             "in quick on {tunnel} {back}{inet} from any to {network} keep state"
         ));
+        let speak = |source: &dyn Display| {
+            format!("out quick on {tunnel} {inet} from {source} to {network}")
+        };
         // A private network at home is the VPS's to reach, not its neighbours'.
-        let mut sources = vec!["any".to_owned()];
         let holds_private = private(family).iter().any(|it| overlap(it, network));
-        if holds_private && matches!(config.role, Role::Remote(_)) {
-            sources = vec!["(self)".to_owned()];
-            sources.extend(allowed.clone().map(Prefix::to_string));
+        if !holds_private || matches!(config.role, Role::Local(_)) {
+            rules.pass(format!("{} keep state", speak(&"any")));
+            continue;
         }
-        for source in sources {
-            rules.pass(format!(
-                "out quick on {tunnel} {inet} from {source} to {network} keep state"
-            ));
+        rules.pass(format!("{} keep state", speak(&"(self)")));
+        let at_home = beyond.iter().filter(|it| it.family() == family);
+        at_home.for_each(|source| rules.block(speak(source)));
+        for source in allowed.clone() {
+            rules.pass(format!("{} keep state", speak(source)));
         }
     }
     for network in allowed.clone() {

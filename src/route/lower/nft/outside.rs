@@ -90,11 +90,18 @@ fn neighbours_of_the_vps(table: &mut Table, border: &Border, ends: &Ends) {
     ];
     // In a cloud that is a private address, too.
     rule.extend(ends.public.map(not_to));
-    if has_allowed(border, family) {
-        rule.push(in_set(End::Source, false, family, "allow"));
+    // Who is in `allow`, and not where the routes lead into the tunnel: nobody comes from there by this side.
+    let set = Set::networks(&named("beyond", family), family, &border.beyond);
+    let allowed = has_allowed(border, family);
+    let mut sources = vec![allowed.then(|| in_set(End::Source, false, family, "allow"))];
+    if !set.elements.is_empty() {
+        table.sets.push(set);
+        sources.push(Some(in_set(End::Source, true, family, "beyond")));
     }
-    rule.push(Part::Drop);
-    table.rule(FORWARD, rule);
+    for source in sources {
+        let rule = rule.iter().cloned().chain(source);
+        table.rule(FORWARD, rule.chain([Part::Drop]).collect::<Rule>());
+    }
 }
 
 /// The router's address inside the tunnel is for the other portal, and for `allow`. On the VPS nothing
