@@ -182,7 +182,8 @@ fn addresses(packet: &[u8]) -> Option<(Family, Bits, Bits)> {
 }
 
 /// True for a packet that names the hosts it wants to pass (RFC 791, options 131 and 137; RFC 8200 section
-/// 4.4): its destination is not where it ends.
+/// 4.4): its destination is not where it ends. And for one that asks the routers on its way for their
+/// addresses (options 7 and 68): those at home are nobody's business.
 fn has_source_route(packet: &[u8]) -> bool {
     let Some(header) = packet.first().filter(|first| **first >> 4 == 4) else {
         return has_routing_header(packet);
@@ -192,7 +193,7 @@ fn has_source_route(packet: &[u8]) -> bool {
         .unwrap_or_default();
     loop {
         options = match options {
-            [131 | 137, ..] => return true,
+            [7 | 68 | 131 | 137, ..] => return true,
             [1, rest @ ..] => rest,
             [kind, length, ..] if *kind != 0 && *length >= 2 => {
                 options.get(usize::from(*length)..).unwrap_or_default()

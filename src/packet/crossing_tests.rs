@@ -162,11 +162,14 @@ fn a_packet_that_names_its_way_is_refused() {
     for (options, goes) in [
         (&[131, 7, 4, 192, 168, 1, 1, 0][..], false),
         (&[1, 1, 137, 7, 4, 192, 168, 1, 1, 0, 0, 0], false),
-        (&[7, 4, 0, 0, 131, 3, 4, 0], false),
-        (&[7, 4, 131, 137], true),
+        (&[148, 4, 0, 0, 131, 3, 4, 0], false),
+        (&[148, 4, 131, 137], true),
+        // Record route, and timestamps with addresses.
+        (&[7, 7, 4, 0, 0, 0, 0, 0], false),
+        (&[1, 68, 4, 5, 1, 0, 0, 0], false),
         (&[0, 131, 3, 4], true),
         (&[1, 1, 1, 1], true),
-        (&[7, 1, 0, 0], true),
+        (&[148, 1, 0, 0], true),
     ] {
         let mut packet = packet("198.51.100.2".parse().unwrap(), PUBLIC.parse().unwrap());
         packet[0] = 0x45 + (options.len() / 4) as u8;
