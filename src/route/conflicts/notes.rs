@@ -2,8 +2,9 @@
 
 use super::border::networks;
 use super::{is_freebsd, warn};
-use crate::config::units::Family;
+use crate::config::units::{Family, Prefix, TableId};
 use crate::config::{Config, Deliver, Role, Warning, WithoutTunnel};
+use crate::route::border::uplinks;
 use crate::route::link;
 use crate::route::links::Observed;
 
@@ -44,6 +45,7 @@ pub fn notes(config: &Config, observed: &Observed) -> Vec<Warning> {
                 );
                 warn(&mut notes, "public_address", text);
                 outside(&mut notes, config, observed, &public);
+                led_out(&mut notes, config, observed, &role.deliver);
             }
         },
         Role::Remote(_) => {}
@@ -86,6 +88,25 @@ fn outside(notes: &mut Vec<Warning>, config: &Config, observed: &Observed, publi
             devices.join(", ")
         ),
     );
+}
+
+/// With "none" a route of the administrator leads to the client, and one for just its address that a link's DHCP
+/// server gave looks the same.
+fn led_out(notes: &mut Vec<Warning>, config: &Config, observed: &Observed, deliver: &Deliver) {
+    let uplinks = uplinks(config, observed);
+    let routes = observed.foreign_routes.iter();
+    for route in routes.filter(|_| *deliver == Deliver::Nothing) {
+        let (to, device) = (route.destination, route.device.as_deref());
+        let is_public = config.public.iter().any(|it| to == Prefix::host(it));
+        let link = uplinks.iter().find(|it| device == Some(it.as_str()));
+        if let Some(link) = link.filter(|_| is_public && route.table == TableId::MAIN.0) {
+            let text = format!(
+                "a route of table main leads to {} by the link {link}: what comes for it by the tunnel leaves there, in clear; if a DHCP server gave that route, give the one to the client a lower metric",
+                to.address()
+            );
+            warn(notes, "deliver", text);
+        }
+    }
 }
 
 fn words<T: ToString>(all: impl Iterator<Item = T>) -> String {

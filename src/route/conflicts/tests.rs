@@ -26,6 +26,27 @@ fn good_hosts_have_none() {
     }
 }
 
+/// A lease of a link gives a route for just the public address, which is the administrator's to route.
+#[test]
+fn a_route_of_a_link_for_the_public_address_is_noted() {
+    let config = cases::local(Deliver::Nothing);
+    let mut observed = cases::router();
+    let noted = |observed: &Observed| {
+        let mut notes = notes(&config, observed).into_iter();
+        notes.any(|note| note.text.contains("by the link wan1"))
+    };
+    let mut route = |device: &str| {
+        observed.foreign_routes = vec![ForeignRoute {
+            table: TableId::MAIN.0,
+            destination: "203.0.113.2/32".parse().unwrap(),
+            device: Some(device.to_owned()),
+        }];
+        noted(&observed)
+    };
+    assert!(route("wan1"));
+    assert!(!route("lan"));
+}
+
 #[test]
 fn preferences_tables_and_marks_of_others() {
     let rule = |pref, mark| ForeignRule {
