@@ -242,6 +242,47 @@ mod tests {
         }
     }
 
+    /// What is routed at home, behind another router or a VPN, is at home: no machine of it is beyond the tunnel.
+    #[test]
+    fn a_network_that_is_routed_at_home_is_near() {
+        let mut config = cases::local_nat();
+        let mut observed = with_vpn(cases::router());
+        let told = [
+            ("10.20.0.0/16", "lan"),
+            ("10.30.0.0/16", "wg0"),
+            ("10.40.0.7/32", "lan"),
+            ("10.50.0.0/16", "wan0"),
+            ("198.18.0.0/15", "wg0"),
+            ("172.16.0.0/12", "wg0"),
+        ];
+        routes(&mut observed, &told);
+        let near = |config: &Config| -> Vec<String> {
+            let near = crate::route::border::near(config, &observed);
+            near.iter().map(ToString::to_string).collect()
+        };
+        let lan = "192.168.7.0/24".to_owned();
+        let both = [
+            "10.20.0.0/16".to_owned(),
+            "10.30.0.0/16".to_owned(),
+            lan.clone(),
+        ];
+        assert_eq!(near(&config), both);
+        // What may cross may come from beyond.
+        config.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        assert_eq!(near(&config), [lan]);
+        // Without a configured link nobody else's device is believed.
+        let mut other = observed.links[0].clone();
+        other.device = cases::name("other");
+        other.addresses = Vec::new();
+        observed.links.push(other);
+        routes(&mut observed, &[("10.60.0.0/16", "other")]);
+        config.allow = Vec::new();
+        let found = |config: &Config| crate::route::border::near(config, &observed).len();
+        assert_eq!(found(&config), 3);
+        config.links = vec![cases::link("wan0"), cases::link("wan1")];
+        assert_eq!(found(&config), 4);
+    }
+
     /// IPv6 by advertisements alone, beside an IPv4 network (DS-Lite and the modem's page): what is closed
     /// is closed there too, before and after the advertisement, and nobody is advised to take it for a LAN.
     #[test]

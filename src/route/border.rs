@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::beside::{covers, is_private};
+use super::beside::{covers, is_private, overlap};
 use super::insiders::{Insiders, beyond, insiders};
 use super::kinds::{is_of_machines, is_tunnel};
 use super::links::{Observed, ObservedLink};
@@ -78,6 +78,9 @@ pub enum Delivery {
 /// send and get is routed by somebody else, who may come after us. A port of such a bridge (`veth`,
 /// `vnet`) routes nothing; one that does is somebody's own, and was closed while forwarding was off.
 const MANAGED: [&str; 6] = ["docker", "virbr", "lxc", "lxd", "cni", "podman"];
+
+/// At most so many networks behind other routers count: each is an element of a set, on FreeBSD a rule.
+const MOST_ROUTED: usize = 32;
 
 /// The border of a configuration on a host.
 pub(super) fn border(config: &Config, observed: &Observed) -> Border {
@@ -161,7 +164,9 @@ pub(super) fn near(config: &Config, observed: &Observed) -> Vec<Prefix> {
         tunnel.local_v6.into(),
         tunnel.remote_v6.into(),
     ];
-    let mut found = at_home(config, observed);
+    let mut found = routed_at_home(config, observed);
+    found.retain(|network| !config.allow.iter().any(|it| overlap(it, network)));
+    found.extend(at_home(config, observed));
     found.retain(|network| {
         !network.is_host()
             && !config
@@ -190,15 +195,33 @@ pub(super) fn at_home(config: &Config, observed: &Observed) -> Vec<Prefix> {
         .links
         .iter()
         .filter(|link| !uplinks.contains(&link.device) && link.device != config.name);
-    let believed = |link: &ObservedLink| {
-        let lans = link::delivery_devices(config);
-        !config.links.is_empty() || lans.contains(&link.device) || is_tunnel(link)
-    };
     let networks = at_home.flat_map(|link| {
         let networks = link.addresses.iter().map(Prefix::network);
-        networks.filter(move |it| believed(link) || is_private(it))
+        networks.filter(move |it| is_believed(config, link) || is_private(it))
     });
     networks.collect()
+}
+
+/// Private networks behind other routers at home.
+pub(super) fn routed_at_home(config: &Config, observed: &Observed) -> Vec<Prefix> {
+    if matches!(config.role, Role::Remote(_)) {
+        return Vec::new();
+    }
+    let uplinks = uplinks(config, observed);
+    let routes = observed.foreign_routes.iter().filter(|route| {
+        let leads_by = |link: &&ObservedLink| route.device.as_deref() == Some(link.device.as_str());
+        let link = observed.links.iter().find(leads_by);
+        let link = link.filter(|link| !uplinks.contains(&link.device));
+        route.table == TableId::MAIN.0 && link.is_some_and(|link| is_believed(config, link))
+    });
+    let networks = routes.map(|route| route.destination);
+    networks.filter(is_private).take(MOST_ROUTED).collect()
+}
+
+/// True for a device that is no link for certain, when it is no uplink.
+fn is_believed(config: &Config, link: &ObservedLink) -> bool {
+    let lans = link::delivery_devices(config);
+    !config.links.is_empty() || lans.contains(&link.device) || is_tunnel(link)
 }
 
 /// The links, what has or had a default route, what holds the public address, and at home, where no

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::beside::{covers, overlap, without};
-use super::border::{at_home, uplinks};
+use super::border::{at_home, routed_at_home, uplinks};
 use super::link;
 use super::links::{Observed, ObservedLink};
 use crate::config::units::{Family, Prefix, TableId};
@@ -72,6 +72,7 @@ fn networks(config: &Config, observed: &Observed) -> Vec<Prefix> {
         of(&uplinks(config, observed)),
     );
     let mut found = at_home(config, observed);
+    found.extend(routed_at_home(config, observed));
     found.retain(|network| {
         let is_lan = network.family() == Family::V4 && lans.contains(network);
         !network.is_host()

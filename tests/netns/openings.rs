@@ -291,6 +291,8 @@ fn no_neighbour_comes_out_of_the_tunnel() {
     case(Setup::nat(""), |case| -> Outcome {
         let lab = &case.lab;
         into_a_lan(lab)?;
+        let line = "ip route add 10.20.0.0/16 via 192.168.7.20 dev lan";
+        sh(&lab.local, line)?;
         let _portals = case.up()?;
         // Before our own chain.
         let come = Watch::start(&lab.local, "input", "iifname nc0 udp dport 9")?;
@@ -307,6 +309,8 @@ fn no_neighbour_comes_out_of_the_tunnel() {
         // Joined, maybe.
         assert_ne!(say("10.55.0.9")?, 0);
         assert_eq!(say("192.168.7.50")?, 0);
+        // Nor of a network behind another router of the LAN.
+        assert_eq!(say("10.20.0.5")?, 0);
         Ok(())
     });
 }
