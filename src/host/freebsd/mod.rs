@@ -162,7 +162,7 @@ impl Reconciler {
         read::add_gateways(&mut observed, Family::V4, v4);
         read::add_gateways(&mut observed, Family::V6, v6);
         observed.foreign_routes = seen.foreign_routes(&self.tunnel, self.baseline.undoing());
-        observed.into_tunnel = seen.into_tunnel(&self.tunnel);
+        observed.into_tunnel = seen.led_in(&self.tunnel);
         observed.remember_links(&mut self.were_links);
         if SWITCHES
             .iter()

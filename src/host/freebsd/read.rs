@@ -127,7 +127,7 @@ impl Seen {
     }
 
     /// Where the routes lead that go into the tunnel.
-    pub(super) fn into_tunnel(&self, tunnel: &IfName) -> Vec<Prefix> {
+    pub(super) fn led_in(&self, tunnel: &IfName) -> Vec<Prefix> {
         let lines = self.routes.0.lines().chain(self.routes.1.lines());
         let routes = lines.filter_map(route);
         let routes = routes.filter(|(_, _, device)| *device == tunnel.as_str());
@@ -435,7 +435,7 @@ nc0: flags=8051<UP,POINTOPOINT,RUNNING,MULTICAST> metric 0 mtu 1400
                 .any(|it| Some(it.destination) == destination(to))
         };
         assert!(foreign("192.0.2.128/25") && foreign("2001:db8:203::2"));
-        let inside = seen.into_tunnel(&"nc0".parse().unwrap());
+        let inside = seen.led_in(&"nc0".parse().unwrap());
         assert!(inside.contains(&Prefix::host("172.19.152.2".parse().unwrap())));
         assert!(!inside.contains(&"192.0.2.128/25".parse().unwrap()));
         for ours in ["203.0.113.2", "172.19.152.2", "0.0.0.0/0", "127.0.0.1"] {
