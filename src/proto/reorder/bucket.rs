@@ -1,6 +1,6 @@
 //! One order domain of the reorder buffer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::Duplicate;
 use super::holes::Holes;
@@ -18,6 +18,8 @@ const RESYNC: i32 = 1 << 15;
 const MOST_ASTRAY: u8 = 200;
 /// Holes are looked through for old ones when the sequence has gone on so far.
 const TIDY: u64 = 1 << 14;
+/// Entries for which a bucket keeps memory, however few wait: 3 kB, so that a short wait allocates nothing.
+const ROOM_KEPT: usize = 64;
 /// Sequences are counted modulo 2^24.
 const WRAP: u32 = 0xff_ffff;
 
@@ -84,15 +86,16 @@ type Position = u64;
 
 /// The packets of one bucket. Nothing is allocated while they come in order.
 ///
-/// A tree, because the peer chooses the order: taking one packet in costs the same in the worst one.
+/// Taking one in moves what is nearer, the entries before it or those behind: in the worst order half of all,
+/// which costs less than to look through them for the next deadline.
 #[derive(Debug, Default)]
 pub(super) struct BucketQueue {
     /// The sequence awaited.
     next: Position,
     /// What was passed over.
     holes: Holes,
-    /// All ahead of `next`. One that waits for repairs waits no longer than any such one behind it.
-    waiting: BTreeMap<Position, Waiting>,
+    /// All ahead of `next`, by position. One that waits for repairs waits no longer than any such one behind it.
+    waiting: VecDeque<(Position, Waiting)>,
     packets: usize,
     bytes: usize,
     hasty: usize,
@@ -118,7 +121,7 @@ impl BucketQueue {
 
     /// When the bucket has to be looked at.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.values().map(|waiting| waiting.deadline).min()
+        self.waiting.iter().map(|(_, it)| it.deadline).min()
     }
 
     /// Delivers the packet when it is the next one and nothing waits, as nearly always; else gives it
@@ -176,16 +179,23 @@ impl BucketQueue {
         } else if settled {
             self.skip_to(position, out);
         }
-        // One that was given up too soon takes its place.
-        let old = self.waiting.get(&position);
-        if old.is_some_and(|old| !matches!(old.content, Content::GivenUp)) {
-            let (Content::Hasty(packet) | Content::Patient(packet)) = new.content else {
-                return Ok(());
-            };
-            return Err((Duplicate, packet));
+        match self.find(position) {
+            // One that was given up too soon takes its place.
+            Ok(old) if matches!(self.waiting[old].1.content, Content::GivenUp) => {
+                self.add(&new);
+                self.waiting[old].1 = new;
+            }
+            Ok(_) => {
+                let (Content::Hasty(packet) | Content::Patient(packet)) = new.content else {
+                    return Ok(());
+                };
+                return Err((Duplicate, packet));
+            }
+            Err(at) => {
+                self.add(&new);
+                self.waiting.insert(at, (position, new));
+            }
         }
-        self.add(&new);
-        self.waiting.insert(position, new);
         self.deliver_run(out);
         Ok(())
     }
@@ -210,8 +220,8 @@ impl BucketQueue {
         };
         // Only where something waits for it: a word about the far future is nonsense.
         let position = self.next + ahead;
-        if let Some((behind, after)) = self.waiting.range(position..=Position::MAX).next()
-            && *behind != position
+        if let Err(at) = self.find(position)
+            && let Some((_, after)) = self.waiting.get(at)
         {
             let given_up = Waiting {
                 mask: 0,
@@ -219,8 +229,13 @@ impl BucketQueue {
                 deadline: held,
                 content: Content::GivenUp,
             };
-            self.waiting.insert(position, given_up);
+            self.waiting.insert(at, (position, given_up));
         }
+    }
+
+    /// Where a position is, or where it belongs.
+    fn find(&self, position: Position) -> Result<usize, usize> {
+        self.waiting.binary_search_by_key(&position, |(at, _)| *at)
     }
 
     /// Delivers the hasty ones for which nothing more can come, before their turn if patient ones
@@ -236,16 +251,19 @@ impl BucketQueue {
         // What proves that nothing before the last one comes any more proves it for all. (A repair asks
         // for no path, and proves less: what waits before it comes before its turn then, having waited
         // for as long as a repair takes.)
-        let hasty = self.waiting.iter().rev().filter(|(_, w)| w.is_hasty());
-        let free = |(_, w): &(&Position, &Waiting)| now >= w.deadline || passed(w);
-        let Some((&last, _)) = hasty.take(self.hasty).find(free) else {
+        let newest_first = self.waiting.iter().enumerate().rev();
+        let hasty = newest_first.filter(|(_, (_, it))| it.is_hasty());
+        let mut hasty = hasty.take(self.hasty);
+        let Some((last, &(position, _))) =
+            hasty.find(|(_, (_, it))| now >= it.deadline || passed(it))
+        else {
             return;
         };
         // And what follows it without a gap waits for nothing else.
-        let behind = self.waiting.range(last..=Position::MAX).zip(last..);
-        let run = behind.take_while(|((position, _), expected)| *position == expected);
-        let last = last + (run.count() as u64).saturating_sub(1);
-        for (_, waiting) in self.waiting.range_mut(0..=last) {
+        let behind = self.waiting.range(last..).zip(position..);
+        let run = behind.take_while(|((position, _), expected)| position == expected);
+        let end = last + run.count();
+        for (_, waiting) in self.waiting.range_mut(..end) {
             if !waiting.is_hasty() {
                 continue;
             }
@@ -264,12 +282,12 @@ impl BucketQueue {
     /// that was a packet's.
     pub(super) fn release_overdue(&mut self, now: Instant, out: &mut VecDeque<Packet>) -> u64 {
         let mut newest_first = self.waiting.iter().rev();
-        let Some((&last, _)) = newest_first.find(|(_, w)| !w.is_hasty() && w.deadline <= now)
+        let Some(&(last, _)) = newest_first.find(|(_, it)| !it.is_hasty() && it.deadline <= now)
         else {
             return 0;
         };
         let mut count = 0;
-        while let Some((&position, due)) = self.waiting.iter().find(|(_, w)| !w.is_hasty())
+        while let Some(&(position, ref due)) = self.waiting.iter().find(|(_, it)| !it.is_hasty())
             && position <= last
         {
             count += u64::from(due.packet().is_some());
@@ -281,7 +299,7 @@ impl BucketQueue {
 
     /// Gives up what the first one waits for; delivers it and what follows it.
     pub(super) fn skip(&mut self, out: &mut VecDeque<Packet>) {
-        if let Some((&first, _)) = self.waiting.first_key_value() {
+        if let Some(&(first, _)) = self.waiting.front() {
             self.pass_over(first);
             self.deliver_run(out);
         }
@@ -289,7 +307,7 @@ impl BucketQueue {
 
     /// Gives up everything before a position; delivers what is there of it.
     fn skip_to(&mut self, position: Position, out: &mut VecDeque<Packet>) {
-        while let Some((&first, _)) = self.waiting.first_key_value()
+        while let Some(&(first, _)) = self.waiting.front()
             && first < position
         {
             self.skip(out);
@@ -306,9 +324,9 @@ impl BucketQueue {
     }
 
     fn deliver_run(&mut self, out: &mut VecDeque<Packet>) {
-        while let Some((first, _)) = self.waiting.first_key_value()
-            && *first == self.next
-            && let Some((_, head)) = self.waiting.pop_first()
+        while let Some(&(first, _)) = self.waiting.front()
+            && first == self.next
+            && let Some((_, head)) = self.waiting.pop_front()
         {
             match head.content {
                 Content::Hasty(packet) => {
@@ -323,6 +341,11 @@ impl BucketQueue {
                 }
             }
             self.advance();
+        }
+        // There are many buckets, and each may have held many once.
+        let room = self.waiting.len() * 2 + ROOM_KEPT;
+        if self.waiting.capacity() > room * 2 {
+            self.waiting.shrink_to(room);
         }
     }
 
