@@ -25,6 +25,13 @@ where
         if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
             panic!("no new network namespace ({error}): run as root, or by tests/all");
         }
+        // A new namespace has the machine's settings, which Docker for one has changed.
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            set_sysctl(key, "0");
+        }
+        for key in ["all", "default"].map(|it| format!("net.ipv4.conf.{it}.rp_filter")) {
+            set_sysctl(&key, "0");
+        }
         for command in [
             "link set lo up",
             "link add wan0 type veth peer name wan0-other",
@@ -81,8 +88,18 @@ pub(crate) fn ip(arguments: &str) -> String {
 }
 
 pub(crate) fn sysctl(key: &str) -> String {
-    let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-    std::fs::read_to_string(path).unwrap().trim().to_owned()
+    std::fs::read_to_string(sysctl_file(key))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+fn set_sysctl(key: &str, value: &str) {
+    std::fs::write(sysctl_file(key), value).unwrap();
+}
+
+fn sysctl_file(key: &str) -> PathBuf {
+    Path::new("/proc/sys").join(key.replace('.', "/"))
 }
 
 /// Everything of the host that could be left behind, as text.
