@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::PortProtocol;
@@ -27,9 +28,9 @@ const MOST_TEXT: u64 = 4096;
 const MOST_OTHERS: usize = 4096;
 /// The most programs that are named for one socket.
 const MOST_HOLDERS: usize = 8;
-/// The descriptors that are looked at first of a process that is not root's: a server opens its sockets early,
-/// and who has thousands takes no time from it.
-const FIRST_DESCRIPTORS: usize = 32;
+/// The descriptors, by number, that are looked at first of a process that is not root's: a server opens its
+/// sockets early, and a process that has thousands takes no time from it.
+const FIRST_DESCRIPTORS: u32 = 32;
 /// The most that are looked at.
 const MOST_DESCRIPTORS: usize = 4096;
 /// How long the processes of the system's accounts other than root are looked through, and then those of users.
@@ -131,22 +132,26 @@ fn add_holders(sockets: &mut [HostSocket], inodes: &[(u64, usize)]) -> bool {
     let mut others = Vec::new();
     for process in processes() {
         match owner(process) {
-            0 => add_holder(sockets, inodes, process, true, usize::MAX),
+            0 => add_holder(sockets, inodes, (process, true), descriptors(process)),
             user => others.push((user, process)),
         }
     }
     let mut is_complete = true;
     for (is_users, group) in [false, true].into_iter().zip(by_turns(others)) {
         let end = clock::now() + PATIENCE;
-        let mut look = |most| {
-            group.iter().all(|process| {
-                add_holder(sockets, inodes, *process, false, most);
-                clock::now() < end
-            })
-        };
-        is_complete &= look(FIRST_DESCRIPTORS);
+        is_complete &= group.iter().all(|process| {
+            // By their numbers: a list of all costs more, and may be long.
+            let first = (0..FIRST_DESCRIPTORS).map(|it| format!("/proc/{process}/fd/{it}").into());
+            add_holder(sockets, inodes, (*process, false), first);
+            clock::now() < end
+        });
+        let is_whole = group.iter().all(|process| {
+            let most = descriptors(*process).take(MOST_DESCRIPTORS);
+            add_holder(sockets, inodes, (*process, false), most);
+            clock::now() < end
+        });
         // A user's server that opened its socket late is no reason for doubt.
-        is_complete &= look(MOST_DESCRIPTORS) || is_users;
+        is_complete &= is_whole || is_users;
     }
     is_complete
 }
@@ -173,18 +178,22 @@ fn by_turns(mut processes: Vec<(u32, u32)>) -> [Vec<u32>; 2] {
     })
 }
 
-/// Adds a program to the sockets that it holds among its first `most` descriptors.
+/// Where the kernel says what a process has open.
+fn descriptors(process: u32) -> impl Iterator<Item = PathBuf> {
+    let files = fs::read_dir(format!("/proc/{process}/fd"));
+    files.into_iter().flatten().flatten().map(|it| it.path())
+}
+
+/// Adds a program to the sockets that it holds among these descriptors.
 fn add_holder(
     sockets: &mut [HostSocket],
     inodes: &[(u64, usize)],
-    process: u32,
-    is_root: bool,
-    most: usize,
+    (process, is_root): (u32, bool),
+    descriptors: impl Iterator<Item = PathBuf>,
 ) {
-    let files = fs::read_dir(format!("/proc/{process}/fd"));
     let mut program = None;
-    for file in files.into_iter().flatten().flatten().take(most) {
-        let place = fs::read_link(file.path()).ok().and_then(|link| {
+    for file in descriptors {
+        let place = fs::read_link(file).ok().and_then(|link| {
             let link = link.to_str()?.strip_prefix("socket:[")?;
             let inode: u64 = link.strip_suffix(']')?.parse().ok()?;
             let found = inodes.binary_search_by_key(&inode, |(inode, _)| *inode);
