@@ -6,8 +6,21 @@ use crate::proto::event::{Side, TunnelConfig};
 
 /// How many threads may carry packets.
 pub(super) fn threads(config: &Config) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    config.threads.map_or_else(|| cores().min(2), usize::from)
+    config
+        .threads
+        .map_or_else(|| processors().min(2), usize::from)
+}
+
+/// How many processors this process may run on. What std offers reads the quotas of cgroups too, which is 3 kB of a
+/// router's program.
+#[cfg(target_os = "linux")]
+fn processors() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The tunnel's part of the configuration.
