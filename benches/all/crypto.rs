@@ -33,6 +33,7 @@ fn sessions(security: Security, aes: bool) -> (Session, Session) {
         counter,
         security,
         aes,
+        parity: true,
     };
     let hellos = [hello(1), hello(0)];
     let mut initiator = Initiator::start(&identity, hellos[0], &mut entropy);

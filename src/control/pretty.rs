@@ -85,6 +85,8 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
         twice,
         given_up,
         copies,
+        parities,
+        recovered,
         overdue,
     } = status.repair;
     if status.repair != Repair::default() {
@@ -93,6 +95,8 @@ fn tunnel(out: &mut String, status: &Status) -> std::fmt::Result {
             (twice, "sent twice at once"),
             (given_up, "given up"),
             (copies, "received twice"),
+            (parities, "parities sent"),
+            (recovered, "recovered by parity"),
             (overdue, "waited for and not received"),
         ];
         let counts: Vec<String> = counts
@@ -228,7 +232,7 @@ peer: cmVtb3Rl
   latest handshake: 1 minute, 12 seconds ago
   transfer: 1.00 MiB received, 2.00 KiB sent
   queue: 3 packets, 4.10 KiB
-  repair: 41 sent again, 1 given up, 12 received twice
+  repair: 41 sent again, 1 given up, 12 received twice, 7 parities sent, 5 recovered by parity
   discarded: 2 queue full, 1 send failed
 
 link: dsl (wan0)

@@ -197,6 +197,10 @@ pub struct Repair {
     pub given_up: u64,
     /// Packets received more than once.
     pub copies: u64,
+    /// Parities sent.
+    pub parities: u64,
+    /// Packets that came back by the peer's parities.
+    pub recovered: u64,
     /// Waits for a repair of the peer's that ended at the deadline.
     pub overdue: u64,
 }
@@ -309,6 +313,8 @@ pub(super) mod tests {
                 twice: 0,
                 given_up: 1,
                 copies: 12,
+                parities: 7,
+                recovered: 5,
                 overdue: 0,
             },
             discards: [("queue_full", 2), ("send_failed", 1)]

@@ -73,6 +73,8 @@ pub(super) fn status(known: &Known<'_>, report: &Report) -> Status {
             twice: stats.twice,
             given_up: stats.given_up,
             copies: stats.copies,
+            parities: stats.parities,
+            recovered: stats.recovered,
             overdue: stats.overdue,
         },
         discards: stats

@@ -19,6 +19,7 @@ pub mod congestion;
 pub mod crowd;
 pub mod crypto;
 pub mod event;
+pub mod parity;
 pub mod path;
 pub mod queue;
 pub mod recovery;

@@ -44,6 +44,10 @@ pub struct TunnelStats {
     pub given_up: u64,
     /// Packets received more than once: what was repaired and had arrived, and what is sent twice.
     pub copies: u64,
+    /// Parities sent.
+    pub parities: u64,
+    /// Packets that were lost and came back by the peer's parities.
+    pub recovered: u64,
     /// Why packets and datagrams died, and how many; only causes that occurred.
     pub discards: Vec<(Discard, u64)>,
 }

@@ -128,6 +128,7 @@ mod tests {
             counter,
             security: Security::Encrypt,
             aes: false,
+            parity: false,
         }
     }
 

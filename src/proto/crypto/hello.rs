@@ -36,10 +36,13 @@ pub struct Hello {
     pub security: Security,
     /// Whether the processor has instructions for AES.
     pub aes: bool,
+    /// Whether it knows PARITY frames: older versions do not.
+    pub parity: bool,
 }
 
-/// The bit of the flags byte that says `aes`; the others are reserved, sent as 0 and ignored.
+/// The bits of the flags byte that say `aes` and `parity`; the others are reserved, sent as 0 and ignored.
 const FLAG_AES: u8 = 1;
+const FLAG_PARITY: u8 = 2;
 
 impl Hello {
     /// As sent: boot id (8), counter (8, big endian), security (1), flags (1).
@@ -52,7 +55,7 @@ impl Hello {
             Security::Authenticate => 2,
             Security::None => 3,
         };
-        bytes[17] = if self.aes { FLAG_AES } else { 0 };
+        bytes[17] = (u8::from(self.aes) * FLAG_AES) | (u8::from(self.parity) * FLAG_PARITY);
         bytes
     }
 
@@ -71,6 +74,7 @@ impl Hello {
                 _ => return None,
             },
             aes: flags & FLAG_AES != 0,
+            parity: flags & FLAG_PARITY != 0,
         })
     }
 }
@@ -82,18 +86,20 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded_with_more_behind_it() {
         for security in [Security::Encrypt, Security::Authenticate, Security::None] {
-            for aes in [false, true] {
+            for (aes, parity) in [(false, false), (true, false), (false, true)] {
                 let hello = Hello {
                     boot: BootId([1, 2, 3, 4, 5, 6, 7, 8]),
                     counter: 0x0102_0304_0506_0708,
                     security,
                     aes,
+                    parity,
                 };
+                assert_eq!(hello.encode()[17], u8::from(aes) + 2 * u8::from(parity));
                 let mut bytes = hello.encode().to_vec();
                 assert_eq!(Hello::decode(&bytes), Some(hello));
                 bytes.extend([0xff; 7]);
                 assert_eq!(Hello::decode(&bytes), Some(hello));
-                bytes[17] |= 0xfe;
+                bytes[17] |= 0xfc;
                 assert_eq!(Hello::decode(&bytes), Some(hello), "reserved flags");
             }
         }
@@ -106,6 +112,7 @@ mod tests {
             counter: 1,
             security: Security::Encrypt,
             aes: true,
+            parity: true,
         }
         .encode();
         for len in 0..HELLO_LEN {

@@ -18,6 +18,7 @@ use super::Instant;
 use super::congestion::{AckEvent, Arrival, CeEvent, DATAGRAM, Estimate, LossEvent, OneWayDelay};
 use super::crypto::ReplayWindow;
 use super::event::{EcnState, PathState};
+use super::parity::{Cover, Store};
 use super::recovery::{Lost, Sent, SentPackets};
 use super::scheduler::Loses;
 use super::wire::frame::AckFrame;
@@ -131,6 +132,10 @@ pub struct Path {
     loss: f32,
     /// Of how many that is known, up to `TRIED`.
     tried: u64,
+    /// The group of datagrams that is being sent, where parities follow it.
+    pub cover: Option<Box<Cover>>,
+    /// What came lately, where the peer sends parities.
+    pub store: Option<Box<Store>>,
     /// Counters.
     pub count: Count,
 }
@@ -203,6 +208,8 @@ impl Path {
             heard: Instant::default(),
             loss: 0.0,
             tried: 0,
+            cover: None,
+            store: None,
             count: Count::default(),
         }
     }
@@ -222,6 +229,7 @@ impl Path {
         self.ecn.restart();
         self.loss_at = None;
         self.urgent = None;
+        (self.cover, self.store) = (None, None);
         self.status_due = self.opener.is_some();
     }
 
@@ -558,6 +566,11 @@ impl Path {
         } else {
             Loses::Nothing
         }
+    }
+
+    /// The share of datagrams that was lost lately.
+    pub fn loss(&self) -> f32 {
+        self.loss
     }
 
     /// Bytes that the peer had received of it when it acknowledged last.

@@ -18,6 +18,10 @@ const MOST_HELD: Duration = Duration::from_millis(80);
 const LEAST_HELD: Duration = Duration::from_millis(1);
 /// Bytes that may be held: 80 ms of 400 Mbit/s.
 const MOST_BYTES: usize = 4 << 20;
+/// What is held goes in portions so far apart, microseconds. HyStart also ends slow start when
+/// acknowledgements come less than 2 ms apart for half a round trip, and those of paced packets do (Linux's
+/// `hystart_ack_delta_us`; simulated).
+const PORTION: u64 = 4000;
 
 /// Packets that are in order and wait for their time.
 #[derive(Debug, Default)]
@@ -27,6 +31,11 @@ pub(in crate::proto) struct Steady {
 }
 
 impl Steady {
+    /// When the portion goes that what is due at `by` belongs to.
+    pub(in crate::proto) fn portion(by: Instant) -> Instant {
+        Instant::from_micros(by.as_micros().next_multiple_of(PORTION))
+    }
+
     /// Holds the TCP packets of `out` from `from` on until a time. None overtakes another.
     pub(in crate::proto) fn hold(
         &mut self,
@@ -104,5 +113,12 @@ mod tests {
         // Never longer than the most.
         steady.hold(at(30), at(3000), 4, &mut out);
         assert_eq!(steady.next_deadline(), Some(at(110)));
+    }
+
+    /// Field row E: HyStart sees no train of acknowledgements that are less than 2 ms apart.
+    #[test]
+    fn what_is_held_goes_in_portions() {
+        let portions = [0, 1, 4, 5].map(|ms| Steady::portion(at(ms)));
+        assert_eq!(portions, [at(0), at(4), at(4), at(8)]);
     }
 }

@@ -16,7 +16,6 @@ use crate::proto::Instant;
 use crate::proto::crypto::Sealed;
 use crate::proto::event::{Event, SocketId};
 use crate::proto::path::{Path, Place, Proof, Told, Urgent};
-use crate::proto::reorder::LONG_RTT;
 use crate::proto::stats::Discard;
 use crate::proto::wire::frame::{Frame, Frames};
 use crate::proto::wire::{HEADER_LEN, Header, Kind, PacketNumber, PathId, Stamp, TAG_LEN};
@@ -44,7 +43,7 @@ const CLOCK_JUMP: Duration = Duration::from_secs(1);
 /// No inner packet is longer, whatever the peer's MTU: the largest of [`Mtu`], bytes.
 ///
 /// [`Mtu`]: crate::config::units::Mtu
-const MOST_PACKET: usize = 9000;
+pub(super) const MOST_PACKET: usize = 9000;
 
 /// Datagrams that are opened at once: as many as authenticated side by side (`crypto`).
 const GROUP: usize = 8;
@@ -374,21 +373,8 @@ impl Tunnel {
                     self.count.discard(Discard::NotIp);
                 }
                 Ok(Frame::Data { order, packet }) => {
-                    self.last_data = now;
                     carried = true;
-                    let mut buffer = self.pool.take();
-                    buffer.buffer().extend_from_slice(packet);
-                    let Some(order) = order else {
-                        self.delivered.push_back(buffer);
-                        continue;
-                    };
-                    self.note_under_way(now, order.mask);
-                    let (bare, out) = (opened.kind == Kind::Bare, &mut self.delivered);
-                    if let Err((_, copy)) = self.reorder.insert(now, order, sent, buffer, bare, out)
-                    {
-                        self.count.copies += 1;
-                        self.pool.give(copy);
-                    }
+                    self.take_in(now, order, packet, sent, opened.kind == Kind::Bare);
                 }
                 // What has no tag may be forged: it carries data and nothing else. That a forged one
                 // counts as received, and moves its bucket on, is the price of no tag.
@@ -408,6 +394,9 @@ impl Tunnel {
                     }
                 }
                 Ok(Frame::Ping) => {}
+                Ok(Frame::Parity(parity)) => {
+                    self.on_parity(now, opened.id, opened.number, sent, &parity);
+                }
                 Ok(Frame::Challenge(token)) => self.on_challenge(opened.id, from, token),
                 Ok(Frame::Response(token)) => self.on_response(now, opened.id, from, token),
                 Ok(Frame::Status {
@@ -430,10 +419,11 @@ impl Tunnel {
                 }
             }
         }
-        let long = self.quickest.is_some_and(|rtt| rtt > LONG_RTT);
-        let due = self.reorder.due_when_quiet(now, opened.id, sent);
-        let until = due.filter(|_| long).unwrap_or(now);
-        self.steady.hold(now, until, before, &mut self.delivered);
+        let kept = if carried { frames } else { &[] };
+        self.note_for_parity(opened.id, opened.number, kept);
+        // What comes back by a parity is later than others anyway.
+        let sent = Some(sent).filter(|_| carried);
+        self.hold(now, opened.id, sent, before);
         if let Some(path) = self.paths[opened.id.index()].as_deref_mut()
             && eliciting
         {
@@ -443,14 +433,6 @@ impl Tunnel {
             let min_rtt = path.rtt.min();
             path.arrivals.on_eliciting(now, min_rtt);
         }
-    }
-
-    /// Delivers what need not wait any longer.
-    pub(super) fn release(&mut self, now: Instant) {
-        let before = self.delivered.len();
-        self.reorder.release(now, &mut self.delivered);
-        self.steady.hold(now, now, before, &mut self.delivered);
-        self.steady.release(now, &mut self.delivered);
     }
 
     /// Nothing measured with both clocks holds any more.

@@ -59,7 +59,7 @@ struct Handshake {
 
 /// All keys of a tunnel.
 pub(super) struct Keys {
-    hello: Hello,
+    pub(super) hello: Hello,
     /// Epochs so far.
     epochs: u64,
     current: Option<Epoch>,
@@ -106,6 +106,7 @@ impl Keys {
                 counter: 0,
                 security: config.security,
                 aes: config.aes,
+                parity: true,
             },
             epochs: 0,
             current: None,
@@ -121,6 +122,11 @@ impl Keys {
 
     pub(super) fn current(&self) -> Option<&Epoch> {
         self.current.as_ref()
+    }
+
+    /// True when the peer knows PARITY frames.
+    pub(super) fn peer_takes_parity(&self) -> bool {
+        self.current().is_some_and(|epoch| epoch.peer.parity)
     }
 
     /// All keys that open something, those in use first.

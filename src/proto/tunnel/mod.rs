@@ -3,11 +3,13 @@
 //! `keys` makes and changes sessions, `inbound` takes datagrams apart, `outbound` puts them
 //! together, `timers` knows when what is due, `report` tells the owner.
 
+mod deliver;
 mod inbound;
 mod keys;
 mod mtu;
 mod outbound;
 mod outbox;
+mod parity;
 mod repair;
 mod report;
 mod timers;
@@ -58,6 +60,10 @@ struct Count {
     packets_out: u64,
     bytes_out: u64,
     copies: u64,
+    /// Parities that were sent.
+    parities: u64,
+    /// Packets that came back by the peer's.
+    recovered: u64,
     discards: Map<Discard, u64>,
 }
 

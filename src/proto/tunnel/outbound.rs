@@ -20,7 +20,7 @@ use crate::proto::queue::Head;
 use crate::proto::recovery::Sent;
 use crate::proto::scheduler::{Candidate, Order};
 use crate::proto::wire::frame::{self, Bucket, ack_len};
-use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, Stamp, TAG_LEN};
+use crate::proto::wire::{HEADER_LEN, Header, Kind, PathId, STAMP_LEN, Stamp, TAG_LEN};
 
 /// Datagrams in one batch at most: what Linux takes in one GSO call (UDP_MAX_SEGMENTS was 64 before
 /// Linux 6.9).
@@ -73,6 +73,8 @@ pub(super) struct Draft<'a> {
     kind: Kind,
     pub(super) eliciting: bool,
     status: bool,
+    /// It carries data, which parities may bring back.
+    pub(super) data: bool,
     pub(super) ect: bool,
     pub(super) passage: Passage,
 }
@@ -90,6 +92,7 @@ impl<'a> Draft<'a> {
             kind,
             eliciting: false,
             status: false,
+            data: false,
             ect: false,
             passage: Passage::Whole,
         }
@@ -111,6 +114,12 @@ impl<'a> Draft<'a> {
     /// Numbers and accounts for the datagram. Returns its length.
     pub(super) fn finish(self, now: Instant, path: &mut Path, session: &Arc<Session>) -> usize {
         let number = path.sent.next_number();
+        if self.data
+            && let Some(cover) = &mut path.cover
+        {
+            let frames = &self.out[self.start + HEADER_LEN + STAMP_LEN..];
+            cover.add(now, number.0, frames);
+        }
         let header = Header {
             kind: self.kind,
             index: session.tx_index(path.id),
@@ -171,6 +180,9 @@ impl Tunnel {
         }
         self.prepare();
         if let Some(transmit) = PathId::all().find_map(|id| self.control(now, id, out)) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = PathId::all().find_map(|id| self.parities(now, id, out)) {
             return Some(transmit);
         }
         if let Some(transmit) = self.repair(now, out) {
@@ -375,7 +387,9 @@ impl Tunnel {
         };
         for _ in 0..MOST_SEGMENTS {
             let capacity = segment.unwrap_or(most);
-            if out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, order) {
+            let is_full = self.path(id)?.cover.as_ref().is_some_and(|it| it.is_full());
+            if is_full || out.bytes.len() + capacity > MOST_BATCH || !self.may_carry(now, id, order)
+            {
                 break;
             }
             let head = self.queue.chosen()?;
@@ -420,6 +434,7 @@ impl Tunnel {
     ) -> Option<usize> {
         let number = self.path(id)?.sent.next_number();
         let mut draft = way.draft(out, now);
+        draft.data = true;
         let most = if way.kind == Kind::Bare {
             capacity
         } else {

@@ -47,7 +47,7 @@ const LATE_COPY: Duration = Duration::from_millis(150);
 /// the path's rate is found: one loss makes a slow start wait for a round trip more, which ends it
 /// (CUBIC's HyStart), and then the rate grows by 5 % a round trip. Over 330 ms with 0.5 % loss a flow had
 /// 3 Mbit/s after 5 s, of 40 (simulated).
-const LONG_RTT: Duration = Duration::from_millis(150);
+pub(super) const LONG_RTT: Duration = Duration::from_millis(150);
 /// FORWARD frames in one datagram, 5 bytes each: it passes on every path (476 bytes, the tag included).
 const MOST_FORWARDS: usize = 90;
 
@@ -70,6 +70,7 @@ impl Tunnel {
             path.set_pace();
         }
         self.quickest = self.quickest_rtt();
+        self.choose_covers();
     }
 
     /// False when even the quickest repair, a round trip after the loss was noticed, comes when the
@@ -110,7 +111,7 @@ impl Tunnel {
         let kept = self.repairs.keep(now, place, id, packet, &mut self.pool);
         path.sent.carry(kept);
         path.carried = now;
-        if twice || begins {
+        if twice || begins && path.cover.is_none() {
             let order = self.order();
             if twice && self.has_other(id, &order) || begins && is_alone(id, &order) {
                 self.repairs.send_twice(now, kept);
@@ -309,7 +310,8 @@ impl Tunnel {
         let path = self.paths[id.index()].as_deref_mut()?;
         let session = &self.keys.current()?.session;
         let (kept, place, packet) = self.repairs.head(why)?;
-        let draft = way.draft(out, now);
+        let mut draft = way.draft(out, now);
+        draft.data = true;
         let order = frame::Order {
             bucket: place.bucket,
             sequence: place.sequence,

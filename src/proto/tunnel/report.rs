@@ -110,6 +110,8 @@ impl Tunnel {
             twice: self.repairs.count().twice,
             given_up: self.repairs.count().given_up,
             copies: self.count.copies,
+            parities: self.count.parities,
+            recovered: self.count.recovered,
             discards: self
                 .count
                 .discards

@@ -47,6 +47,8 @@ impl Tunnel {
             if sends {
                 sooner(control_due(path, self.busy_until()));
                 sooner(self.tail_due(path, &order));
+                let due = path.cover.as_ref().and_then(|cover| cover.due());
+                sooner(due.and_then(|due| Some(path.paced_until()?.max(due))));
             }
         }
         if sends && let Some(head) = self.queue.chosen() {

@@ -17,10 +17,13 @@
 //! CLOSE     0x07
 //! FORWARD   0x08, bucket 1 B, sequence 3 B: this packet was given up, do not wait for it
 //!           (RFC 3758's FORWARD-TSN for one packet)
+//! PARITY    0x09, back 1 B, span 1 B, index 1 B, the sum to the end: of the symbols of `span` datagrams, the
+//!           first of which is `back` before this one (`proto::parity`)
 //! ```
 
 use super::stamp::Stamp;
 use super::{PacketNumber, PathId};
+use crate::proto::parity::Parity;
 use crate::proto::recovery::Ranges;
 
 const DATA: u8 = 0x80;
@@ -36,6 +39,7 @@ const RESPONSE: u8 = 0x05;
 const STATUS: u8 = 0x06;
 const CLOSE: u8 = 0x07;
 const FORWARD: u8 = 0x08;
+const PARITY: u8 = 0x09;
 
 /// Bytes before the IP packet in an ordered DATA frame without length.
 pub const DATA_OVERHEAD: usize = 6;
@@ -184,6 +188,8 @@ pub enum Frame<'a> {
         /// Its place.
         sequence: Sequence,
     },
+    /// What brings lost datagrams back.
+    Parity(Parity<'a>),
 }
 
 /// A datagram whose frames do not parse.
@@ -298,6 +304,16 @@ impl<'a> Frames<'a> {
                     bucket: Bucket(bucket),
                     sequence: Sequence(u32::from_be_bytes([0, a, b, c])),
                 }
+            }
+            PARITY => {
+                let [back, span, index] = self.take()?;
+                let sum = self.take_slice(self.0.len())?;
+                Frame::Parity(Parity {
+                    back,
+                    span,
+                    index,
+                    sum,
+                })
             }
             _ => return Err(Malformed),
         }))
@@ -422,6 +438,12 @@ pub fn put_close(out: &mut Vec<u8>) {
 pub fn put_forward(out: &mut Vec<u8>, bucket: Bucket, sequence: Sequence) {
     let [_, a, b, c] = sequence.0.to_be_bytes();
     out.extend_from_slice(&[FORWARD, bucket.0, a, b, c]);
+}
+
+/// Appends a PARITY frame; none may follow.
+pub fn put_parity(out: &mut Vec<u8>, parity: Parity<'_>) {
+    out.extend_from_slice(&[PARITY, parity.back, parity.span, parity.index]);
+    out.extend_from_slice(parity.sum);
 }
 
 /// Pads with zeros up to `length` bytes in all.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::Instant;
+use crate::proto::parity::Parity;
 
 fn path(id: u8) -> PathId {
     PathId::new(id).unwrap()
@@ -136,6 +137,26 @@ fn an_ack_byte_by_byte() {
         1, 2, 0, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 0, 0, 0, 2, 0, 1,
     ];
     assert_eq!(out, expected);
+}
+
+#[test]
+fn a_parity_byte_by_byte() {
+    let parity = Parity {
+        back: 70,
+        span: 66,
+        index: 3,
+        sum: &[9, 8, 0, 0],
+    };
+    let mut out = Vec::new();
+    put_parity(&mut out, parity);
+    assert_eq!(out, [9, 70, 66, 3, 9, 8, 0, 0]);
+    let mut frames = Frames::new(&out);
+    assert_eq!(frames.next(), Some(Ok(Frame::Parity(parity))));
+    assert_eq!(frames.next(), None);
+    for length in 1..4 {
+        let mut frames = Frames::new(&out[..length]);
+        assert_eq!(frames.next(), Some(Err(Malformed)));
+    }
 }
 
 proptest! {

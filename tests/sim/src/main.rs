@@ -28,7 +28,8 @@ sim: the simulator of netcombiner.
   --trace         what happens each 100 ms, case by case
   --json          the table as JSON
   --sweep         slow links beside fast ones, both ways, against the better link alone; fails when a
-                  row is below 97 %. Takes --case, --quick, --rows and --trace (with --up, --single, --raw)
+                  row is below 97 %. Takes --case, --quick, --rows, --seed and --trace (with --up, --single,
+                  --raw)
   --rows SEED     only random rows of the sweep, drawn with this seed
   --quick         only the rows of the sweep that `cargo test` runs
 ";
@@ -161,7 +162,7 @@ fn sweep(options: &Options, out: &mut impl Write) -> std::io::Result<bool> {
         }
         return Ok(true);
     }
-    let rows = sweep::run(&rows, threads());
+    let rows = sweep::run(&rows, threads(), options.seed);
     out.write_all(sweep::text(&rows).as_bytes())?;
     write!(out, "\n{}", sweep::LEGEND)?;
     Ok(rows.iter().all(sweep::SweepRow::holds))

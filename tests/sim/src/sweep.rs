@@ -85,8 +85,9 @@ impl SweepCase {
 /// The rows that were measured with real daemons.
 pub fn field() -> Vec<SweepCase> {
     let link = CaseLink::new;
+    // 85 % of the rate of IP packets, of which payload is 92.3 %.
+    let share = |mbps: f64| Floor::Mbps((mbps * 0.85 * 0.923 * 10.0).floor() / 10.0);
     let floor = |name| match name {
-        // 85 % of 40 Mbit/s of IP packets, of which payload is 92.3 %.
         "far_lossy" => Floor::Mbps(31.0),
         _ => Floor::BestLink,
     };
@@ -101,6 +102,18 @@ pub fn field() -> Vec<SweepCase> {
             Floor::Mbps(35.0),
         ),
         SweepCase::new("satellite", &[link(50.0, 600)], Floor::RawLink),
+        SweepCase::new(
+            "lone_fast",
+            &[link(78.0, 349).jitter(29).loss(0.006)],
+            share(78.0),
+        ),
+        SweepCase::new("lone_500", &[link(30.0, 500).loss(0.01)], share(30.0)),
+        SweepCase::new("lone_700", &[link(80.0, 700).loss(0.02)], share(80.0)),
+        SweepCase::new(
+            "lone_200",
+            &[link(20.0, 200).jitter(10).loss(0.01)],
+            share(20.0),
+        ),
     ];
     shared.chain(more).collect()
 }
@@ -149,11 +162,13 @@ pub fn all() -> Vec<SweepCase> {
 
 /// The few that `cargo test` holds the code to: the kinds, in little time.
 pub fn quick() -> Vec<SweepCase> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 9] = [
         "dsl_far",
         "dsl_satellite",
         "slow_far",
         "far_farther",
+        "far_lossy",
+        "c700_0_2_4",
         "c100_40_0_4",
         "c700_0_0_4",
         "r16",
@@ -205,7 +220,7 @@ impl SweepRow {
 const SENDERS: [Host; 2] = [Host::Server, Host::Client];
 
 /// Runs the rows on so many threads.
-pub fn run(cases: &[SweepCase], threads: usize) -> Vec<SweepRow> {
+pub fn run(cases: &[SweepCase], threads: usize, seed: u64) -> Vec<SweepRow> {
     let mut runs = Vec::new();
     for case in cases {
         for sender in SENDERS {
@@ -221,6 +236,7 @@ pub fn run(cases: &[SweepCase], threads: usize) -> Vec<SweepRow> {
             }
         }
     }
+    runs.iter_mut().for_each(|(_, run)| run.seed = seed);
     let mut rates = on_threads(&runs, threads).into_iter();
     let mut rate = || rates.next().unwrap_or_default();
     let mut row = |case: &SweepCase| SweepRow {

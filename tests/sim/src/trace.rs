@@ -92,9 +92,14 @@ fn tunnel(world: &mut World, sender: Side, out: &mut impl Write) -> io::Result<(
         Side::Local => Side::Remote,
         Side::Remote => Side::Local,
     };
-    let held = world.portal(receiver).stats(now).reorder_packets;
+    let theirs = world.portal(receiver).stats(now);
+    let (held, recovered) = (theirs.reorder_packets, theirs.recovered);
     let stats = world.portal(sender).stats(now);
-    write!(out, " | queue {} held {held}", stats.queue_packets)?;
+    write!(
+        out,
+        " | queue {} held {held} back {recovered}",
+        stats.queue_packets
+    )?;
     for (cause, count) in &stats.discards {
         write!(out, " {cause:?} {count}")?;
     }

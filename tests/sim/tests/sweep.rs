@@ -10,7 +10,7 @@ use netcombiner_sim::sweep;
 #[test]
 fn never_below_the_best_link() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let rows = sweep::run(&sweep::quick(), threads);
+    let rows = sweep::run(&sweep::quick(), threads, 1);
     let short: Vec<&str> = rows
         .iter()
         .filter(|row| !row.holds())

@@ -70,6 +70,7 @@ fn portal(own: u64, peer: u64, setting: Setting) -> Portal {
             counter: 0,
             security: setting.security,
             aes: setting.aes,
+            parity: false,
         },
         responder: Responder::new(T0, &mut entropy),
         entropy,

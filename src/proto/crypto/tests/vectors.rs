@@ -58,6 +58,7 @@ fn put_sessions(text: &mut String) {
             counter: 1,
             security,
             aes,
+            parity: false,
         };
         put_session(
             text,

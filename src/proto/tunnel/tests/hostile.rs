@@ -124,6 +124,7 @@ fn initiation(pair: &mut Pair) -> Vec<u8> {
         counter: 1,
         security: Security::Encrypt,
         aes: false,
+        parity: true,
     };
     let config = &pair.local.config;
     let identity = Identity::new(config.private.clone(), config.peer, None);

@@ -6,6 +6,7 @@ mod hostile;
 mod life;
 mod mtu;
 mod pair;
+mod parity;
 mod repair;
 mod standby;
 mod traffic;
