@@ -1,6 +1,6 @@
 //! What was found wrong so far, and where in the file.
 
-use crate::sorted::Set;
+use crate::sorted::{Set, sort_by_key};
 
 use super::Warning;
 use super::error::{ConfigError, ConfigErrors};
@@ -90,7 +90,7 @@ impl<'t> Report<'t> {
         match value {
             Some(value) if self.errors.is_empty() => Ok((value, self.warnings)),
             Some(_) | None => {
-                self.errors.sort_by_key(|&(offset, _)| offset);
+                sort_by_key(&mut self.errors, |&(offset, _)| offset);
                 Err(ConfigErrors {
                     file,
                     errors: self.errors.into_iter().map(|(_, error)| error).collect(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::Link;
 use crate::config::units::Family;
 use crate::route::links::{Flaw, ObservedLink};
+use crate::sorted::sort_by_key;
 
 /// Pairs that are tried at most: a host may have sixteen temporary addresses.
 const MOST_PAIRS: usize = 16;
@@ -91,7 +92,7 @@ pub(super) fn pairs(
             .filter(|source| Family::of(**source) == family)
             .copied()
             .collect();
-        sources.sort_by_key(|&source| {
+        sort_by_key(&mut sources, |&source| {
             let flaw = device.flaws.get(&source);
             (
                 !has_scope(source, target),
@@ -105,7 +106,7 @@ pub(super) fn pairs(
         let ranked = sources.into_iter().enumerate();
         pairs.extend(ranked.map(|(rank, source)| ((!has_way_out(family), rank), source, target)));
     }
-    pairs.sort_by_key(|(key, ..)| *key);
+    sort_by_key(&mut pairs, |(key, ..)| *key);
     pairs.truncate(MOST_PAIRS);
     pairs
         .into_iter()

@@ -25,6 +25,7 @@ use crate::io::socket::{Origin, any_address, question_socket};
 use crate::proto::Entropy as _;
 use crate::route::automatic_links;
 use crate::route::links::{Flaw, Observed};
+use crate::sorted::sort_by_key;
 use message::Kind;
 
 /// How often a name that is known is asked for again; dynamic DNS has TTLs of this order.
@@ -378,7 +379,7 @@ async fn by_ways(host: &str, ways: Vec<Way>, patience: Duration) -> Vec<IpAddr> 
         all.extend(answered.ok().filter(|found| !found.is_empty()));
     }
     let mut found = shared(&all);
-    found.sort_by_key(IpAddr::is_ipv4);
+    sort_by_key(&mut found, IpAddr::is_ipv4);
     found
 }
 

@@ -17,7 +17,7 @@ use crate::route::insiders::IPSEC;
 use crate::route::links::{
     ForeignRoute, ForeignRule, Observed, ObservedLink, device_setting, neighbour_setting,
 };
-use crate::sorted::{Map, Set};
+use crate::sorted::{Map, Set, sort_by_key};
 
 /// The settings of a host that routing depends on, beside those of its devices.
 const SETTINGS: [&str; 4] = [
@@ -249,7 +249,7 @@ fn add_routes(
             });
         }
     }
-    defaults.sort_by_key(|(rank, ..)| *rank);
+    sort_by_key(&mut defaults, |(rank, ..)| *rank);
     for (_, index, via, is_advertised) in defaults {
         let Some(device) = names.name(index) else {
             continue;

@@ -12,7 +12,7 @@ use super::links::KERNEL_LOCAL_PREF;
 use super::operation::Lookup;
 use super::resource::{Filter, HostState, LocalTable, Resource, Route, Rule, Setting};
 use crate::config::units::{Family, Prefix, TableId};
-use crate::sorted::Set;
+use crate::sorted::{Set, sort_by_key};
 
 /// One step between two states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,10 +155,10 @@ impl Parts {
         }
         // A next hop must be known before the route by it: the longer prefixes first.
         let place = |route: &Route| (route.table, Reverse(route.destination.length()));
-        parts.added_routes.sort_by_key(|(route, _)| place(route));
-        parts.removed_routes.sort_by_key(place);
-        parts.raised.sort_by_key(setting_order);
-        parts.lowered.sort_by_key(setting_order);
+        sort_by_key(&mut parts.added_routes, |(route, _)| place(route));
+        sort_by_key(&mut parts.removed_routes, place);
+        sort_by_key(&mut parts.raised, setting_order);
+        sort_by_key(&mut parts.lowered, setting_order);
         parts
     }
 }

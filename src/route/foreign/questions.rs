@@ -12,6 +12,7 @@ use crate::config::{
 use crate::plain::plain;
 use crate::route::link;
 use crate::route::links::Observed;
+use crate::sorted::sort_by_key;
 
 /// Somebody on the Internet: no address that lists of the impossible ones hold.
 const SOMEBODY: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
@@ -77,7 +78,7 @@ pub fn findings(config: &Config, observed: &Observed, rules: &Ruleset) -> Vec<Fi
     for finding in &mut findings {
         finding.text = plain(&finding.text);
     }
-    findings.sort_by_key(|finding| !finding.certain);
+    sort_by_key(&mut findings, |finding| !finding.certain);
     if rules.unread {
         findings.push(Finding {
             certain: false,
