@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_nobody_waited_for_breaks_the_socket() {
+    async fn socket_of_a_request_that_nobody_waited_for_is_broken() {
         let handle = Handle::open().unwrap();
         let links = handle.list(Message::<LinkHeader>::default()).await;
         assert!(!links.unwrap().is_empty());
