@@ -5,6 +5,7 @@ mod crypto;
 mod offload;
 mod packets;
 mod pair;
+mod parity;
 mod queue;
 mod reorder;
 mod scheduler;
@@ -27,6 +28,6 @@ criterion_group! {
     name = all;
     config = quick();
     targets = crypto::bench, offload::bench, scheduler::bench, reorder::bench, ack::bench,
-        queue::bench, tunnel::bench
+        queue::bench, parity::bench, tunnel::bench
 }
 criterion_main!(all);

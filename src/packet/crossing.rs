@@ -79,7 +79,7 @@ impl Crossing {
 
     /// True when the packet may cross.
     pub fn admits(&self, towards: Towards, packet: &[u8]) -> bool {
-        if !is_packet(packet) || has_source_route(packet) || is_redirect(packet) {
+        if !is_packet(packet) || concerns_its_way(packet) || is_redirect(packet) {
             return false;
         }
         let Some((family, source, destination)) = addresses(packet) else {
@@ -181,10 +181,10 @@ fn addresses(packet: &[u8]) -> Option<(Family, Bits, Bits)> {
     ))
 }
 
-/// True for a packet that names the hosts it wants to pass (RFC 791, options 131 and 137; RFC 8200 section
-/// 4.4): its destination is not where it ends. And for one that asks the routers on its way for their
-/// addresses (options 7 and 68): those at home are nobody's business.
-fn has_source_route(packet: &[u8]) -> bool {
+/// True for a packet that says something about its way. It may name the hosts to pass (RFC 791, options 131 and
+/// 137; RFC 8200 section 4.4): then its destination is not where it ends. Or it asks the routers for their
+/// addresses (options 7 and 68), and those at home are private.
+fn concerns_its_way(packet: &[u8]) -> bool {
     let Some(header) = packet.first().filter(|first| **first >> 4 == 4) else {
         return has_routing_header(packet);
     };

@@ -297,7 +297,7 @@ proptest! {
         let crossing = crossing(true, &["::/0"]);
         crossing.admits(Towards::Home, &bytes);
         crossing.admits(Towards::Internet, &bytes);
-        has_source_route(&bytes);
+        concerns_its_way(&bytes);
     }
 
     #[test]

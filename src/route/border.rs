@@ -291,3 +291,36 @@ pub fn unopened(
     found.sort_unstable();
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::route::lower::nft::script;
+    use crate::route::resource::Resource;
+    use crate::route::{cases, desired};
+
+    /// Where `br_netfilter` is loaded, what goes from port to port of a bridge passes the filter too. The kernel's
+    /// part is in `tests/netns/forwarders.rs`, for kernels that have it.
+    #[test]
+    fn the_ports_of_a_bridge_reach_each_other() {
+        let mut observed = cases::vps();
+        for (device, kind) in [("apps0", "bridge"), ("eth1", "")] {
+            let mut other = observed.links[0].clone();
+            other.device = cases::name(device);
+            other.kind = kind.to_owned();
+            (other.addresses, other.gateways) = (Vec::new(), Vec::new());
+            observed.links.push(other);
+        }
+        let state = desired(&cases::remote(), &observed);
+        let filter = state.iter().find_map(|it| {
+            let Resource::Filter(filter) = it else {
+                return None;
+            };
+            Some(script(filter))
+        });
+        let filter = filter.unwrap();
+        let accepted = |device: &str| {
+            filter.contains(&format!("iifname \"{device}\" oifname \"{device}\" accept"))
+        };
+        assert!(accepted("apps0") && !accepted("eth1"), "{filter}");
+    }
+}

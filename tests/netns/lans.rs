@@ -154,7 +154,7 @@ fn other_networks_use_neither_the_tunnel_nor_the_address() {
             let said = (lab, &machine);
             let vps = Watch::start(&lab.remote, "prerouting", "iifname nc0 udp dport 9")?;
             let heard = says(said, cameras, REMOTE, &vps)?;
-            // Who is named may.
+            // A network of `allow` may.
             assert_eq!(heard > 0, allow, "{deliver:?}");
             let open = "nft flush chain inet netcombiner-nc0 forward";
             if deliver.is_some() {

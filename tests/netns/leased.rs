@@ -36,7 +36,7 @@ fn a_lease_of_the_public_address_takes_nothing_from_the_client() {
         let mut talk = Talk::open(&lab.server, (PUBLIC, 8081).into())?;
         assert_eq!(talk.ask()?, format!("client to {SERVER}"));
         drop(client);
-        // The router answers nobody there, whoever leads the packets to it.
+        // The router does not answer there, even if a rule hands the packets to it.
         sh(
             &lab.local,
             "ip rule add pref 5 to 203.0.113.2 iif nc0 lookup local",

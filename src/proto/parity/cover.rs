@@ -36,12 +36,12 @@ pub struct Cover {
 
 impl Cover {
     /// What the path is like now.
-    pub(in crate::proto) fn set(&mut self, loss: f32, room: bool) {
+    pub fn set(&mut self, loss: f32, room: bool) {
         (self.loss, self.room) = (loss, room);
     }
 
     /// A datagram with data leaves: its number, and its frames.
-    pub(in crate::proto) fn add(&mut self, now: Instant, number: u64, frames: &[u8]) {
+    pub fn add(&mut self, now: Instant, number: u64, frames: &[u8]) {
         if self.count == 0 {
             (self.first, self.opened) = (number, now);
             self.parities = self.wanted(MOST);
@@ -78,12 +78,12 @@ impl Cover {
     }
 
     /// True when the group takes nothing more.
-    pub(in crate::proto) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.count >= MOST || self.span >= MOST_SPAN
     }
 
     /// When the group's parities are to be sent.
-    pub(in crate::proto) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         if self.is_full() {
             return Some(Instant::default());
         }
@@ -91,7 +91,7 @@ impl Cover {
     }
 
     /// Ends the group. Gives its first number, its span and its parities, which are all of one length.
-    pub(in crate::proto) fn close(&mut self) -> (u64, u8, &[Vec<u8>]) {
+    pub fn close(&mut self) -> (u64, u8, &[Vec<u8>]) {
         let parities = self.wanted(self.count).min(self.parities);
         self.count = 0;
         (

@@ -7,6 +7,9 @@
 //!
 //! A datagram's symbol is the length of its frames in two bytes, its frames, and zeros. That of a datagram
 //! without data, or with frames longer than `MOST_SYMBOL`, is all zeros.
+//!
+//! Each parity costs the sender 0.6 microseconds a datagram of its group, and the receiver as much where it
+//! brings something back (AMD EPYC, 1,400 bytes; `cargo bench -- parity`).
 
 mod code;
 mod cover;

@@ -41,7 +41,7 @@ impl Default for Store {
 
 impl Store {
     /// A datagram came: with these frames if it carries data.
-    pub(in crate::proto) fn note(&mut self, number: PacketNumber, frames: &[u8]) {
+    pub fn note(&mut self, number: PacketNumber, frames: &[u8]) {
         let (known, kept) = &mut self.places[number.0 as usize % PLACES];
         if *known > number.0 {
             return;
@@ -54,12 +54,12 @@ impl Store {
     }
 
     /// True when the peer sends no parities any more, as of this number.
-    pub(in crate::proto) fn is_idle(&self, number: PacketNumber) -> bool {
+    pub fn is_idle(&self, number: PacketNumber) -> bool {
         number.0 > self.first + IDLE
     }
 
     /// A parity came in the datagram `number`. True: [`Store::back`] gives what came back.
-    pub(in crate::proto) fn on_parity(
+    pub fn on_parity(
         &mut self,
         number: PacketNumber,
         parity: &Parity<'_>,
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// The frames of the datagrams that came back.
-    pub(in crate::proto) fn back(&self) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    pub fn back(&self) -> impl Iterator<Item = Result<&[u8], Malformed>> {
         self.sums[..self.had.len()].iter().map(|symbol| {
             let (length, rest) = symbol.split_first_chunk().ok_or(Malformed)?;
             let length = usize::from(u16::from_be_bytes(*length));

@@ -60,7 +60,8 @@ impl Tunnel {
         let place = path.place?;
         let mut cover = path.cover.take()?;
         let (first, span, sums) = cover.close();
-        let longest = sums.first().map_or(0, Vec::len) + HEADER_LEN + STAMP_LEN + 4 + TAG_LEN;
+        let before = HEADER_LEN + STAMP_LEN + frame::PARITY_OVERHEAD;
+        let longest = before + sums.first().map_or(0, Vec::len) + TAG_LEN;
         let way = Way {
             kind: Kind::Sealed,
             cutting: cutting(path, longest),

@@ -41,6 +41,8 @@ const CLOSE: u8 = 0x07;
 const FORWARD: u8 = 0x08;
 const PARITY: u8 = 0x09;
 
+/// Bytes before the sum in a PARITY frame.
+pub const PARITY_OVERHEAD: usize = 4;
 /// Bytes before the IP packet in an ordered DATA frame without length.
 pub const DATA_OVERHEAD: usize = 6;
 /// Bytes of a FORWARD frame.

@@ -26,6 +26,8 @@ const CHAIN_TYPE: u16 = 7;
 pub(super) const SET_NAME: u16 = 2;
 /// NFTA_SET_ID: of a set within a transaction; never listed.
 pub(super) const SET_ID: u16 = 10;
+/// NFTA_SET_USERDATA: what nft notes there for itself.
+const SET_NOTE: u16 = 13;
 /// NFT_SET_INTERVAL.
 const SET_INTERVAL: u32 = 4;
 /// NFT_SET_MAP.
@@ -97,7 +99,7 @@ pub(super) fn set(set: &Set) -> Attributes {
         // NFTNL_UDATA_SET_KEYBYTEORDER and BYTEORDER_HOST_ENDIAN of nft, which else prints each name as "".
         let mut note = vec![0, 4];
         note.extend_from_slice(&1_u32.to_ne_bytes());
-        attributes = attributes.bytes(13, &note);
+        attributes = attributes.bytes(SET_NOTE, &note);
     }
     attributes
 }

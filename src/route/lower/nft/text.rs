@@ -159,11 +159,8 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             first,
             last,
         } => {
-            let end = match end {
-                End::Source => "sport",
-                End::Destination => "dport",
-            };
-            write!(text, "{} {end} {first}", self::protocol(*protocol))?;
+            let protocol = self::protocol(*protocol);
+            write!(text, "{protocol} {} {first}", port_end(*end))?;
             range(text, first, last)
         }
         Part::Syn { is: true } => text.write_str("tcp flags & (syn | ack) == syn"),
@@ -173,11 +170,7 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             first,
             last,
         } => {
-            let icmp = match family {
-                Family::V4 => "icmp",
-                Family::V6 => "icmpv6",
-            };
-            write!(text, "{icmp} type {first}")?;
+            write!(text, "{} type {first}", icmp(*family))?;
             range(text, first, last)
         }
         Part::Bytes {
@@ -232,6 +225,20 @@ fn write_part(text: &mut String, part: &Part) -> fmt::Result {
             let (ip, protocol) = (ip(*family), self::protocol(*protocol));
             write!(text, "dnat {ip} to {protocol} dport map @{map}")
         }
+    }
+}
+
+const fn port_end(end: End) -> &'static str {
+    match end {
+        End::Source => "sport",
+        End::Destination => "dport",
+    }
+}
+
+const fn icmp(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "icmp",
+        Family::V6 => "icmpv6",
     }
 }
 
